@@ -1,0 +1,138 @@
+"""The faces: from folders of photographs to a table with a row for each, and its split into two sides by person.
+
+To read photographs that lie otherwise, write another `read_faces`: all that follows needs only its columns.
+"""
+
+import os
+import pathlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from toolkit import files
+from toolkit.errors import InputError, listed
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, age_band, encode
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
+MASK_OF_PHOTOGRAPH = {**{f"mask{n}": 0 for n in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
+
+
+def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
+    """A row for each photograph, sorted by path, and what else lies there and was passed over.
+
+    `folder` is the image folder or its parent; in it lie folders `<id>_<gender>_<race>_<age>`, in each of them any of
+    mask1 to mask5, incorrect_mask and normal. Columns: path (below the image folder), folder, person (id), photograph,
+    mask, gender, age (numbers as in toolkit/labels.py) and years. Raises InputError where there is no photograph.
+    """
+    root = image_folder(folder)
+    rows, passed_over = [], []
+    for name, is_folder in _listing(root):
+        person = PERSON_FOLDER.fullmatch(name) if is_folder else None
+        if person is None:
+            passed_over.append(name)
+            continue
+        gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
+        for file, is_folder in _listing(root / name):
+            photograph, extension = os.path.splitext(file)
+            mask = MASK_OF_PHOTOGRAPH.get(photograph)
+            if mask is None or is_folder or extension.lower() not in EXTENSIONS:
+                passed_over.append(f"{name}/{file}")
+            else:
+                rows.append(
+                    (f"{name}/{file}", name, person["person"], photograph, mask, gender, age_band(years), years)
+                )
+    if not rows:
+        raise InputError(
+            f"SM_CHANNEL_TRAIN={folder}: expected folders <id>_<gender>_<race>_<age> with photographs named "
+            f"{', '.join(MASK_OF_PHOTOGRAPH)}; found {listed(passed_over) or 'nothing'}"
+        )
+    columns = ["path", "folder", "person", "photograph", "mask", "gender", "age", "years"]
+    return pd.DataFrame(rows, columns=columns).astype({"years": float}), passed_over
+
+
+def image_folder(folder: pathlib.Path) -> pathlib.Path:
+    """`folder`, or the `images` folder in it where there is one."""
+    return folder / "images" if (folder / "images").is_dir() else folder
+
+
+def labels(faces: pd.DataFrame) -> np.ndarray:
+    """The class 0..17 of every row: int64."""
+    return encode(faces["mask"], faces["gender"], faces["age"]).to_numpy(np.int64, copy=True)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the table's rows on the two sides, each sorted: int64."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def split(faces: pd.DataFrame, ratio: float, folds: int, fold: int, seed: int) -> Split:
+    """Hold people out for validation, so that gender and age bands keep their shares on both sides.
+
+    People stand in a row, sorted by gender and age band and shuffled within. Of it every `folds`-th from `fold` on is
+    held out, or, where `folds` is 0, people at even distances that make up `ratio` of all. So every group keeps its
+    share to within one person. A person is an id: one who has two folders is on one side. The split depends on the
+    seed and the people alone, not on their photographs or on a library's version.
+    Raises InputError where a side would have nobody.
+    """
+    people = faces.groupby("person", sort=True)[["gender", "age"]].first()
+    shuffled = people.iloc[np.random.default_rng([seed, 2]).permutation(len(people))]
+    row = shuffled.sort_values(["gender", "age"], kind="stable").index
+    place = np.arange(len(row) + 1)
+    held_out = row[place[:-1] % folds == fold if folds else np.diff(np.floor(place * ratio + 0.5)) > 0]
+    outside = faces["person"].isin(held_out).to_numpy()
+    result = Split(np.flatnonzero(~outside), np.flatnonzero(outside))
+    if not len(result.train) or not len(result.validation):
+        raise InputError(
+            f"expected people for training and for validation, found {len(people)} people, of whom "
+            f"{len(held_out)} are held out; change VAL_RATIO or FOLDS, or add people"
+        )
+    assert not set(faces["person"].iloc[result.train]) & set(faces["person"].iloc[result.validation])
+    return result
+
+
+def counts(faces: pd.DataFrame, sides: Split) -> str:
+    """The photographs and people of both sides as aligned lines: one a class, and a last one for all."""
+    numbers = {
+        side: np.bincount(labels(faces)[rows], minlength=CLASSES)
+        for side, rows in (("train", sides.train), ("validation", sides.validation))
+    }
+    people = [faces["person"].iloc[rows].nunique() for rows in (sides.train, sides.validation)]
+    lines = [f"{'class':>5}  {'':32} {'train':>7} {'validation':>10}"]
+    for number, name in enumerate(CLASS_NAMES):
+        lines.append(f"{number:5}  {name:32} {numbers['train'][number]:7} {numbers['validation'][number]:10}")
+    lines.append(f"{'all':>5}  {'photographs':32} {numbers['train'].sum():7} {numbers['validation'].sum():10}")
+    lines.append(f"{'':5}  {'people':32} {people[0]:7} {people[1]:10}")
+    return "\n".join(lines)
+
+
+def read_eval(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of `info.csv` as text, and the path of the photograph that each names.
+
+    Raises InputError where the file or its column ImageID is missing, where it has no row, or where an ImageID leads
+    out of the image folder.
+    """
+    info = files.read_csv(folder / "info.csv", ("ImageID",), "SM_CHANNEL_EVAL")
+    if info.empty:
+        raise InputError(f"{folder / 'info.csv'}: expected a row for each photograph, found none")
+    images = folder / "images"
+    if not images.is_dir():
+        raise InputError(f"SM_CHANNEL_EVAL={folder}: expected a folder images in it, found none")
+    outside = [name for name in info["ImageID"] if os.path.isabs(name) or ".." in pathlib.PurePath(name).parts]
+    if outside:
+        raise InputError(
+            f"{folder / 'info.csv'}: expected names of files in {images}, found {len(outside)} that lead out of it: "
+            f"{listed(outside)}"
+        )
+    return info, [os.path.join(images, name) for name in info["ImageID"]]
+
+
+def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:
+    """(name, is a folder) of all that lies in a folder, sorted, so that the order is the same on every machine."""
+    with os.scandir(folder) as entries:
+        return sorted((entry.name, entry.is_dir()) for entry in entries)

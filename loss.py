@@ -1,0 +1,64 @@
+"""The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and gives one number.
+
+To add one, write a function like these and name it in LOSSES.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    return F.cross_entropy(logits, labels, weight)
+
+
+def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, smoothing: float) -> Tensor:
+    """Cross entropy against labels of which a share is spread evenly over all classes (Szegedy et al., 2016)."""
+    return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
+
+
+def focal(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, gamma: float) -> Tensor:
+    """Cross entropy times (1 - p)^gamma, p being what the true class got (Lin et al., 2017, Focal Loss).
+
+    With weights it is the weighted mean, as in cross entropy.
+    """
+    log_p = F.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    loss = (1 - log_p.exp()) ** gamma * -log_p
+    share = torch.ones_like(loss) if weight is None else weight[labels]
+    return (loss * share).sum() / share.sum()
+
+
+def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """1 - soft macro F1: counts of true and false positives are sums of probabilities.
+
+    Over the classes that this batch holds: the F1 of a class without a photograph in it is 0 whatever the net says,
+    and would teach nothing. With weights it is their weighted mean.
+    """
+    p = logits.softmax(1)
+    true = F.one_hot(labels, logits.shape[1]).to(p)
+    soft_f1 = 2 * (p * true).sum(0) / (p + true).sum(0).clamp(min=1e-8)  # 0 / 0 where p has underflowed
+    share = true.amax(0) if weight is None else true.amax(0) * weight
+    return 1 - (soft_f1 * share).sum() / share.sum()
+
+
+LOSSES = {"cross_entropy": cross_entropy, "label_smoothing": label_smoothing, "focal": focal, "f1": f1}
+
+
+def build(name: str, weight: Tensor | None = None, **options):
+    """The loss of that name as a function of (logits, labels); `options` are what it takes beside them."""
+    return partial(LOSSES[name], weight=weight, **options)
+
+
+def class_weights(counts: Tensor, how: str) -> Tensor | None:
+    """A weight a class: 1/n of its n training photographs ("balanced"), 1/sqrt(n) ("sqrt"), or None ("none").
+
+    Scaled so that the mean over the photographs is 1. A class without photographs gets 0.
+    """
+    if how == "none":
+        return None
+    counts = counts.double()
+    power = {"balanced": 1.0, "sqrt": 0.5}[how]
+    weight = torch.where(counts > 0, counts.clamp(min=1) ** -power, 0.0)
+    return (weight * counts.sum() / (weight * counts).sum()).float()

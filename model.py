@@ -1,0 +1,106 @@
+"""The backbones: built by their torchvision names, with a head of 18 classes, from ImageNet weights or from scratch.
+
+To add a net of your own, register it with torchvision (`@torchvision.models.register_model()`); NAME then finds it.
+"""
+
+import pathlib
+
+import torch
+import torchvision
+from torch import nn
+
+from toolkit import checkpoint
+from toolkit.errors import InputError
+from toolkit.labels import CLASSES
+
+BACKBONES = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2",
+    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
+)  # fmt: skip
+IMAGENET_CLASSES = 1000
+
+
+def names() -> list[str]:
+    """The backbones of this project, then every other classification model that torchvision knows."""
+    others = torchvision.models.list_models(module=torchvision.models)
+    return [*BACKBONES, *(name for name in others if name not in BACKBONES)]
+
+
+def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module, str]:
+    """The net with a fresh head of 18 classes, and which weights it starts from ("none" or torchvision's name).
+
+    It takes float inputs of shape (b, 3, height, width) and gives logits of shape (b, 18). Raises InputError where
+    the net does not take photographs of `size`, or its ImageNet weights cannot be had.
+    """
+    net, weights = _from_imagenet(name) if pretrained else (_with_head(name, None), "none")
+    refuse_unfit_size(net, name, size)
+    return net, weights
+
+
+def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
+    """The net of a run's `model.safetensors`, on the CPU, and the file's header. Raises InputError if it is no such."""
+    state, header = checkpoint.load_weights(file)
+    if header["backbone"] not in names():
+        raise InputError(
+            f"{file}: expected a net that torchvision {torchvision.__version__} knows, found {header['backbone']}"
+        )
+    net = _with_head(header["backbone"], None)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{file}: the weights do not fit {header['backbone']}: {reason}") from None
+    return net, header
+
+
+def refuse_unfit_size(net: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Raises InputError where the net does not take photographs of this size. Tried without computing anything."""
+    shadow = {key: torch.empty_like(value, device="meta") for key, value in net.state_dict().items()}
+    try:
+        torch.func.functional_call(net, shadow, torch.empty(2, 3, *size, device="meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = size
+        raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {str(error).splitlines()[0]}") from None
+
+
+def _from_imagenet(name: str) -> tuple[nn.Module, str]:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    file = pathlib.Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    try:
+        # First read as weights and nothing else: torchvision's builders unpickle whatever the file holds.
+        weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return _with_head(name, weights), str(weights)
+    except Exception as error:  # no network, a wrong hash, a damaged or foreign file: the way on is the same
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"PRETRAINED=true: expected torchvision's weights of {name} in {file}, which cannot be had ({reason}); "
+            f"put the file there (TORCH_HOME moves the folder), or set PRETRAINED=false to train from scratch"
+        ) from None
+
+
+def _with_head(name: str, weights) -> nn.Module:
+    options = {}
+    if name in ("inception_v3", "googlenet"):  # their auxiliary classifiers would give training another output
+        options = {"aux_logits": False, "init_weights": False}
+    net = torchvision.models.get_model(name, weights=weights, **options)
+    replace_head(net, CLASSES)
+    return net
+
+
+def replace_head(net: nn.Module, classes: int) -> None:
+    """Put a fresh last layer of so many classes in place of the one of 1,000, whatever it is called.
+
+    Raises InputError where there is no linear layer or 1 x 1 convolution of 1,000 outputs.
+    """
+    for path, layer in reversed(list(net.named_modules())):
+        parent, _, attribute = path.rpartition(".")
+        if isinstance(layer, nn.Linear) and layer.out_features == IMAGENET_CLASSES:
+            head = nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels == IMAGENET_CLASSES:
+            head = nn.Conv2d(layer.in_channels, classes, layer.kernel_size)
+        else:
+            continue
+        setattr(net.get_submodule(parent), attribute, head)
+        return
+    raise InputError(f"{type(net).__name__}: expected a last layer of {IMAGENET_CLASSES} classes, found none")

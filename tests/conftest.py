@@ -1,0 +1,69 @@
+"""Real files and real processes: a small drawn data set in the true layout, and a run that train.py made on it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from toolkit import sample
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Two threads that wait for each other are far slower than one where something else runs beside the tests.
+THREADS = "1"
+torch.set_num_threads(int(THREADS))
+QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
+
+
+def run_script(name: str, *argv: str, cwd: pathlib.Path | None = None, **variables) -> subprocess.CompletedProcess:
+    """Run one of the scripts as a process, with these variables and none of the surrounding settings."""
+    keep = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
+    environment = {
+        **keep,
+        "OMP_NUM_THREADS": THREADS,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **{key: str(value) for key, value in variables.items()},
+    }
+    return subprocess.run(
+        [sys.executable, ROOT / name, *argv],
+        cwd=cwd or ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def refused(done: subprocess.CompletedProcess, *expected: str) -> None:
+    """Assert that a script ended as it should on bad input: exit 2, these words, no traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for words in expected:
+        assert words in done.stderr, done.stderr
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Where the drawn faces lie, as the three scripts' variables name them."""
+
+    train: pathlib.Path
+    eval: pathlib.Path
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Drawn:
+    folder = tmp_path_factory.mktemp("drawn") / "data"
+    sample.ensure(folder, people=24, eval_people=6)
+    return Drawn(folder / "train" / "images", folder / "eval")
+
+
+@pytest.fixture(scope="session")
+def trained(drawn, tmp_path_factory) -> pathlib.Path:
+    """A folder of runs with one run in it, resnet18."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, NAME="resnet18", **QUICK)
+    assert done.returncode == 0, done.stderr
+    return folder

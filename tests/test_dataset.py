@@ -1,0 +1,156 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import dataset
+from toolkit.errors import InputError
+
+PHOTOGRAPHS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """An image folder, and a function that puts files into it."""
+    root = tmp_path / "train" / "images"
+    root.mkdir(parents=True)
+
+    def put(folder: str, *files: str):
+        (root / folder).mkdir(exist_ok=True)
+        for file in files:
+            Image.new("RGB", (6, 8)).save(root / folder / file, "PNG")
+
+    return root, put
+
+
+def test_the_table_is_sorted_and_takes_every_extension_of_every_file(images):
+    root, put = images
+    put("000002_male_Asian_59", "normal.JPG", "mask1.jpeg", "mask2.png", "incorrect_mask.jpg")
+    put("000001-1_female_Asian_60", "mask3.jpg")
+    faces, passed_over = dataset.read_faces(root)
+    assert passed_over == []
+    assert faces["path"].tolist() == [
+        "000001-1_female_Asian_60/mask3.jpg",
+        "000002_male_Asian_59/incorrect_mask.jpg",
+        "000002_male_Asian_59/mask1.jpeg",
+        "000002_male_Asian_59/mask2.png",
+        "000002_male_Asian_59/normal.JPG",
+    ]
+    assert faces["person"].tolist() == ["000001-1"] + ["000002"] * 4
+    assert dataset.labels(faces).tolist() == [5, 7, 1, 1, 13]
+    parent, _ = dataset.read_faces(root.parent)
+    pd.testing.assert_frame_equal(parent, faces)
+
+
+def test_junk_is_passed_over_and_named(images):
+    root, put = images
+    put("000001_male_Asian_20", "mask1.jpg", "._mask1.jpg", "mask6.jpg", "normal.txt")
+    put(".ipynb_checkpoints", "mask1.jpg")
+    put("._000001_male_Asian_20x", "mask1.jpg")
+    put("000002_other_Asian_20", "mask1.jpg")
+    put("000001_male_Asian_20/normal.jpg")
+    (root / "000003_male_Asian_30").touch()
+    faces, passed_over = dataset.read_faces(root)
+    assert faces["path"].tolist() == ["000001_male_Asian_20/mask1.jpg"]
+    assert sorted(passed_over) == [
+        "._000001_male_Asian_20x", ".ipynb_checkpoints", "000001_male_Asian_20/._mask1.jpg",
+        "000001_male_Asian_20/mask6.jpg", "000001_male_Asian_20/normal.jpg", "000001_male_Asian_20/normal.txt",
+        "000002_other_Asian_20", "000003_male_Asian_30",
+    ]  # fmt: skip
+
+
+def test_a_folder_copied_by_a_mac_is_not_a_second_person(images):
+    root, put = images
+    put("000001_male_Asian_20", "mask1.jpg")
+    put("._000001_male_Asian_20", "mask1.jpg")
+    assert len(dataset.read_faces(root)[0]) == 1
+
+
+def test_a_folder_without_photographs_is_refused(images):
+    root, put = images
+    with pytest.raises(InputError, match="found nothing"):
+        dataset.read_faces(root)
+    put("holiday", "mask1.jpg")
+    with pytest.raises(InputError, match="expected folders <id>_<gender>_<race>_<age>.*found holiday"):
+        dataset.read_faces(root)
+
+
+def people(count: int, seed: int = 0, photographs: int = 7) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    person = np.repeat([f"{number:06}" for number in range(count)], photographs)
+    gender, years = (
+        np.repeat(rng.integers(0, 2, count), photographs),
+        np.repeat(rng.integers(18, 61, count), photographs),
+    )
+    age = (years >= 30) * 1 + (years >= 60)
+    mask = np.resize([0, 0, 0, 0, 0, 1, 2], count * photographs)
+    return pd.DataFrame(
+        {"person": person, "folder": person, "mask": mask, "gender": gender, "age": age, "years": years}
+    )
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.2, 1 / 3, 0.5])
+def test_a_split_holds_out_whole_people_and_keeps_the_shares_of_every_group(ratio):
+    faces = people(301)
+    sides = dataset.split(faces, ratio, 0, 0, seed=3)
+    assert sorted([*sides.train, *sides.validation]) == list(range(len(faces)))
+    train, validation = (set(faces["person"].iloc[rows]) for rows in (sides.train, sides.validation))
+    assert not train & validation and abs(len(validation) - 301 * ratio) <= 0.5
+    everybody = faces.drop_duplicates("person")
+    for _, group in everybody.groupby(["gender", "age"]):
+        assert abs(group["person"].isin(validation).sum() - ratio * len(group)) <= 1
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 7])
+def test_folds_hold_out_everybody_once(folds):
+    faces = people(23)
+    held_out = [dataset.split(faces, 0.2, folds, fold, seed=0).validation for fold in range(folds)]
+    assert sorted(np.concatenate(held_out)) == list(range(len(faces)))
+    sizes = [len(rows) // 7 for rows in held_out]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_split_depends_on_the_seed_and_the_people_alone():
+    faces = people(40)
+    first = dataset.split(faces, 0.2, 0, 0, seed=1)
+    shuffled = faces.sample(frac=1, random_state=0)
+    again = dataset.split(shuffled, 0.2, 0, 0, seed=1)
+    held_out = set(faces["person"].iloc[first.validation])
+    assert held_out == set(shuffled["person"].iloc[again.validation])
+    assert held_out != set(faces["person"].iloc[dataset.split(faces, 0.2, 0, 0, seed=2).validation])
+
+
+def test_an_id_with_two_folders_falls_on_one_side(images):
+    root, put = images
+    for folder in (
+        "003397_female_Asian_19",
+        "003397_female_Asian_20",
+        "000001_female_Asian_20",
+        "000002_male_Asian_20",
+    ):
+        put(folder, "mask1.jpg", "normal.jpg")
+    faces, _ = dataset.read_faces(root)
+    for seed in range(20):
+        sides = dataset.split(faces, 0.4, 0, 0, seed)
+        assert faces["person"].iloc[sides.train].eq("003397").sum() in (0, 4)
+
+
+def test_a_side_without_people_is_refused():
+    for count, ratio in ((1, 0.5), (4, 0.1), (3, 0.9)):
+        with pytest.raises(InputError, match="expected people for training and for validation"):
+            dataset.split(people(count), ratio, 0, 0, seed=0)
+
+
+def test_the_counts_of_both_sides_are_shown():
+    faces = people(50)
+    text = dataset.counts(faces, dataset.split(faces, 0.2, 0, 0, seed=0))
+    assert text.splitlines()[-1].split() == ["people", "40", "10"]
+    assert text.splitlines()[-2].split() == ["all", "photographs", "280", "70"]
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg"])
+def test_info_csv_cannot_lead_out_of_the_image_folder(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "info.csv").write_text(f"ImageID,ans\n{name},0\n")
+    with pytest.raises(InputError, match="1 that lead out of it"):
+        dataset.read_eval(tmp_path)

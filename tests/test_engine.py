@@ -1,0 +1,141 @@
+"""Training and prediction, on a net small enough to be quick and on real decoded photographs."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dataset
+import loss
+import model
+from toolkit import device, engine, optimization
+from toolkit.augment import POLICIES
+from toolkit.errors import InputError
+from toolkit.images import Store
+
+SIZE = (48, 36)
+CPU = device.Machine(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def faces(drawn):
+    table, _ = dataset.read_faces(drawn.train)
+    table = table.iloc[:70]
+    store = Store([f"{drawn.train}/{path}" for path in table["path"]], SIZE)
+    assert store.fill() == {}
+    return engine.Faces(store, CPU, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
+
+
+def recipe(policy="none", batch_size=16, lr=3e-3) -> engine.Recipe:
+    return engine.Recipe(loss.cross_entropy, lambda step: lr, POLICIES[policy], batch_size, clip_grad=1.0, seed=0)
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 5, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.1),
+        nn.Linear(256, 18),
+    )  # fmt: skip
+
+
+def test_a_batch_can_be_overfitted(faces):
+    torch.manual_seed(0)
+    net, _ = model.build("resnet18", SIZE, pretrained=False)
+    optimizer = optimization.build("adamw", net)
+    batch = np.arange(16)
+    for epoch in range(40):
+        last = engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, batch, epoch)
+    assert last < 0.05
+    assert (engine.predict(net, faces, batch, 16).argmax(1) == faces.labels[:16]).all()
+
+
+def trained(faces, epochs, net=None, optimizer=None):
+    net = net or small_net()
+    optimizer = optimizer or optimization.build("adamw", net)
+    for epoch in epochs:
+        engine.train_one_epoch(net, optimizer, recipe("strong"), faces, np.arange(50), epoch)
+    return net, optimizer
+
+
+def test_a_run_is_a_function_of_its_seed_and_goes_on_from_any_epoch_bit_for_bit(faces):
+    whole, _ = trained(faces, range(4))
+    torch.manual_seed(999)
+    net, optimizer = trained(faces, range(2))
+    np.random.seed(1)
+    torch.rand(10)
+    resumed, _ = trained(faces, range(2, 4), net, optimizer)
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(50, 16), (17, 16), (16, 16), (3, 16), (1, 16), (65, 64)])
+def test_batches_hold_everything_once_and_none_is_nearly_empty(count, batch_size):
+    parts = engine.batches(np.arange(count), batch_size)
+    assert np.concatenate(parts).tolist() == list(range(count))
+    sizes = {len(part) for part in parts}
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+
+
+def test_the_order_changes_by_epoch_and_holds_everything():
+    photographs = np.arange(100, 150)
+    first, second = engine.order(photographs, 0, 0), engine.order(photographs, 0, 1)
+    assert sorted(first) == sorted(second) == photographs.tolist() and (first != second).any()
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_photographs(faces):
+    seen = []
+
+    def criterion(logits, labels):
+        seen.extend([labels.float().mean().item()] * len(labels))
+        return logits.sum() * 0 + labels.float().mean()
+
+    mean = engine.train_one_epoch(
+        small_net(), optimization.build("sgd", small_net()),
+        engine.Recipe(criterion, lambda step: 0.1, POLICIES["none"], 16, 0.0, 0), faces, np.arange(50), 0,
+    )  # fmt: skip
+    assert mean == pytest.approx(np.mean(seen), rel=1e-5) == pytest.approx(faces.labels[:50].float().mean().item())
+
+
+def test_validation_sees_the_stored_preprocessing_and_nothing_else_whatever_the_batch(faces):
+    net, photographs = small_net(), np.array([5, 3, 60, 12, 7])
+    logits = engine.predict(net, faces, photographs, 2)
+    plain = (faces.store.pixels[photographs].permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.inference_mode():
+        torch.testing.assert_close(logits, net.eval()(plain), rtol=1e-4, atol=1e-5)
+    assert logits.shape == (5, 18) and logits.dtype == torch.float32
+
+
+def test_a_step_in_bf16_is_nearly_the_same_step(faces):
+    losses, weights = {}, {}
+    for precision in (torch.float32, torch.bfloat16):
+        net = small_net()
+        mixed = engine.Faces(
+            faces.store, device.Machine(CPU.device, precision), (0.5,) * 3, (0.25,) * 3, faces.labels.numpy()
+        )
+        optimizer = optimization.build("sgd", net)
+        losses[precision] = engine.train_one_epoch(net, optimizer, recipe(lr=0.01), mixed, np.arange(16), 0)
+        weights[precision] = nn.utils.parameters_to_vector(net.parameters())
+        assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.02)
+    before = nn.utils.parameters_to_vector(small_net().parameters())
+    steps = [weights[precision] - before for precision in (torch.float32, torch.bfloat16)]
+    assert torch.cosine_similarity(*steps, dim=0) > 0.98
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(faces):
+    diverging = partial(recipe, lr=1e30)
+    net = small_net()
+    with pytest.raises(InputError, match="epoch 1: the loss is nan.*lower LR"):
+        engine.train_one_epoch(net, optimization.build("sgd", net), diverging(batch_size=8), faces, np.arange(50), 0)
+
+
+def test_devices_and_precisions_by_name():
+    assert device.choose("cpu", "fp32") == CPU
+    assert device.choose("cpu", "bf16").precision == torch.bfloat16
+    assert device.choose("cpu", "auto").precision in (torch.float32, torch.bfloat16)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="DEVICE=cuda: .*it finds cpu"):
+            device.choose("cuda", "auto")
+        assert device.choose("auto", "fp32").device.type in ("mps", "cpu")

@@ -1,0 +1,44 @@
+"""The shape of the repository: what stands on what, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_script
+
+from toolkit.settings import SCRIPTS
+
+MIDDLE = ("dataset", "model", "loss")
+FLOOR = {path.stem: 2 if path.stem in MIDDLE else 3 for path in ROOT.glob("*.py")}
+SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("toolkit/*.py")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down_only(path):
+    floor = FLOOR[path.stem] if path.parent == ROOT else 1
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert FLOOR.get(name, 0) < floor, f"line {node.lineno} imports {name}"
+
+
+@pytest.mark.parametrize("module", [path.stem for path in ROOT.glob("*.py")])
+def test_importing_has_no_side_effect_and_evaluation_needs_no_torch(module, tmp_path):
+    code = f"import sys; sys.argv = ['x', '--nonsense']; import {module}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "epochs": "no"}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(module not in ("evaluation", "dataset"))]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_every_setting(script):
+    done = run_script(script, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    for name in SCRIPTS[script].model_fields:
+        assert f"`{name.upper()}`" in done.stdout or f"`{name}`" in done.stdout

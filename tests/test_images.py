@@ -1,0 +1,95 @@
+"""Photographs of every kind, written by Pillow and read back."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from toolkit import images
+from toolkit.images import Store, decode
+
+SIZE = (64, 48)
+
+
+def scene() -> Image.Image:
+    """A smooth picture, 384 x 512, whose red grows to the right and whose green grows downwards."""
+    y, x = np.mgrid[0:512, 0:384]
+    return Image.fromarray(np.stack([x * 255 // 383, y * 255 // 511, np.full_like(x, 40)], -1).astype(np.uint8))
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(name: str, picture: Image.Image, **options) -> str:
+        picture.save(tmp_path / name, **options)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_height_comes_before_width_and_the_jpeg_decoders_scaling_keeps_the_picture(save):
+    exact = np.asarray(scene().resize((48, 64), Image.Resampling.BILINEAR)).astype(int)
+    for name, bound in (("a.png", 0), ("a.jpg", 2)):
+        pixels = decode(save(name, scene(), quality=95) if name == "a.jpg" else save(name, scene()), SIZE)
+        assert pixels.shape == (64, 48, 3) and pixels.dtype == np.uint8
+        assert np.abs(pixels - exact).mean() <= bound
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_rgb_from_any_mode(save, mode):
+    grey = scene().convert("L")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    elif mode == "I":
+        picture = Image.fromarray(np.asarray(grey).astype(np.int32) * 257)
+    else:
+        picture = scene().convert("RGBA").convert(mode) if mode in ("LA", "PA") else scene().convert(mode)
+    name = {"CMYK": "a.jpg", "YCbCr": "a.jpg", "F": "a.tiff", "I": "a.tiff", "PA": "a.tiff"}.get(mode, "a.png")
+    pixels = decode(save(name, picture), SIZE).astype(int)
+    expected = np.asarray(
+        (grey if mode in ("L", "LA", "1", "I;16", "I", "F") else scene()).convert("RGB").resize((48, 64))
+    )
+    assert pixels.shape == (64, 48, 3)
+    assert np.abs(pixels - expected).mean() < 8  # palettes and dithering are coarse
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(save, orientation):
+    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270}  # fmt: skip
+    lying = scene().transpose(undo[orientation]) if orientation in undo else scene()
+    exif = Image.Exif()
+    exif[images.EXIF_ORIENTATION] = orientation
+    upright, turned = decode(save("a.jpg", scene()), SIZE), decode(save("b.jpg", lying, exif=exif), SIZE)
+    assert np.abs(turned.astype(int) - upright).mean() < 3
+
+
+def broken_files(save, tmp_path) -> list[str]:
+    good = save("good.jpg", scene())
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:2000])
+    (tmp_path / "text.jpg").write_text("no photograph")
+    (tmp_path / "empty.png").write_bytes(b"")
+    huge = save("huge.png", Image.new("1", (20_000, 20_000)))
+    return [good, *(str(tmp_path / name) for name in ("cut.jpg", "text.jpg", "empty.png", "missing.jpg")), huge]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_store_names_every_bad_photograph_and_keeps_the_good_ones(save, tmp_path):
+    paths = broken_files(save, tmp_path)
+    store = Store(paths, SIZE)
+    bad = store.fill()
+    assert list(bad) == [1, 2, 3, 4, 5]
+    assert bad[4] == "no such file" and "pixels" in bad[5]
+    assert (store.gather(torch.tensor([0]))[0].numpy() == decode(paths[0], SIZE)).all()
+
+
+def test_memory_mapped_file_and_decoding_at_each_use_give_the_same_pixels(drawn, monkeypatch):
+    paths = sorted(str(path) for path in drawn.train.glob("*/*.*"))[:20]
+    index = torch.tensor([3, 0, 19, 3])
+    stores = [Store(paths, SIZE), Store(paths, SIZE, memory_gib=0)]
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: images.shutil._ntuple_diskusage(0, 0, 0))
+    stores.append(Store(paths, SIZE, memory_gib=0))
+    assert [store.fill() for store in stores] == [{}, {}, {}]
+    memory, mapped, at_use = (store.gather(index) for store in stores)
+    assert stores[2].pixels is None and memory.shape == (4, *SIZE, 3)
+    assert torch.equal(memory, mapped) and torch.equal(memory, at_use)

@@ -1,0 +1,79 @@
+"""Each loss against a value worked out by hand, or another implementation."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+import loss
+
+# Two photographs, two classes: p of the true class is 3/4 and 1/5.
+LOGITS = torch.tensor([[math.log(3.0), 0.0], [math.log(4.0), 0.0]])
+LABELS = torch.tensor([0, 1])
+
+
+def test_cross_entropy_by_hand():
+    assert loss.cross_entropy(LOGITS, LABELS).item() == pytest.approx((-math.log(3 / 4) - math.log(1 / 5)) / 2)
+
+
+def test_class_weights_make_a_weighted_mean():
+    weight = torch.tensor([1.0, 3.0])
+    expected = (-math.log(3 / 4) - 3 * math.log(1 / 5)) / 4
+    assert loss.cross_entropy(LOGITS, LABELS, weight).item() == pytest.approx(expected)
+    assert loss.focal(LOGITS, LABELS, weight, gamma=0.0).item() == pytest.approx(expected)
+
+
+def test_label_smoothing_is_not_plain_cross_entropy():
+    smoothed = torch.tensor([[0.95, 0.05], [0.05, 0.95]])  # 0.1 of the label spread over both classes
+    expected = -(smoothed * LOGITS.log_softmax(1)).sum(1).mean().item()
+    assert loss.label_smoothing(LOGITS, LABELS, smoothing=0.1).item() == pytest.approx(expected)
+    assert expected != pytest.approx(loss.cross_entropy(LOGITS, LABELS).item())
+
+
+def test_focal_by_hand_and_by_torchvision():
+    expected = ((1 / 4) ** 2 * -math.log(3 / 4) + (4 / 5) ** 2 * -math.log(1 / 5)) / 2
+    assert loss.focal(LOGITS, LABELS, gamma=2.0).item() == pytest.approx(expected)
+    # With two classes the softmax of (x, 0) is the sigmoid of x.
+    sigmoid = sigmoid_focal_loss(LOGITS[:, 0], 1.0 - LABELS, alpha=-1, gamma=2.0, reduction="mean")
+    assert loss.focal(LOGITS, LABELS, gamma=2.0).item() == pytest.approx(sigmoid.item())
+
+
+def test_soft_f1_by_hand():
+    # class 0: 2 * 0.75 / (0.75 + 0.8 + 1); class 1: 2 * 0.2 / (0.25 + 0.2 + 1)
+    expected = 1 - (1.5 / 2.55 + 0.4 / 1.45) / 2
+    assert loss.f1(LOGITS, LABELS).item() == pytest.approx(expected)
+    weighted = 1 - (3 * 1.5 / 2.55 + 0.4 / 1.45) / 4
+    assert loss.f1(LOGITS, LABELS, torch.tensor([3.0, 1.0])).item() == pytest.approx(weighted)
+
+
+def test_soft_f1_of_certain_logits_is_one_minus_macro_f1_over_the_classes_present():
+    labels = torch.tensor([0, 0, 5, 5, 17])
+    certain = 1000.0 * F.one_hot(torch.tensor([0, 5, 5, 5, 17]), 18)
+    expected = 1 - (2 / 3 + 4 / 5 + 1) / 3
+    assert loss.f1(certain, labels).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", loss.LOSSES)
+@pytest.mark.parametrize("weights", ["none", "sqrt", "balanced"])
+def test_every_loss_takes_18_classes_weighted_or_not_and_falls_under_its_gradient(name, weights):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(32, 18, requires_grad=True), torch.randint(0, 17, (32,))  # none of class 17
+    options = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}}.get(name, {})
+    weight = loss.class_weights(torch.bincount(labels, minlength=18), weights)
+    criterion = loss.build(name, weight, **options)
+    before = criterion(logits, labels)
+    before.backward()
+    after = criterion(logits - logits.grad, labels)
+    assert after < before
+
+
+def test_class_weights_are_inverse_to_the_counts_with_mean_one_over_the_photographs():
+    counts = torch.tensor([100, 25, 0])
+    balanced, sqrt = loss.class_weights(counts, "balanced"), loss.class_weights(counts, "sqrt")
+    assert (balanced[1] / balanced[0]).item() == pytest.approx(4)
+    assert (sqrt[1] / sqrt[0]).item() == pytest.approx(2)
+    assert balanced[2] == sqrt[2] == 0
+    assert (balanced * counts).sum().item() == pytest.approx(125)
+    assert loss.class_weights(counts, "none") is None

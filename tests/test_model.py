@@ -1,0 +1,130 @@
+"""The backbones, one and all."""
+
+import os
+import pathlib
+
+import pytest
+import torch
+import torchvision
+from conftest import refused, run_script
+
+import model
+from toolkit import checkpoint, optimization
+from toolkit.errors import InputError
+
+SIZE = (64, 64)
+HEADER = {"run": "r", "size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3, "scores": {}}
+
+
+@pytest.mark.parametrize("name", model.BACKBONES)
+def test_each_backbone_trains_a_step_and_gives_the_same_logits_once_saved_and_loaded(name, tmp_path):
+    torch.manual_seed(0)
+    net, weights = model.build(name, SIZE, pretrained=False)
+    assert weights == "none"
+    inputs, labels = torch.randn(2, 3, *SIZE), torch.tensor([3, 17])
+    optimizer = optimization.build("sgd", net)
+    before = {key: value.clone() for key, value in net.named_parameters()}
+    torch.nn.functional.cross_entropy(net.train()(inputs), labels).backward()
+    optimizer.step()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert not torch.equal(before["fc.bias" if "fc.bias" in before else "classifier.6.bias"], [*net.parameters()][-1])
+    checkpoint.save_weights(tmp_path / "w", net.state_dict(), HEADER | {"backbone": name})
+    loaded, header = model.load(tmp_path / "w")
+    with torch.inference_mode():
+        assert torch.equal(loaded.eval()(inputs), net.eval()(inputs))
+    assert header["backbone"] == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "maxvit_t", "mnasnet0_5", "mobilenet_v2",
+     "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vit_b_16"],
+)  # fmt: skip
+def test_any_other_classification_model_of_torchvision_takes_the_head(name):
+    assert name in model.names()
+    net, _ = model.build(name, (224, 224), pretrained=False)
+    with torch.inference_mode():
+        assert net.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 18)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "mobilenet_v3_small"])
+def test_backbones_of_other_shapes_train_and_load_too(name, tmp_path):
+    size = (96, 96)
+    net, _ = model.build(name, size, pretrained=False)
+    inputs = torch.randn(2, 3, *size)
+    net.train()(inputs).sum().backward()
+    checkpoint.save_weights(tmp_path / "w", net.state_dict(), HEADER | {"backbone": name})
+    assert torch.equal(model.load(tmp_path / "w")[0].eval()(inputs), net.eval()(inputs))
+
+
+def test_a_size_that_a_backbone_does_not_take_is_refused():
+    with pytest.raises(InputError, match=r"NAME=vit_b_16 does not take SIZE=128x96: "):
+        model.build("vit_b_16", (128, 96), pretrained=False)
+
+
+def test_a_model_without_a_head_of_1000_classes_is_refused():
+    with pytest.raises(InputError, match="expected a last layer of 1000 classes"):
+        model.replace_head(torch.nn.Sequential(torch.nn.Linear(3, 10)), 18)
+
+
+def imagenet_file(home: pathlib.Path, name: str) -> pathlib.Path:
+    file = torchvision.models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    (home / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return home / "hub" / "checkpoints" / file
+
+
+@pytest.mark.parametrize("name", ["resnet18", "alexnet", "densenet121"])
+def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(1)
+    made = torchvision.models.get_model(name)
+    torch.save(made.state_dict(), imagenet_file(tmp_path, name))
+    torch.manual_seed(2)
+    net, weights = model.build(name, SIZE, pretrained=True)
+    assert weights.endswith("IMAGENET1K_V1")
+    state, expected = net.state_dict(), made.state_dict()
+    head = {key for key in state if state[key].shape != expected[key].shape}
+    assert {state[key].shape[0] for key in head} == {18} and len(head) == 2
+    assert all(torch.equal(state[key], expected[key]) for key in state.keys() - head)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_weights_that_are_damaged_or_hostile_are_refused_and_execute_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file = imagenet_file(tmp_path, "resnet18")
+    torch.save(Hostile(), file)
+    with pytest.raises(InputError, match="PRETRAINED=true: expected torchvision's weights of resnet18"):
+        model.build("resnet18", SIZE, pretrained=True)
+    assert not (tmp_path / "executed").exists()
+    for content in (b"", b"half", file.read_bytes()[:100]):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="PRETRAINED=true"):
+            model.build("resnet18", SIZE, pretrained=True)
+    torch.save({"fc.weight": torch.zeros(3)}, file)
+    with pytest.raises(InputError, match="PRETRAINED=true"):
+        model.build("resnet18", SIZE, pretrained=True)
+
+
+def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way_on(drawn, tmp_path):
+    # A proxy that nobody answers at: the download fails at once, on a machine with a network too.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = run_script(
+        "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "runs", TORCH_HOME=tmp_path, **nowhere
+    )
+    file = imagenet_file(tmp_path, "resnet18")
+    refused(done, f"expected torchvision's weights of resnet18 in {file}", "set PRETRAINED=false", "TORCH_HOME")
+    assert not (tmp_path / "runs").exists()
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_weights_of_another_net_are_refused(tmp_path):
+    state = model.build("resnet18", SIZE, pretrained=False)[0].state_dict()
+    for backbone, expected in (("resnet34", "do not fit resnet34"), ("resnet19", "found resnet19")):
+        checkpoint.save_weights(tmp_path / "w", state, HEADER | {"backbone": backbone})
+        with pytest.raises(InputError, match=expected):
+            model.load(tmp_path / "w")

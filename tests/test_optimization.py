@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import nn
+
+from toolkit import optimization
+
+
+def rates(schedule="cosine", steps=100, warmup=0.1):
+    return [optimization.learning_rate(step, steps, 1.0, warmup, schedule) for step in range(steps)]
+
+
+def test_the_learning_rate_rises_then_falls_as_torchs_cosine_does():
+    values = rates()
+    assert values[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
+    for value in values[10:]:
+        assert value == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_constant_stays_after_the_warm_up_and_a_run_of_one_step_moves():
+    assert rates("constant")[10:] == [1.0] * 90
+    assert optimization.learning_rate(0, 1, 1.0, 0.1, "cosine") > 0
+    assert rates(warmup=0.0)[0] == 1.0
+
+
+@pytest.mark.parametrize("name", optimization.OPTIMIZERS)
+def test_optimizers_take_their_own_defaults_or_what_is_asked_and_spare_biases_and_norms(name):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    decayed, spared = optimization.build(name, model, lr=0.5, weight_decay=0.1).param_groups
+    assert [weight.ndim for weight in decayed["params"]] == [2]
+    assert [weight.ndim for weight in spared["params"]] == [1, 1, 1]
+    assert (decayed["lr"], decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0.1, 0)
+    own = optimization.build(name, model).param_groups[0]
+    assert own["lr"] == optimization.OPTIMIZERS[name][1]["lr"]
+    assert own.get("momentum", 0.9) == 0.9

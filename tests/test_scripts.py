@@ -1,0 +1,209 @@
+"""The three scripts as a person runs them: real processes on real files."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from conftest import QUICK, refused, run_script
+from safetensors import safe_open
+
+from toolkit.labels import PROBABILITY_COLUMNS
+
+
+@pytest.fixture
+def infer(drawn, trained, tmp_path):
+    def run(**variables):
+        folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+        return run_script("inference.py", **{**folders, "NAME": "resnet18", "DEVICE": "cpu", **variables})
+
+    return run
+
+
+@pytest.fixture
+def evaluate(drawn, tmp_path):
+    def run(answers: pd.DataFrame | None = None, **variables):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        if answers is not None:
+            answers.to_csv(tmp_path / "out" / "output.csv", index=False)
+        folders = {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+        return run_script("evaluation.py", **{**folders, **variables})
+
+    return run
+
+
+def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
+    run = trained / "resnet18"
+    assert sorted(file.name for file in run.iterdir()) == [
+        "history.csv", "model.safetensors", "settings.json", "validation.csv",
+    ]  # fmt: skip
+    history, validation = pd.read_csv(run / "history.csv"), pd.read_csv(run / "validation.csv")
+    assert history["epoch"].tolist() == [1] and history["macro_f1"].between(0, 1).all()
+    assert validation[list(PROBABILITY_COLUMNS)].sum(axis=1).round(3).eq(1).all()
+    assert (validation[list(PROBABILITY_COLUMNS)].to_numpy().argmax(1) == validation["predicted"]).mean() > 0.99
+    settings = json.loads((run / "settings.json").read_text())
+    assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "environment"
+    assert len(settings["run"]["corrections"]) == 64
+    with safe_open(run / "model.safetensors", "pt") as file:
+        header = {key: json.loads(value) for key, value in file.metadata().items()}
+    assert header["backbone"] == "resnet18" and header["size"] == [32, 32] and header["pretrained"] == "none"
+    assert header["scores"]["macro_f1"] == pytest.approx(history["macro_f1"][0])
+    leaderboard = pd.read_csv(trained / "leaderboard.csv")
+    assert leaderboard["run"].tolist() == ["resnet18"] and leaderboard["best_epoch"].tolist() == [1]
+
+
+def test_training_says_what_it_does(drawn, tmp_path):
+    junk = tmp_path / "images"
+    shutil.copytree(drawn.train, junk)
+    (junk / ".DS_Store").touch()
+    before = sorted(junk.rglob("*"))
+    done = run_script(
+        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs", NAME="alexnet", EPOCHES="3",
+        LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "EPOCHES is set but is not a setting; did you mean epochs?" in done.stderr and "%|" not in done.stderr
+    for words in (
+        "  size              64x64  ", "environment", "pretrained: none", "label corrections (outliers.csv, 14 rows)",
+        "passed over 1 files", "train validation", "people", "epoch   1/3", "best", "stopped: no better macro F1",
+    ):  # fmt: skip
+        assert words in done.stdout, done.stdout
+    assert sum(line.startswith("epoch ") for line in done.stdout.splitlines()) == 2
+    assert sorted(junk.rglob("*")) == before
+
+
+def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_newer(drawn, trained, infer, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(trained, runs)
+    weights = (runs / "resnet18" / "model.safetensors").read_bytes()
+    done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **QUICK)
+    assert done.returncode == 0 and "resnet18-2" in done.stdout
+    assert (runs / "resnet18" / "model.safetensors").read_bytes() == weights
+    assert pd.read_csv(runs / "leaderboard.csv")["run"].tolist() == ["resnet18", "resnet18-2"]
+    # The same seed on the same machine: the same run.
+    histories = [pd.read_csv(runs / run / "history.csv") for run in ("resnet18", "resnet18-2")]
+    assert histories[0]["train_loss"].equals(histories[1]["train_loss"])
+    assert (runs / "resnet18-2" / "validation.csv").read_bytes() == (runs / "resnet18" / "validation.csv").read_bytes()
+    done = infer(SM_CHANNEL_MODEL=runs)
+    assert "there are newer runs of that name: resnet18-2" in done.stdout
+    assert f"run {runs}/resnet18-2: " in infer(SM_CHANNEL_MODEL=runs, NAME="").stdout
+
+
+def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):
+    done = infer(PROBABILITIES="true")
+    assert done.returncode == 0, done.stderr
+    info, output = (pd.read_csv(path) for path in (drawn.eval / "info.csv", tmp_path / "out" / "output.csv"))
+    assert output.columns.tolist() == ["ImageID", "ans"] and output["ImageID"].equals(info["ImageID"])
+    assert output["ans"].between(0, 17).all()
+    probabilities = pd.read_csv(tmp_path / "out" / "probabilities.csv")
+    assert probabilities.columns.tolist() == ["ImageID", *PROBABILITY_COLUMNS]
+    assert (probabilities[list(PROBABILITY_COLUMNS)].to_numpy().argmax(1) == output["ans"]).mean() > 0.99
+    done = evaluate()
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    truth = pd.read_csv(drawn.eval / "gt.csv").set_index("ImageID")["ans"]
+    assert result["accuracy"] == pytest.approx((truth[output["ImageID"]].to_numpy() == output["ans"]).mean())
+    assert f"accuracy {result['accuracy']:.4%}\nmacro F1 {result['macro_f1']:.4f}\n" in done.stdout
+
+
+def test_inference_predicts_as_validation_did(drawn, trained, infer, tmp_path):
+    validation = pd.read_csv(trained / "resnet18" / "validation.csv")
+    folder = tmp_path / "eval"
+    (folder / "images").mkdir(parents=True)
+    shutil.copytree(drawn.train, folder / "images", dirs_exist_ok=True)
+    validation.rename(columns={"path": "ImageID"}).assign(ans=0)[["ImageID", "ans"]].to_csv(
+        folder / "info.csv", index=False
+    )
+    assert infer(SM_CHANNEL_EVAL=folder).returncode == 0
+    assert (pd.read_csv(tmp_path / "out" / "output.csv")["ans"] == validation["predicted"]).mean() > 0.99
+
+
+def test_bad_photographs_stop_inference_or_get_a_stated_class(drawn, infer, tmp_path):
+    folder = tmp_path / "eval"
+    shutil.copytree(drawn.eval, folder)
+    names = pd.read_csv(folder / "info.csv")["ImageID"].tolist()
+    (folder / "images" / names[3]).unlink()
+    (folder / "images" / names[7]).write_bytes(b"no photograph")
+    done = infer(SM_CHANNEL_EVAL=folder)
+    refused(done, "2 of 42 photographs cannot be read", f"{names[3]} (no such file)", names[7], "ON_BAD_IMAGE=fallback")
+    assert not (tmp_path / "out").exists()
+    good = infer()
+    whole = pd.read_csv(tmp_path / "out" / "output.csv")["ans"]
+    done = infer(SM_CHANNEL_EVAL=folder, ON_BAD_IMAGE="fallback", FALLBACK_CLASS="17", PROBABILITIES="true")
+    assert good.returncode == done.returncode == 0, done.stderr
+    output, bad = (pd.read_csv(tmp_path / "out" / name) for name in ("output.csv", "bad_images.csv"))
+    assert output["ans"].drop([3, 7]).equals(whole.drop([3, 7])) and output["ans"][[3, 7]].tolist() == [17, 17]
+    assert bad["ImageID"].tolist() == [names[3], names[7]] and bad["ans"].tolist() == [17, 17]
+    assert pd.read_csv(tmp_path / "out" / "probabilities.csv").isna().any(axis=1).sum() == 2
+
+
+def test_a_perfect_answer_scores_one_in_any_order(drawn, evaluate, tmp_path):
+    truth = pd.read_csv(drawn.eval / "gt.csv")
+    done = evaluate(truth.sample(frac=1, random_state=0))
+    assert "accuracy 100.0000%\nmacro F1 1.0000" in done.stdout
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["macro_f1"] == 1.0
+
+
+def test_answers_that_do_not_fit_the_ground_truth_are_refused(drawn, evaluate, tmp_path):
+    truth = pd.read_csv(drawn.eval / "gt.csv")
+    refused(evaluate(truth.iloc[2:]), f"2 missing: {', '.join(sorted(truth['ImageID'][:2]))}")
+    refused(evaluate(pd.concat([truth, pd.DataFrame({"ImageID": ["x.jpg"], "ans": [0]})])), "1 extra: x.jpg")
+    wrong = truth.astype({"ans": object})
+    wrong.loc[[0, 1, 2], "ans"] = [18, "1.5", "old"]
+    wrong = pd.concat([wrong, wrong.iloc[5:6]])
+    refused(evaluate(wrong), "found 3 others", "has '18'", "has '1.5'", "has 'old'", "1 repeated", truth["ImageID"][5])
+    refused(evaluate(truth.rename(columns={"ans": "class"})), "expected the columns ImageID, ans; found ImageID, class")
+    (tmp_path / "out" / "output.csv").unlink()
+    refused(evaluate(), "output.csv: expected this file, found none")
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs"}
+    failure = tmp_path / "failure"
+    done = run_script(
+        "train.py", "--epocs", "3", NAME="resnet19", EPOCHS="many", SIZE="128", LOSS="focl", SM_OUTPUT_DIR=tmp_path,
+        **{**folders, "SM_CHANNEL_TRAIN": "/nowhere"},
+    )  # fmt: skip
+    refused(
+        done, "epocs (flag): there is no such setting; did you mean epochs?", "NAME=resnet19", "resnet18", "EPOCHS=many",
+        "SIZE=128: expected height and width", "LOSS=focl", "focal", "SM_CHANNEL_TRAIN=/nowhere",
+    )  # fmt: skip
+    assert failure.read_text() in done.stderr
+    refused(run_script("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": tmp_path / "empty"}), "found nothing")
+    refused(
+        run_script("train.py", **folders, **{**QUICK, "RELABEL": "/nowhere.csv"}), "/nowhere.csv: expected this file"
+    )
+    refused(
+        run_script("train.py", **folders, **{**QUICK, "SIZE": "32x32", "NAME": "vgg16_bn", "epochs": "0"}), "EPOCHS=0"
+    )
+    images = tmp_path / "images"
+    shutil.copytree(drawn.train, images)
+    broken = sorted(images.glob("*/mask1.*"))[:3]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:999])
+    done = run_script("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": images})
+    refused(done, "3 photographs cannot be read", *(str(path.relative_to(images)) for path in broken))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_input_to_inference_is_refused(drawn, trained, infer, tmp_path):
+    refused(infer(NAME="vgg11"), "NAME=vgg11: expected", "found the runs resnet18")
+    refused(infer(SM_CHANNEL_MODEL=trained / "resnet18", NAME="vgg11"), "is itself a run, resnet18")
+    assert infer(SM_CHANNEL_MODEL=trained / "resnet18").returncode == 0
+    runs = tmp_path / "runs"
+    (runs / "resnet18").mkdir(parents=True)
+    refused(infer(SM_CHANNEL_MODEL=runs), "found no run")
+    whole = (trained / "resnet18" / "model.safetensors").read_bytes()
+    (runs / "resnet18" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    refused(infer(SM_CHANNEL_MODEL=runs), "found a damaged or foreign file")
+    folder = tmp_path / "eval"
+    shutil.copytree(drawn.eval, folder)
+    (folder / "info.csv").write_text("image,ans\nx.jpg,0\n")
+    refused(infer(SM_CHANNEL_EVAL=folder), "info.csv: expected the columns ImageID; found image, ans")
+    (folder / "info.csv").unlink()
+    refused(
+        infer(SM_CHANNEL_EVAL=folder), "info.csv: expected this file, found none; is SM_CHANNEL_EVAL the right folder?"
+    )
+    refused(infer(SM_CHANNEL_EVAL=""), "SM_CHANNEL_EVAL: expected a folder, found nothing set")

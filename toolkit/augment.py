@@ -1,0 +1,97 @@
+"""From stored pixels to the net's input, for a whole batch at once: the preprocessing, and augmentation by policy.
+
+Every photograph has draws of its own, which depend on nothing but (seed, epoch, its index): not on the batch that it
+falls into, the number of processes, or where a run was interrupted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How far augmentation goes; 0 switches a part off."""
+
+    flip: float = 0.0  # probability of a left-right flip
+    shift: float = 0.0  # farthest shift, as a share of height and width
+    scale: float = 0.0  # largest change of scale: 0.1 is from 1/1.1 to 1.1
+    brightness: float = 0.0  # largest change, in standard deviations of the pixels
+    contrast: float = 0.0  # largest change, likewise as 0.2 for 1/1.2 to 1.2
+    erase: float = 0.0  # probability that a rectangle of up to 40 % of height and width is blanked
+
+
+POLICIES = {
+    "none": Policy(),
+    "flip": Policy(flip=0.5),
+    "light": Policy(flip=0.5, shift=0.06, scale=0.08, brightness=0.3, contrast=0.2),
+    "strong": Policy(flip=0.5, shift=0.1, scale=0.15, brightness=0.6, contrast=0.4, erase=0.25),
+}
+DRAWS = ("flip", "down", "right", "scale", "brightness", "contrast", "erase", "top", "left", "height", "width")
+
+
+def draw(seed: int, epoch: int, count: int) -> torch.Tensor:
+    """Uniform numbers in [0, 1): float32, shape (count, len(DRAWS)); row i belongs to photograph i in this epoch."""
+    return torch.from_numpy(np.random.default_rng([seed, epoch, 1]).random((count, len(DRAWS)), np.float32))
+
+
+def prepare(
+    pixels: torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    policy: Policy | None = None,
+    draws: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The net's input: float32, shape (b, 3, height, width), laid out channels last.
+
+    `pixels` are uint8, shape (b, height, width, 3); `mean` and `std`, shape (3,), are of the channels of pixels in
+    0..1; `draws` are rows of `draw`, shape (b, len(DRAWS)). All are on one device.
+    """
+    gain, offset = 1 / (255 * std), -mean / std
+    if policy is None or policy == Policy():
+        return (pixels * gain + offset).permute(0, 3, 1, 2)
+    draws = dict(zip(DRAWS, draws[:, :, None, None, None].unbind(1), strict=True))  # each (b, 1, 1, 1)
+    # Light: brighter and steeper around the mean, folded into the one multiplication that normalises.
+    contrast = (1 + policy.contrast) ** (2 * draws["contrast"] - 1)
+    brightness = policy.brightness * (2 * draws["brightness"] - 1)
+    batch = _warp(pixels, draws, policy) * (gain * contrast) + (offset * contrast + brightness)
+    if policy.erase:
+        _erase(batch, draws, policy)
+    return batch.permute(0, 3, 1, 2)
+
+
+def _warp(pixels: torch.Tensor, draws: dict, policy: Policy) -> torch.Tensor:
+    """Flip, shift and scale by taking each row and column from the nearest one in the photograph.
+
+    Nearest and not bilinear: a photograph keeps its own sharpness, as validation sees it, and bytes stay bytes, which
+    costs a fraction of sampling an affine grid. What comes from beyond the edge repeats the edge.
+    """
+    batch, height, width, _ = pixels.shape
+    scale = (1 + policy.scale) ** (2 * draws["scale"] - 1)
+
+    def source(length: int, shift: torch.Tensor) -> torch.Tensor:  # (b, length): where each row or column comes from
+        centre = (length - 1) / 2
+        place = torch.arange(length, device=pixels.device) - centre
+        place = place / scale.view(-1, 1) + centre + length * policy.shift * (2 * shift.view(-1, 1) - 1)
+        return place.round().long().clamp(0, length - 1)
+
+    rows, columns = source(height, draws["down"]), source(width, draws["right"])
+    columns = torch.where(draws["flip"].view(-1, 1) < policy.flip, columns.flip(1), columns)
+    photographs = torch.arange(batch, device=pixels.device)
+    return pixels[photographs[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _erase(batch: torch.Tensor, draws: dict, policy: Policy) -> None:
+    """Blank a rectangle (to 0, the mean colour) of some of the photographs (b, height, width, 3), in place."""
+
+    def inside(length: int, start: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        place = torch.arange(length, device=batch.device) / length
+        extent = 0.1 + 0.3 * share.view(-1, 1)
+        begin = start.view(-1, 1) * (1 - extent)
+        return (place >= begin) & (place < begin + extent)
+
+    rows = inside(batch.shape[1], draws["top"], draws["height"])
+    columns = inside(batch.shape[2], draws["left"], draws["width"])
+    chosen = draws["erase"].view(-1, 1, 1) < policy.erase
+    batch.masked_fill_((chosen & rows[:, :, None] & columns[:, None, :])[..., None], 0.0)

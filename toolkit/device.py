@@ -1,0 +1,51 @@
+"""Where and how the net runs: device and precision."""
+
+from dataclasses import dataclass
+
+import torch
+
+from toolkit.errors import InputError
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device and the number format that the net computes in; weights are fp32 in either."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def __str__(self) -> str:
+        cuda = self.device.type == "cuda"
+        detail = torch.cuda.get_device_name(self.device) if cuda else f"{torch.get_num_threads()} threads"
+        return f"{self.device.type} ({detail}), {str(self.precision).removeprefix('torch.')}, torch {torch.__version__}"
+
+
+def choose(device: str, precision: str) -> Machine:
+    """The machine of DEVICE and PRECISION. Raises InputError where the device is not there.
+
+    "auto" takes CUDA, else MPS, else the CPU; and bf16 where the hardware computes in it, else fp32.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(kind for kind, available in there.items() if available)
+    if not there[device]:
+        found = ", ".join(kind for kind, available in there.items() if available)
+        raise InputError(f"DEVICE={device}: torch {torch.__version__} finds none on this machine; it finds {found}")
+    if precision == "auto":
+        precision = "bf16" if _computes_in_bf16(device) else "fp32"
+    return Machine(torch.device(device), PRECISIONS[precision])
+
+
+def _computes_in_bf16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("amx_bf16") or has.get("avx512_bf16") or has.get("bf16"))
+    return False

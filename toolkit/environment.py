@@ -1,0 +1,163 @@
+"""From environment, flags and SageMaker's hyperparameters to one settings object.
+
+A flag wins over an environment variable, that over a hyperparameter, that over the default. Names are taken in any
+case, flags with dashes or underscores; an empty value or `null` counts as unset.
+"""
+
+import difflib
+import json
+import os
+import re
+import sys
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from toolkit.errors import InputError
+from toolkit.settings import DEMO, SCRIPTS, Settings
+
+FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
+FOREIGN = ("_", "sagemaker_")  # what the platform passes along with the person's own hyperparameters
+
+
+def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> tuple[Settings, dict[str, str]]:
+    """The settings of a script, and for each name where its value came from.
+
+    `choices` maps the name of a setting to the names that it may hold, where only the script knows them.
+    Prints warnings of near misses on stderr. Raises InputError with a line for every setting that is wrong.
+    """
+    if "--help" in argv:
+        print(table(cls, choices))
+        sys.exit(0)
+    flags, problems = parse_flags(argv)
+    sources = {
+        "flag": flags,
+        "environment": EnvSettingsSource(cls)(),
+        "hyperparameter": hyperparameters(os.environ),
+    }
+    if not any(folder in values for values in sources.values() for folder in cls.FOLDERS):
+        sources["drawn faces"] = cls.DEMO_DEFAULTS
+    values, origin = {}, dict.fromkeys(cls.model_fields, "default")
+    for source, found in reversed(sources.items()):
+        for name, value in found.items():
+            if value is not None and str(value).strip() not in ("", "null"):
+                values[name], origin[name] = value, source
+    for name in [name for name in values if name not in cls.model_fields]:
+        problems.append(f"{name} ({origin[name]}): there is no such setting{did_you_mean(name, cls.model_fields)}")
+        del values[name]
+    for name, names in (choices or {}).items():
+        if name in values and values[name] not in names:
+            problems.append(_not_among(name, values.pop(name), names, origin[name]))
+    try:
+        settings = cls(**values)
+    except ValidationError as error:
+        problems += [line for detail in error.errors() for line in _lines(detail, values)]
+    if problems:
+        raise InputError("\n       ".join(problems))
+    if settings.demo:
+        print(f"no folder is set: working on drawn faces in {DEMO.absolute()}", flush=True)
+    for line in near_misses(os.environ):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    return settings, origin
+
+
+def parse_flags(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """{setting: value} and what is wrong, from `--name value`, `--name=value` and `--name one two`."""
+    flags, problems, name = {}, [], None
+    for word in argv:
+        if dashes := FLAG.match(word):
+            key, equals, value = word[dashes.end() :].partition("=")
+            name = _canonical(key)
+            flags[name] = [value] if equals else []
+        elif name is None:
+            problems.append(f"{word!r}: expected --name value")
+        else:
+            flags[name].append(word)
+    problems += [f"--{name}: expected a value after it" for name, words in flags.items() if not words]
+    return _own({name: " ".join(words) for name, words in flags.items()}), problems
+
+
+def hyperparameters(environ) -> dict:
+    """SageMaker's hyperparameters: SM_HP_NAME (text), and SM_HPS (typed, one JSON object)."""
+    try:
+        typed = json.loads(environ.get("SM_HPS") or "{}")
+    except ValueError:
+        typed = None
+    if not isinstance(typed, dict):
+        raise InputError(f"SM_HPS={environ['SM_HPS']}: expected a JSON object of hyperparameters")
+    single = {name[6:]: value for name, value in environ.items() if name.upper().startswith("SM_HP_")}
+    return _own({_canonical(name): value for name, value in {**typed, **single}.items()})
+
+
+def near_misses(environ) -> list[str]:
+    """A line for every environment variable whose name is nearly, but not quite, a setting's."""
+    known = {name for cls in SCRIPTS.values() for name in cls.model_fields}
+    lines = []
+    for variable in sorted(environ):
+        name = variable.lower()
+        platform = name.startswith("sm_") and not name.startswith("sm_channel_")
+        if name not in known and not platform and (hint := did_you_mean(name, known)):
+            lines.append(f"{variable} is set but is not a setting{hint}")
+    return lines
+
+
+def did_you_mean(name: str, names) -> str:
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.84)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def describe(settings: Settings, origin: dict[str, str]) -> str:
+    """The settings as aligned lines: name, value, where it came from."""
+    rows = [(name, _text(value)) for name, value in settings]
+    width = max(len(name) for name, _ in rows)
+    value_width = min(40, max(len(value) for _, value in rows))
+    return "\n".join(f"  {name:{width}}  {value:{value_width}}  {origin[name]}" for name, value in rows)
+
+
+def table(cls: type[Settings], choices: dict | None = None) -> str:
+    """The settings of a script as a Markdown table: name, default, meaning."""
+    lines = ["| setting | default | meaning |", "|--|--|--|"]
+    for name, field in cls.model_fields.items():
+        default = f"`{_text(field.default)}`" if field.default is not None else ""
+        names = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
+        names = names or (choices or {}).get(name, ())
+        text = field.description + (f" One of {', '.join(f'`{n}`' for n in names)}." if len(names) > 1 else "")
+        shown = name.upper() if name != "epochs" else name
+        lines.append(f"| `{shown}` | {default} | {text} |")
+    return "\n".join(lines)
+
+
+def _text(value) -> str:
+    """A value as a person would type it."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _own(values: dict) -> dict:
+    return {name: value for name, value in values.items() if not name.startswith(FOREIGN)}
+
+
+def _not_among(name: str, value, names, origin: str) -> str:
+    close = difflib.get_close_matches(str(value).lower(), names, n=3, cutoff=0.5)
+    expected = f"one of {', '.join(close or list(names)[:20])}"
+    line = f"{name.upper()}={value}: expected {expected}{' (the nearest names)' if close else ''}, found {value!r}"
+    if name == "name" and origin == "environment":
+        line += "; some systems set NAME themselves: give NAME=resnet18, say"
+    return line
+
+
+def _lines(detail: dict, values: dict) -> list[str]:
+    """One of pydantic's errors as our lines."""
+    text = detail["msg"].removeprefix("Value error, ")
+    text = re.sub("^Input should be (?=greater|less)", "expected a number ", text).replace(
+        "Input should be", "expected"
+    )
+    if not detail["loc"]:  # between settings: names itself
+        return text.split("\n")
+    name = str(detail["loc"][0])
+    return [f"{name.upper()}={values.get(name)}: {text}"]

@@ -1,0 +1,78 @@
+"""Files that are whole or not there: written beside their place, flushed to the disk, then put in it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+
+import pandas as pd
+
+from toolkit.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path):
+    """The path of a temporary file beside `path`, which takes its place when the block ends without an error.
+
+    Raises InputError where the folder cannot be written to or the disk is full; what was at `path` is then untouched.
+    """
+    temporary = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(descriptor)
+        temporary = pathlib.Path(name)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private; what the person keeps has the usual rights
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """`content` of plain types only; NaN and infinity are refused, as they are no JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str) -> pd.DataFrame:
+    """A CSV table of text, every cell as it stands in the file. Raises InputError unless it has these columns."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
+    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
+        raise InputError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
+    table.columns = [column.strip() for column in table.columns]
+    if missing := [column for column in columns if column not in table.columns]:
+        raise InputError(
+            f"{path}: expected the columns {', '.join(columns)}; found {', '.join(table.columns)}; "
+            f"missing {', '.join(missing)}"
+        )
+    return table
+
+
+def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
+    """`path`, made with its parents. Raises InputError where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{setting}={path}: expected a folder to write to: {error.strerror}") from None
+    return path
+
+
+def sha256(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,45 @@
+"""Optimizers by name, and the learning rate as a function of the step."""
+
+import math
+
+import torch
+from torch import nn
+
+# Each optimizer with a learning rate and a weight decay that train all 18 backbones from scratch and from ImageNet
+# weights alike (tests/test_backbones.py, benchmarks/backbones.py).
+OPTIMIZERS = {
+    "adamw": (torch.optim.AdamW, {"lr": 5e-4, "weight_decay": 0.05}),
+    "adam": (torch.optim.Adam, {"lr": 5e-4, "weight_decay": 0.0}),
+    "sgd": (torch.optim.SGD, {"lr": 0.02, "weight_decay": 5e-4, "momentum": 0.9}),
+}
+
+
+def build(name: str, model: nn.Module, lr: float | None = None, weight_decay: float | None = None):
+    """The optimizer of that name over all weights; None takes its own default.
+
+    Biases and the scales of norms (all that has one dimension) are not decayed.
+    """
+    kind, options = OPTIMIZERS[name]
+    options = dict(options, **({} if lr is None else {"lr": lr}))
+    decay = options.pop("weight_decay") if weight_decay is None else weight_decay
+    options.pop("weight_decay", None)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return kind(groups, fused=True, **options)
+
+
+def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str) -> float:
+    """The learning rate of a step, counted from 0, of a run of `steps` in all.
+
+    It rises in a line over the first `warmup` share of the steps, then falls as half a cosine to nearly 0
+    (Loshchilov and Hutter, SGDR, 2017, without restarts), or stays ("constant").
+    """
+    rising = math.ceil(steps * warmup)
+    if step < rising:
+        return highest * (step + 1) / (rising + 1)
+    if schedule == "constant":
+        return highest
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))

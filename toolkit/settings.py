@@ -1,0 +1,204 @@
+"""Every setting of every script: its name, type, default and meaning. `environment.read` fills them in."""
+
+import pathlib
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
+DEMO_DATA = DEMO / "data"
+SMALLEST_SIDE_PX = 32  # below it the deepest nets have no pixel left
+
+
+def existing_folder(path: pathlib.Path) -> pathlib.Path:
+    if not path.is_dir():
+        raise ValueError(f"expected a folder, found {'a file' if path.exists() else 'nothing'} there")
+    return path
+
+
+def height_and_width(value) -> tuple[int, int]:
+    """(height, width) in pixels from "128x96", "128 96", "128,96", "[128, 96]" or a pair of numbers."""
+    text = str(value).strip("[]() ")
+    sides = [int(side) for side in re.findall(r"\d+", text)]
+    if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or min(sides) < SMALLEST_SIDE_PX:
+        raise ValueError(f"expected height and width in pixels, each {SMALLEST_SIDE_PX} or more, such as 128x96")
+    return sides[0], sides[1]
+
+
+class OnlyWith:
+    """Marks a setting that acts only where another setting has this value."""
+
+    def __init__(self, setting: str, value):
+        self.setting, self.value = setting, value
+
+
+InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
+Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+class Settings(BaseSettings):
+    """What all scripts share. Frozen; a folder's default is its place in the demonstration on drawn faces."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, enable_decoding=False, use_attribute_docstrings=True, validate_default=False
+    )
+    FOLDERS: ClassVar[tuple[str, ...]]
+    DEMO_DEFAULTS: ClassVar[dict] = {}
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls, init_settings, **_):
+        return (init_settings,)  # `environment.read` merges the sources itself, to tell where each value came from
+
+    @property
+    def demo(self) -> bool:
+        """Whether no folder was named, so that the drawn faces are used."""
+        return not self.model_fields_set.intersection(self.FOLDERS)
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        if problems := self.problems():
+            raise ValueError("\n".join(problems))
+        return self
+
+    def problems(self) -> list[str]:
+        """What is wrong between settings that are each right alone: a line each."""
+        found = []
+        missing = [name.upper() for name in self.FOLDERS if name not in self.model_fields_set]
+        if missing and not self.demo:
+            found.append(
+                f"{' and '.join(missing)}: expected a folder, found nothing set; "
+                f"set all of {', '.join(self.FOLDERS).upper()}, or none of them to use the drawn faces"
+            )
+        for name in sorted(self.model_fields_set):
+            for mark in type(self).model_fields[name].metadata:
+                if isinstance(mark, OnlyWith) and getattr(self, mark.setting) != mark.value:
+                    key = mark.setting.upper()
+                    found.append(
+                        f"{name.upper()}: has no effect with {key}={getattr(self, mark.setting)}; "
+                        f"remove it, or set {key}={mark.value}"
+                    )
+        return found
+
+
+class TrainSettings(Settings):
+    """train.py"""
+
+    FOLDERS = ("sm_channel_train", "sm_model_dir")
+    # A small net from scratch in about a minute on two cores: drawn faces need no ImageNet weights.
+    DEMO_DEFAULTS = {"pretrained": False, "size": "64x48", "epochs": 12, "lr": 2e-3}
+
+    sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
+    """Folder of training photographs: the image folder itself, or its parent."""
+    sm_model_dir: pathlib.Path = DEMO / "runs"
+    """Folder where runs go, each in a folder of its own."""
+    name: str = "resnet18"
+    """Backbone, by its torchvision name; also the name of the run."""
+    pretrained: bool = True
+    """Start from torchvision's ImageNet weights; `false` starts from scratch."""
+    size: Size = (128, 96)
+    """Height x width in pixels that photographs are brought to; photographs of other proportions are squeezed."""
+    epochs: int = Field(10, ge=1)
+    """Passes over the training photographs."""
+    batch_size: int = Field(64, ge=2)
+    """Photographs a step, at the most: an epoch is cut into equal batches."""
+    seed: int = Field(42, ge=0)
+    """Decides the split, the order, the augmentation and the first weights."""
+
+    val_ratio: float = Field(0.2, gt=0, lt=1)
+    """Share of people held out for validation."""
+    folds: int = Field(0, ge=0)
+    """Cut people into so many folds and hold out one of them, in place of VAL_RATIO; 0 is off."""
+    fold: int = Field(0, ge=0)
+    """Which fold to hold out, from 0."""
+    relabel: str = "sure"
+    """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
+    augment: str = "light"
+    """Augmentation policy of training photographs."""
+
+    loss: str = "cross_entropy"
+    """Loss, by its name in loss.py."""
+    smoothing: Annotated[float, OnlyWith("loss", "label_smoothing")] = Field(0.1, gt=0, lt=1)
+    """Share of the label spread over all classes, with LOSS=label_smoothing."""
+    gamma: Annotated[float, OnlyWith("loss", "focal")] = Field(2.0, ge=0)
+    """How much the focal loss plays down easy photographs, with LOSS=focal."""
+    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    """Weight classes by 1/sqrt(n) (`sqrt`) or 1/n (`balanced`) of their n training photographs."""
+
+    optimizer: str = "adamw"
+    """Optimizer; `sgd` has momentum 0.9."""
+    lr: float | None = Field(None, gt=0)
+    """Highest learning rate; unset takes the optimizer's own (toolkit/optimization.py)."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Weight decay, but for biases and norms; unset takes the optimizer's own."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises to LR."""
+    clip_grad: float = Field(1.0, ge=0)
+    """Longest gradient, by its 2-norm; 0 is off."""
+    patience: int = Field(0, ge=0)
+    """Stop after so many epochs without a better macro F1; 0 is off."""
+
+    device: Device = "auto"
+    """`auto` takes CUDA, else MPS, else the CPU."""
+    precision: Precision = "auto"
+    """`auto` takes bf16 where the hardware has it, else fp32."""
+    cache_gib: float = Field(8.0, ge=0)
+    """Memory for decoded photographs; beyond it they lie in a temporary file, or are decoded at each use."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.folds == 1:
+            found.append("FOLDS=1: expected 0 (off) or 2 and more")
+        if self.folds and "val_ratio" in self.model_fields_set:
+            found.append(f"VAL_RATIO: has no effect with FOLDS={self.folds}; remove one of them")
+        if "fold" in self.model_fields_set and self.fold >= self.folds:
+            found.append(f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0")
+        return found
+
+
+class InferenceSettings(Settings):
+    """inference.py"""
+
+    FOLDERS = ("sm_channel_eval", "sm_channel_model", "sm_output_data_dir")
+
+    sm_channel_eval: InputFolder = DEMO_DATA / "eval"
+    """Folder that holds `images/` and `info.csv`."""
+    sm_channel_model: InputFolder = DEMO / "runs"
+    """Folder where runs are, or one run."""
+    sm_output_data_dir: pathlib.Path = DEMO / "output"
+    """Folder where `output.csv` goes."""
+    name: str | None = None
+    """Which run, by the name of its folder; unset takes the newest."""
+    probabilities: bool = False
+    """Also write `probabilities.csv`: ImageID and one column a class, p0 to p17."""
+    on_bad_image: Literal["stop", "fallback"] = "stop"
+    """A photograph that cannot be read stops the run, or gets FALLBACK_CLASS and is listed in `bad_images.csv`."""
+    fallback_class: Annotated[int, OnlyWith("on_bad_image", "fallback")] = Field(4, ge=0, le=17)
+    """The class that a bad photograph gets; 4 is the commonest in training (mask worn, female, 30 to 59)."""
+    batch_size: int = Field(256, ge=1)
+    """Photographs a step."""
+    device: Device = "auto"
+    """`auto` takes CUDA, else MPS, else the CPU."""
+    precision: Precision = "auto"
+    """`auto` takes bf16 where the hardware has it, else fp32."""
+    cache_gib: float = Field(8.0, ge=0)
+    """Memory for decoded photographs; beyond it they lie in a temporary file, or are decoded at each use."""
+
+
+class EvaluationSettings(Settings):
+    """evaluation.py"""
+
+    FOLDERS = ("sm_ground_truth_dir", "sm_output_data_dir")
+
+    sm_ground_truth_dir: InputFolder = DEMO_DATA / "eval"
+    """Folder that holds `gt.csv`."""
+    sm_output_data_dir: InputFolder = DEMO / "output"
+    """Folder that holds `output.csv`, where `evaluation.json` goes."""
+
+
+SCRIPTS = {"train.py": TrainSettings, "inference.py": InferenceSettings, "evaluation.py": EvaluationSettings}
