@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint readme clean
+.PHONY: demo test lint readme picture clean
 
 demo: $(VENV)/ready  ## train, infer and evaluate on drawn faces
 	$(BIN)/python train.py
@@ -12,14 +12,17 @@ demo: $(VENV)/ready  ## train, infer and evaluate on drawn faces
 	$(BIN)/python evaluation.py
 
 test: $(VENV)/ready lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-readme: $(VENV)/ready  ## write the settings tables of the README anew, from the settings
+readme: $(VENV)/ready  ## write the settings tables of the README anew
 	$(BIN)/python tests/readme.py
+
+picture: $(VENV)/ready  ## draw the picture of the README anew, from the last demo
+	PYTHONPATH=. $(BIN)/python docs/picture.py
 
 $(VENV)/ready: requirements.txt tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or later, found " + sys.version.split()[0] + "; make PYTHON=python3.11 names another")'

@@ -77,6 +77,8 @@ def load_photographs(config, info: pd.DataFrame, paths: list[str], size) -> tupl
 def write(config, info: pd.DataFrame, answers: np.ndarray, chances: np.ndarray, bad: dict[int, str]) -> None:
     """Write output.csv and the files beside it."""
     folder = files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
+    for name in ("bad_images.csv", "probabilities.csv"):
+        (folder / name).unlink(missing_ok=True)  # of an earlier answer, which this one takes the place of
     if bad:
         rows = {"ImageID": info["ImageID"].iloc[list(bad)], "ans": config.fallback_class, "reason": list(bad.values())}
         files.write_csv(folder / "bad_images.csv", pd.DataFrame(rows))

@@ -1,6 +1,7 @@
 """The backbones: built by their torchvision names, with a head of 18 classes, from ImageNet weights or from scratch.
 
-To add a net of your own, register it with torchvision (`@torchvision.models.register_model()`); NAME then finds it.
+To add a net of your own, write here a function that builds it with a last layer of 1,000 classes, and register it with
+torchvision (`@torchvision.models.register_model()`); NAME then finds it, for PRETRAINED=false.
 """
 
 import pathlib
@@ -23,8 +24,10 @@ IMAGENET_CLASSES = 1000
 
 def names() -> list[str]:
     """The backbones of this project, then every other classification model that torchvision knows."""
-    others = torchvision.models.list_models(module=torchvision.models)
-    return [*BACKBONES, *(name for name in others if name not in BACKBONES)]
+    models = torchvision.models
+    kinds = (models.detection, models.optical_flow, models.quantization, models.segmentation, models.video)
+    others = {name for kind in kinds for name in models.list_models(module=kind)}
+    return [*BACKBONES, *(name for name in models.list_models() if name not in {*BACKBONES, *others})]
 
 
 def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module, str]:

@@ -5,8 +5,10 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from conftest import QUICK, refused, run_script
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from toolkit.labels import PROBABILITY_COLUMNS
 
@@ -58,8 +60,8 @@ def test_training_says_what_it_does(drawn, tmp_path):
     (junk / ".DS_Store").touch()
     before = sorted(junk.rglob("*"))
     done = run_script(
-        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs", NAME="alexnet", EPOCHES="3",
-        LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
+        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs", NAME="alexnet",
+        EPOCHES="3", LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "EPOCHES is set but is not a setting; did you mean epochs?" in done.stderr and "%|" not in done.stderr
@@ -167,8 +169,8 @@ def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
         **{**folders, "SM_CHANNEL_TRAIN": "/nowhere"},
     )  # fmt: skip
     refused(
-        done, "epocs (flag): there is no such setting; did you mean epochs?", "NAME=resnet19", "resnet18", "EPOCHS=many",
-        "SIZE=128: expected height and width", "LOSS=focl", "focal", "SM_CHANNEL_TRAIN=/nowhere",
+        done, "epocs (flag): there is no such setting; did you mean epochs?", "NAME=resnet19", "resnet18",
+        "EPOCHS=many", "SIZE=128: expected height and width", "LOSS=focl", "focal", "SM_CHANNEL_TRAIN=/nowhere",
     )  # fmt: skip
     assert failure.read_text() in done.stderr
     refused(run_script("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": tmp_path / "empty"}), "found nothing")
@@ -198,6 +200,15 @@ def test_bad_input_to_inference_is_refused(drawn, trained, infer, tmp_path):
     whole = (trained / "resnet18" / "model.safetensors").read_bytes()
     (runs / "resnet18" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     refused(infer(SM_CHANNEL_MODEL=runs), "found a damaged or foreign file")
+    with safe_open(trained / "resnet18" / "model.safetensors", "pt") as file:
+        header = file.metadata()
+    two_classes = header | {"classes": json.dumps(["mask", "no mask"])}
+    for metadata, expected in (
+        (None, "expected weights that train.py wrote"),
+        (two_classes, "expected the 18 classes"),
+    ):
+        save_file({"a": torch.zeros(1)}, runs / "resnet18" / "model.safetensors", metadata)
+        refused(infer(SM_CHANNEL_MODEL=runs), expected)
     folder = tmp_path / "eval"
     shutil.copytree(drawn.eval, folder)
     (folder / "info.csv").write_text("image,ans\nx.jpg,0\n")

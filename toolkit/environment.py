@@ -17,6 +17,7 @@ from toolkit.errors import InputError
 from toolkit.settings import DEMO, SCRIPTS, Settings
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
+LISTED = 8  # choices that are few enough to be listed in a table
 FOREIGN = ("_", "sagemaker_")  # what the platform passes along with the person's own hyperparameters
 
 
@@ -30,18 +31,16 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
         print(table(cls, choices))
         sys.exit(0)
     flags, problems = parse_flags(argv)
-    sources = {
-        "flag": flags,
-        "environment": EnvSettingsSource(cls)(),
-        "hyperparameter": hyperparameters(os.environ),
-    }
-    if not any(folder in values for values in sources.values() for folder in cls.FOLDERS):
-        sources["drawn faces"] = cls.DEMO_DEFAULTS
     values, origin = {}, dict.fromkeys(cls.model_fields, "default")
-    for source, found in reversed(sources.items()):
+    sources = {"hyperparameter": hyperparameters(os.environ), "environment": EnvSettingsSource(cls)(), "flag": flags}
+    for source, found in sources.items():  # the later one wins
         for name, value in found.items():
             if value is not None and str(value).strip() not in ("", "null"):
                 values[name], origin[name] = value, source
+    if not values.keys() & cls.FOLDERS:
+        demo = {name: value for name, value in cls.DEMO_DEFAULTS.items() if name not in values}
+        values |= demo
+        origin |= dict.fromkeys(demo, "drawn faces")
     for name in [name for name in values if name not in cls.model_fields]:
         problems.append(f"{name} ({origin[name]}): there is no such setting{did_you_mean(name, cls.model_fields)}")
         del values[name]
@@ -119,11 +118,12 @@ def table(cls: type[Settings], choices: dict | None = None) -> str:
     lines = ["| setting | default | meaning |", "|--|--|--|"]
     for name, field in cls.model_fields.items():
         default = f"`{_text(field.default)}`" if field.default is not None else ""
+        text = field.description
         names = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
         names = names or (choices or {}).get(name, ())
-        text = field.description + (f" One of {', '.join(f'`{n}`' for n in names)}." if len(names) > 1 else "")
-        shown = name.upper() if name != "epochs" else name
-        lines.append(f"| `{shown}` | {default} | {text} |")
+        if 1 < len(names) <= LISTED:
+            text += f" One of {', '.join(f'`{choice}`' for choice in names)}."
+        lines.append(f"| `{name.upper()}` | {default} | {text} |")
     return "\n".join(lines)
 
 

@@ -89,7 +89,7 @@ class TrainSettings(Settings):
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small net from scratch in about a minute on two cores: drawn faces need no ImageNet weights.
-    DEMO_DEFAULTS = {"pretrained": False, "size": "64x48", "epochs": 12, "lr": 2e-3}
+    DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7, "lr": 1e-3}
 
     sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
     """Folder of training photographs: the image folder itself, or its parent."""
