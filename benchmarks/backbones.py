@@ -23,6 +23,7 @@ import model  # noqa: E402
 from toolkit import sample  # noqa: E402
 
 PEOPLE, SIZE, EPOCHS = 120, "64x64", 4
+ROW = "{:18} {:>10} {:>10} {:>10} {:>10} {:>14}"
 
 
 def main(flags: list[str]) -> None:
@@ -31,18 +32,19 @@ def main(flags: list[str]) -> None:
         sample.ensure(data, people=PEOPLE, eval_people=6)
         entropy = share_entropy(data / "train" / "images")
         print(f"{PEOPLE} people, {SIZE}, {EPOCHS} epochs, from scratch; entropy of the class shares {entropy:.3f}")
-        print(
-            f"{'backbone':18} {'first loss':>10} {'last loss':>10} {'macro F1':>9} {'photographs/s':>14} {'/ entropy':>10}"
-        )
+        print(ROW.format("backbone", "first loss", "last loss", "/ entropy", "macro F1", "photographs/s"))
         for name in model.BACKBONES:
             train(name, data, runs, flags)
             history = pd.read_csv(runs / name / "history.csv")
             first, last = history["train_loss"].iloc[[0, -1]]
-            speed = history["photographs_per_second"].median()
-            print(
-                f"{name:18} {first:10.3f} {last:10.3f} {history['macro_f1'].max():9.4f} {speed:14.0f} {last / entropy:10.2f}",
-                flush=True,
+            scores = (
+                first,
+                last,
+                last / entropy,
+                history["macro_f1"].max(),
+                history["photographs_per_second"].median(),
             )
+            print(ROW.format(name, *(f"{score:.4g}" for score in scores)), flush=True)
             (runs / name / "model.safetensors").unlink()  # half a gigabyte each
 
 
