@@ -69,7 +69,7 @@ def test_a_size_in_every_spelling(given, value):
     assert given("--size", *value.split())[0].size == (128, 96)
 
 
-@pytest.mark.parametrize("value", ["128", "[128]", "128x96x3", "12896", "axb", "128x-96", "8x6"])
+@pytest.mark.parametrize("value", ["128", "[128]", "128x96x3", "12896", "axb", "128x-96", "8x6", "99999x96"])
 def test_a_wrong_size_is_refused(given, value):
     with pytest.raises(InputError, match="SIZE=.*expected height and width"):
         given(SIZE=value)
@@ -115,6 +115,15 @@ def test_settings_that_do_not_fit_together(given, variables, expected):
     with pytest.raises(InputError) as error:
         given(**variables)
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given_value",
+    [{"LR": "nan"}, {"LR": "inf"}, {"LR": "0"}, {"VAL_RATIO": "1"}, {"SEED": str(2**64)}, {"FOLDS": "-2"}],
+)
+def test_values_out_of_range_are_refused(given, given_value):
+    with pytest.raises(InputError, match=next(iter(given_value))):
+        given(**given_value)
 
 
 def test_flags_want_a_value_and_are_not_abbreviated(given):

@@ -31,22 +31,25 @@ class Report:
     sha256: str | None = None
     rows: int = 0
     changed: dict[str, int] = field(default_factory=dict)  # field -> photographs changed
-    people: int = 0
+    people: list[str] = field(default_factory=list)  # whose photographs were changed
     skipped: list[str] = field(default_factory=list)  # rows whose `given` is not what the folder says
     unknown: list[str] = field(default_factory=list)  # people (and photographs) that are not in this data set
 
     def __str__(self) -> str:
         if self.file is None:
             return "label corrections: none"
-        done = ", ".join(f"{name} of {count} photographs" for name, count in self.changed.items()) or "nothing"
-        lines = [
-            f"label corrections ({pathlib.Path(self.file).name}, {self.rows} rows): {done}, of {self.people} people"
-        ]
+        lines = [f"label corrections ({pathlib.Path(self.file).name}, {self.rows} rows): {self._done()}"]
         if self.skipped:
             lines.append(f"  skipped {len(self.skipped)}, as the folder says otherwise: {listed(self.skipped)}")
         if self.unknown:
             lines.append(f"  {len(self.unknown)} not in this data set: {listed(self.unknown)}")
         return "\n".join(lines)
+
+    def _done(self) -> str:
+        if not self.people:
+            return "nothing to change"
+        changes = ", ".join(f"{name} of {count} photographs" for name, count in self.changed.items())
+        return f"{changes}; {len(self.people)} people: {listed(self.people, 30)}"
 
 
 def read(relabel: str) -> tuple[pd.DataFrame, pathlib.Path | None]:
@@ -104,7 +107,7 @@ def apply(faces: pd.DataFrame, relabel: str) -> tuple[pd.DataFrame, Report]:
     report.changed = {name: int(n) for name, n in differs.sum().items() if n}
     if leave_out.any():
         report.changed["left out"] = int(leave_out.sum())
-    report.people = faces["person"][differs.any(axis=1) | leave_out].nunique()
+    report.people = sorted(faces["person"][differs.any(axis=1) | leave_out].unique())
     report.unknown = list(dict.fromkeys(report.unknown))
     return after[~leave_out].reset_index(drop=True), report
 

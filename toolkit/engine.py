@@ -1,6 +1,7 @@
 """One epoch of training, and one pass of prediction."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,8 @@ from toolkit.images import Store
 class Recipe:
     """What one step of training does."""
 
-    criterion: object  # (logits, labels) -> loss
-    learning_rate: object  # step -> learning rate
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits (b, 18) and labels (b,) -> loss
+    learning_rate: Callable[[int], float]  # of a step, counted from 0 over the whole run
     policy: augment.Policy
     batch_size: int
     clip_grad: float

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
 DEMO_DATA = DEMO / "data"
-SMALLEST_SIDE_PX = 32  # below it the deepest nets have no pixel left
+SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, above them no machine has the memory
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
@@ -22,8 +22,8 @@ def height_and_width(value) -> tuple[int, int]:
     """(height, width) in pixels from "128x96", "128 96", "128,96", "[128, 96]" or a pair of numbers."""
     text = str(value).strip("[]() ")
     sides = [int(side) for side in re.findall(r"\d+", text)]
-    if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or min(sides) < SMALLEST_SIDE_PX:
-        raise ValueError(f"expected height and width in pixels, each {SMALLEST_SIDE_PX} or more, such as 128x96")
+    if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or not set(sides) <= set(SIDES_PX):
+        raise ValueError(f"expected height and width in pixels, {SIDES_PX[0]} to {SIDES_PX[-1]}, such as 128x96")
     return sides[0], sides[1]
 
 
@@ -44,7 +44,12 @@ class Settings(BaseSettings):
     """What all scripts share. Frozen; a folder's default is its place in the demonstration on drawn faces."""
 
     model_config = SettingsConfigDict(
-        frozen=True, env_ignore_empty=True, enable_decoding=False, use_attribute_docstrings=True, validate_default=False
+        frozen=True,
+        allow_inf_nan=False,
+        env_ignore_empty=True,
+        enable_decoding=False,  # values are text; pydantic-settings would read a list as JSON and fail on 128x96
+        use_attribute_docstrings=True,
+        validate_default=False,  # the default of a folder need not be there
     )
     FOLDERS: ClassVar[tuple[str, ...]]
     DEMO_DEFAULTS: ClassVar[dict] = {}
@@ -105,7 +110,7 @@ class TrainSettings(Settings):
     """Passes over the training photographs."""
     batch_size: int = Field(64, ge=2)
     """Photographs a step, at the most: an epoch is cut into equal batches."""
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
     """Decides the split, the order, the augmentation and the first weights."""
 
     val_ratio: float = Field(0.2, gt=0, lt=1)
