@@ -3,6 +3,7 @@
 To read photographs that lie otherwise, write another `read_faces`: all that follows needs only its columns.
 """
 
+import hashlib
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit import files
-from toolkit.errors import InputError, listed
+from toolkit.console import InputError, listed
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, age_band, encode
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -37,6 +38,7 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
         for file, is_folder in _listing(root / name):
             photograph, extension = os.path.splitext(file)
+            photograph = photograph.lower()
             mask = MASK_OF_PHOTOGRAPH.get(photograph)
             if mask is None or is_folder or extension.lower() not in EXTENSIONS:
                 passed_over.append(f"{name}/{file}")
@@ -71,29 +73,35 @@ class Split:
     validation: np.ndarray
 
 
-def split(faces: pd.DataFrame, ratio: float, folds: int, fold: int, seed: int) -> Split:
-    """Hold people out for validation, so that gender and age bands keep their shares on both sides.
+def hold_out(faces: pd.DataFrame, ratio: float, folds: int, fold: int, seed: int) -> set[str]:
+    """The people to validate on, so that gender and age bands keep their shares on both sides.
 
-    People stand in a row, sorted by gender and age band and shuffled within. Of it every `folds`-th from `fold` on is
-    held out, or, where `folds` is 0, people at even distances that make up `ratio` of all. So every group keeps its
-    share to within one person. A person is an id: one who has two folders is on one side. The split depends on the
-    seed and the people alone, not on their photographs or on a library's version.
-    Raises InputError where a side would have nobody.
+    People stand in a row, sorted by gender and age band and, within those, by a hash of seed and id. Of the row every
+    `folds`-th from `fold` on is held out, or, where `folds` is 0, people at even distances that make up `ratio` of all.
+    So every group keeps its share to within one person. It depends on the seed, the people and what their folders say,
+    and on no library's random numbers. Take the table before corrections: then RELABEL does not change who is held out.
     """
-    people = faces.groupby("person", sort=True)[["gender", "age"]].first()
-    shuffled = people.iloc[np.random.default_rng([seed, 2]).permutation(len(people))]
-    row = shuffled.sort_values(["gender", "age"], kind="stable").index
+    people = faces.groupby("person")[["gender", "age"]].first()
+    people["rank"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
+    row = people.sort_values(["gender", "age", "rank"]).index
     place = np.arange(len(row) + 1)
-    held_out = row[place[:-1] % folds == fold if folds else np.diff(np.floor(place * ratio + 0.5)) > 0]
+    return set(row[place[:-1] % folds == fold if folds else np.diff(np.floor(place * ratio + 0.5)) > 0])
+
+
+def split(faces: pd.DataFrame, held_out: set[str]) -> Split:
+    """The two sides of the table; a person is an id, so that one who has two folders is on one side.
+
+    Raises InputError where a side is too small: batch norm cannot learn from a single photograph.
+    """
     outside = faces["person"].isin(held_out).to_numpy()
-    result = Split(np.flatnonzero(~outside), np.flatnonzero(outside))
-    if not len(result.train) or not len(result.validation):
+    sides = Split(np.flatnonzero(~outside), np.flatnonzero(outside))
+    if len(sides.train) < 2 or not len(sides.validation):
         raise InputError(
-            f"expected people for training and for validation, found {len(people)} people, of whom "
-            f"{len(held_out)} are held out; change VAL_RATIO or FOLDS, or add people"
+            f"expected people for training and for validation, found {len(sides.train)} and {len(sides.validation)} "
+            f"photographs of {faces['person'].nunique()} people; change VAL_RATIO or FOLDS, or add people"
         )
-    assert not set(faces["person"].iloc[result.train]) & set(faces["person"].iloc[result.validation])
-    return result
+    assert not set(faces["person"].iloc[sides.train]) & set(faces["person"].iloc[sides.validation])
+    return sides
 
 
 def counts(faces: pd.DataFrame, sides: Split) -> str:
@@ -114,12 +122,10 @@ def counts(faces: pd.DataFrame, sides: Split) -> str:
 def read_eval(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     """The rows of `info.csv` as text, and the path of the photograph that each names.
 
-    Raises InputError where the file or its column ImageID is missing, where it has no row, or where an ImageID leads
-    out of the image folder.
+    Raises InputError where the file or its column ImageID is missing, where it has no row, where an ImageID is repeated
+    or leads out of the image folder.
     """
-    info = files.read_csv(folder / "info.csv", ("ImageID",), "SM_CHANNEL_EVAL")
-    if info.empty:
-        raise InputError(f"{folder / 'info.csv'}: expected a row for each photograph, found none")
+    info = files.read_csv(folder / "info.csv", ("ImageID",), "SM_CHANNEL_EVAL", key="ImageID")
     images = folder / "images"
     if not images.is_dir():
         raise InputError(f"SM_CHANNEL_EVAL={folder}: expected a folder images in it, found none")
@@ -133,6 +139,13 @@ def read_eval(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:
-    """(name, is a folder) of all that lies in a folder, sorted, so that the order is the same on every machine."""
+    """(name, is a folder) of all that lies in a folder, sorted, so that the order is the same on every machine.
+
+    Names that are no UTF-8 are spelled out, and count as no folders: they could not be written to any CSV.
+    """
+    listing = []
     with os.scandir(folder) as entries:
-        return sorted((entry.name, entry.is_dir()) for entry in entries)
+        for entry in entries:
+            name = entry.name.encode("utf-8", "backslashreplace").decode()
+            listing.append((name, entry.is_dir() and name == entry.name))
+    return sorted(listing)

@@ -11,15 +11,16 @@ import torch
 
 import dataset
 import model
-from toolkit import engine, environment, errors, files, runs, sample, settings
+from toolkit import console, engine, environment, files, runs, sample, settings
+from toolkit.console import InputError, listed, say
 from toolkit.device import choose
-from toolkit.errors import InputError, listed
 from toolkit.images import Store
 from toolkit.labels import PROBABILITY_COLUMNS
 
 
 def main(argv: list[str]) -> None:
     config, _ = environment.read(settings.InferenceSettings, argv)
+    files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.demo:
         sample.ensure(settings.DEMO_DATA)
     machine = choose(config.device, config.precision)
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
         logits = engine.predict(net, faces, readable, config.batch_size)
         answers[readable] = logits.argmax(1).numpy()
         chances[readable] = logits.double().softmax(1).numpy()
-    print(f"predicted {len(readable)} photographs in {time.time() - started:.1f} s on {machine}", flush=True)
+    say(f"predicted {len(readable)} photographs in {time.time() - started:.1f} s on {machine}")
     write(config, info, answers, chances, bad)
 
 
@@ -50,14 +51,14 @@ def load_run(config: settings.InferenceSettings) -> tuple[torch.nn.Module, dict]
             f"NAME={config.name}: SM_CHANNEL_MODEL={folder} is itself a run, {header['run']}; leave NAME unset"
         )
     scores, (height, width) = header["scores"], header["size"]
-    print(
+    say(
         f"run {folder.absolute()}: {header['backbone']} at {height}x{width}, "
         f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
     )
+    if not (folder / runs.RESULT).exists():
+        say("note: this run did not finish, or is still running: these are its best weights so far")
     if others := runs.newer(folder):
-        print(
-            f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last", flush=True
-        )
+        say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
     return net, header
 
 
@@ -76,19 +77,19 @@ def load_photographs(config, info: pd.DataFrame, paths: list[str], size) -> tupl
 
 def write(config, info: pd.DataFrame, answers: np.ndarray, chances: np.ndarray, bad: dict[int, str]) -> None:
     """Write output.csv and the files beside it."""
-    folder = files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
+    folder = config.sm_output_data_dir
     for name in ("bad_images.csv", "probabilities.csv"):
         (folder / name).unlink(missing_ok=True)  # of an earlier answer, which this one takes the place of
     if bad:
         rows = {"ImageID": info["ImageID"].iloc[list(bad)], "ans": config.fallback_class, "reason": list(bad.values())}
         files.write_csv(folder / "bad_images.csv", pd.DataFrame(rows))
-        print(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
+        say(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
     if config.probabilities:
         table = pd.DataFrame(chances, columns=PROBABILITY_COLUMNS).round(6)
         files.write_csv(folder / "probabilities.csv", pd.concat([info[["ImageID"]], table], axis=1))
     files.write_csv(folder / "output.csv", info.assign(ans=answers))
-    print(f"written: {(folder / 'output.csv').absolute()} ({len(info)} rows)", flush=True)
+    say(f"written: {(folder / 'output.csv').absolute()} ({len(info)} rows)")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    console.run(main)

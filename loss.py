@@ -54,11 +54,9 @@ def build(name: str, weight: Tensor | None = None, **options):
 def class_weights(counts: Tensor, how: str) -> Tensor | None:
     """A weight a class: 1/n of its n training photographs ("balanced"), 1/sqrt(n) ("sqrt"), or None ("none").
 
-    Scaled so that the mean over the photographs is 1. A class without photographs gets 0.
+    Scaled so that the mean over the photographs is 1. A class without photographs weighs as one with a single one.
     """
     if how == "none":
         return None
-    counts = counts.double()
-    power = {"balanced": 1.0, "sqrt": 0.5}[how]
-    weight = torch.where(counts > 0, counts.clamp(min=1) ** -power, 0.0)
-    return (weight * counts.sum() / (weight * counts).sum()).float()
+    weight = counts.clamp(min=1).float() ** {"balanced": -1.0, "sqrt": -0.5}[how]
+    return weight * counts.sum() / (weight * counts).sum()

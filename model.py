@@ -1,7 +1,6 @@
 """The backbones: built by their torchvision names, with a head of 18 classes, from ImageNet weights or from scratch.
 
-To add a net of your own, write here a function that builds it with a last layer of 1,000 classes, and register it with
-torchvision (`@torchvision.models.register_model()`); NAME then finds it, for PRETRAINED=false.
+To add a net of your own, name the function that builds it in OWN: classes -> module of logits (b, classes).
 """
 
 import pathlib
@@ -11,7 +10,7 @@ import torchvision
 from torch import nn
 
 from toolkit import checkpoint
-from toolkit.errors import InputError
+from toolkit.console import InputError
 from toolkit.labels import CLASSES
 
 BACKBONES = (
@@ -19,15 +18,14 @@ BACKBONES = (
     "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2",
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
 )  # fmt: skip
+OWN = {}
 IMAGENET_CLASSES = 1000
 
 
 def names() -> list[str]:
-    """The backbones of this project, then every other classification model that torchvision knows."""
-    models = torchvision.models
-    kinds = (models.detection, models.optical_flow, models.quantization, models.segmentation, models.video)
-    others = {name for kind in kinds for name in models.list_models(module=kind)}
-    return [*BACKBONES, *(name for name in models.list_models() if name not in {*BACKBONES, *others})]
+    """The backbones of this project, those of your own, then every other classification model of torchvision."""
+    others = torchvision.models.list_models(module=torchvision.models)
+    return [*BACKBONES, *OWN, *(name for name in others if name not in BACKBONES)]
 
 
 def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module, str]:
@@ -36,9 +34,14 @@ def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module
     It takes float inputs of shape (b, 3, height, width) and gives logits of shape (b, 18). Raises InputError where
     the net does not take photographs of `size`, or its ImageNet weights cannot be had.
     """
-    net, weights = _from_imagenet(name) if pretrained else (_with_head(name, None), "none")
+    if not pretrained:
+        net, weights = _with_head(name, size, None), None
+    elif name in OWN:
+        raise InputError(f"PRETRAINED=true: {name} has no ImageNet weights; set PRETRAINED=false")
+    else:
+        net, weights = _from_imagenet(name, size)
     refuse_unfit_size(net, name, size)
-    return net, weights
+    return net, str(weights or "none")
 
 
 def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
@@ -48,7 +51,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
         raise InputError(
             f"{file}: expected a net that torchvision {torchvision.__version__} knows, found {header['backbone']}"
         )
-    net = _with_head(header["backbone"], None)
+    net = _with_head(header["backbone"], header["size"], None)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -64,31 +67,53 @@ def refuse_unfit_size(net: nn.Module, name: str, size: tuple[int, int]) -> None:
         torch.func.functional_call(net, shadow, torch.empty(2, 3, *size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = size
-        raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {_first_line(error)}") from None
 
 
-def _from_imagenet(name: str) -> tuple[nn.Module, str]:
+def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, torchvision.models.WeightsEnum]:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = pathlib.Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
         # First read as weights and nothing else: torchvision's builders unpickle whatever the file holds.
         weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        return _with_head(name, weights), str(weights)
-    except Exception as error:  # no network, a wrong hash, a damaged or foreign file: the way on is the same
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # no network, a wrong hash, a damaged or hostile file: the way on is the same
         raise InputError(
-            f"PRETRAINED=true: expected torchvision's weights of {name} in {file}, which cannot be had ({reason}); "
-            f"put the file there (TORCH_HOME moves the folder), or set PRETRAINED=false to train from scratch"
+            f"PRETRAINED=true: expected torchvision's weights of {name} in {file}, which cannot be had "
+            f"({_first_line(error)}); put the file there (TORCH_HOME moves the folder), or set PRETRAINED=false to "
+            f"train from scratch"
+        ) from None
+    try:
+        return _with_head(name, size, weights), weights
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        height, width = size
+        raise InputError(
+            f"PRETRAINED=true: the weights in {file} do not fit NAME={name} at SIZE={height}x{width}: "
+            f"{_first_line(error)}"
         ) from None
 
 
-def _with_head(name: str, weights) -> nn.Module:
+def _with_head(name: str, size: tuple[int, int], weights) -> nn.Module:
+    """The net with a fresh head. Whatever the weights do not hold is the same with and without them, for `load`."""
+    if name in OWN:
+        return OWN[name](CLASSES)
     options = {}
-    if name in ("inception_v3", "googlenet"):  # their auxiliary classifiers would give training another output
-        options = {"aux_logits": False, "init_weights": False}
+    if name.startswith("vit_"):  # made for square photographs of one size
+        options["image_size"] = size[0]
+    if name in ("inception_v3", "googlenet"):
+        options["init_weights"] = False  # slow, and torchvision warns of it
     net = torchvision.models.get_model(name, weights=weights, **options)
+    if name in ("inception_v3", "googlenet"):
+        net.transform_input = False  # ours are normalised already
+        net.aux_logits = False  # auxiliary classifiers would give training another form of output
+        for part in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(net, part):
+                setattr(net, part, None)
     replace_head(net, CLASSES)
     return net
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def replace_head(net: nn.Module, classes: int) -> None:

@@ -18,10 +18,10 @@ import loss
 import model
 from toolkit import (
     augment,
+    console,
     corrections,
     engine,
     environment,
-    errors,
     files,
     metrics,
     optimization,
@@ -30,8 +30,8 @@ from toolkit import (
     settings,
 )
 from toolkit.checkpoint import save_weights
+from toolkit.console import InputError, listed, say
 from toolkit.device import Machine, choose
-from toolkit.errors import InputError, listed
 from toolkit.images import Store
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
@@ -48,42 +48,52 @@ CHOICES = {
 def main(argv: list[str]) -> None:
     started = time.time()
     config, origin = environment.read(settings.TrainSettings, argv, CHOICES)
+    config, origin = with_optimizers_own(config, origin)
     machine = choose(config.device, config.precision)
-    print(f"{environment.describe(config, origin)}\nrunning on {machine}", flush=True)
+    say(f"{environment.describe(config, origin)}\nrunning on {machine}")
+    files.make_folder(config.sm_model_dir, "SM_MODEL_DIR")
 
     torch.manual_seed(config.seed)
     net, weights = model.build(config.name, config.size, config.pretrained)
-    print(f"{config.name} of {sum(p.numel() for p in net.parameters()):,} weights, pretrained: {weights}", flush=True)
+    say(f"{config.name} of {sum(p.numel() for p in net.parameters()):,} weights, pretrained: {weights}")
     data = load_data(config, machine)
     net = net.to(machine.device, memory_format=torch.channels_last)
 
-    folder = runs.new_folder(config.sm_model_dir, config.name)
-    print(f"run folder: {folder.absolute()}", flush=True)
-    header = {
-        "run": folder.name,
-        "backbone": config.name,
-        "pretrained": weights,
-        "size": config.size,
-        "mean": MEAN,
-        "std": STD,
-        "corrections": data.corrected.sha256,
-        "machine": f"{machine}, torchvision {torchvision.__version__}",
-    }
-    values = config.model_dump(mode="json")
-    files.write_json(folder / "settings.json", {"settings": values, "origin": origin, "run": header})
-    best = fit(config, net, data, folder, header)
-    line = {
-        "run": folder.name,
-        "backbone": config.name,
-        "pretrained": weights,
-        "size": "x".join(map(str, config.size)),
-        "best_epoch": best["epoch"],
-        **{score: best[score] for score in SCORES},
-        "seconds": round(time.time() - started, 1),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    runs.add_to_leaderboard(config.sm_model_dir, line)
-    print(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {folder.absolute()}", flush=True)
+    with runs.new_folder(config.sm_model_dir, config.name) as folder:
+        say(f"run folder: {folder.absolute()}")
+        header = {
+            "run": folder.name,
+            "backbone": config.name,
+            "pretrained": weights,
+            "size": config.size,
+            "mean": MEAN,
+            "std": STD,
+            "corrections": data.corrected.sha256,
+            "machine": f"{machine}, torchvision {torchvision.__version__}",
+        }
+        values = config.model_dump(mode="json")
+        files.write_json(folder / "settings.json", {"settings": values, "origin": origin, "run": header})
+        best = fit(config, net, data, folder, header)
+        result = {
+            "run": folder.name,
+            "backbone": config.name,
+            "pretrained": weights,
+            "size": "x".join(map(str, config.size)),
+            "epochs": config.epochs,
+            "best_epoch": best["epoch"],
+            **{score: best[score] for score in SCORES},
+            "seconds": round(time.time() - started, 1),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        runs.finish(folder, result)
+    say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {folder.absolute()}")
+
+
+def with_optimizers_own(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
+    """The settings with the optimizer's own learning rate and weight decay where none are given."""
+    _, own = optimization.OPTIMIZERS[config.optimizer]
+    unset = {name: value for name, value in own.items() if getattr(config, name) is None}
+    return config.model_copy(update=unset), origin | dict.fromkeys(unset, config.optimizer)
 
 
 @dataclass(frozen=True)
@@ -97,15 +107,16 @@ class Data:
 
 
 def load_data(config: settings.TrainSettings, machine: Machine) -> Data:
-    """Read, correct, split and decode. Prints what it found. Raises InputError that names every unreadable file."""
+    """Read, correct, split and decode. Prints what it found. Raises InputError that names unreadable files."""
     if config.demo:
         sample.ensure(settings.DEMO_DATA)
-    table, passed_over = dataset.read_faces(config.sm_channel_train)
+    as_found, passed_over = dataset.read_faces(config.sm_channel_train)
     if passed_over:
-        print(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
-    table, corrected = corrections.apply(table, config.relabel)
-    sides = dataset.split(table, config.val_ratio, config.folds, config.fold, config.seed)
-    print(f"{corrected}\n{dataset.counts(table, sides)}", flush=True)
+        say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
+    held_out = dataset.hold_out(as_found, config.val_ratio, config.folds, config.fold, config.seed)
+    table, corrected = corrections.apply(as_found, config.relabel)
+    sides = dataset.split(table, held_out)
+    say(f"{corrected}\n{dataset.counts(table, sides)}")
 
     started = time.time()
     root = dataset.image_folder(config.sm_channel_train)
@@ -114,13 +125,14 @@ def load_data(config: settings.TrainSettings, machine: Machine) -> Data:
         named = listed((f"{table['path'].iloc[index]} ({reason})" for index, reason in bad.items()), most=20)
         raise InputError(f"{root}: {len(bad)} photographs cannot be read; mend or remove them: {named}")
     seconds, mebibytes = time.time() - started, store.bytes / 2**20
-    print(f"decoded {len(store)} photographs in {seconds:.1f} s, {mebibytes:.0f} MiB", flush=True)
+    say(f"decoded {len(store)} photographs in {seconds:.1f} s, {mebibytes:.0f} MiB")
     return Data(table, sides, corrected, engine.Faces(store, machine, MEAN, STD, dataset.labels(table)))
 
 
 def make_recipe(config: settings.TrainSettings, labels: torch.Tensor, learning_rate) -> engine.Recipe:
     """What a step does. The class weights come from the labels of training: int64, shape (n,)."""
-    weight = loss.class_weights(torch.bincount(labels, minlength=CLASSES), config.class_weights)
+    weight = loss.class_weights(torch.bincount(labels.cpu(), minlength=CLASSES), config.class_weights)
+    weight = None if weight is None else weight.to(labels.device)
     options = {"label_smoothing": {"smoothing": config.smoothing}, "focal": {"gamma": config.gamma}}
     return engine.Recipe(
         criterion=loss.build(config.loss, weight, **options.get(config.loss, {})),
@@ -139,7 +151,7 @@ def fit(config: settings.TrainSettings, net, data: Data, folder: pathlib.Path, h
     rate = partial(
         optimization.learning_rate,
         steps=config.epochs * len(engine.batches(train, config.batch_size)),
-        highest=optimizer.param_groups[0]["lr"],
+        highest=config.lr,
         warmup=config.warmup,
         schedule=config.schedule,
     )
@@ -165,9 +177,9 @@ def fit(config: settings.TrainSettings, net, data: Data, folder: pathlib.Path, h
             save_weights(folder / runs.WEIGHTS, net.state_dict(), {**header, "scores": row})
             files.write_csv(folder / "validation.csv", predictions(data.table.iloc[validation], logits))
         files.write_csv(folder / "history.csv", pd.DataFrame(history))
-        print(epoch_line(row, config.epochs, improved), flush=True)
+        say(epoch_line(row, config.epochs, improved))
         if config.patience and row["epoch"] - best["epoch"] >= config.patience:
-            print(f"stopped: no better macro F1 in {config.patience} epochs", flush=True)
+            say(f"stopped: no better macro F1 in {config.patience} epochs")
             break
     return best
 
@@ -200,4 +212,4 @@ def epoch_line(row: dict, epochs: int, improved: bool) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    console.run(main)

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from toolkit import corrections
-from toolkit.errors import InputError
+from toolkit.console import InputError
 
 # The seed's own table, as shared by its authors: who is wrong about what.
 SURE_MALE = ["001720", "006359", "006360", "006361", "006362", "006363", "006364"]

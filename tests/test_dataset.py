@@ -1,10 +1,12 @@
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 import dataset
-from toolkit.errors import InputError
+from toolkit.console import InputError
 
 PHOTOGRAPHS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 
@@ -25,19 +27,19 @@ def images(tmp_path):
 
 def test_the_table_is_sorted_and_takes_every_extension_of_every_file(images):
     root, put = images
-    put("000002_male_Asian_59", "normal.JPG", "mask1.jpeg", "mask2.png", "incorrect_mask.jpg")
+    put("000002_male_Asian_59", "Normal.JPG", "mask1.jpeg", "mask2.png", "incorrect_mask.jpg")
     put("000001-1_female_Asian_60", "mask3.jpg")
     faces, passed_over = dataset.read_faces(root)
     assert passed_over == []
     assert faces["path"].tolist() == [
         "000001-1_female_Asian_60/mask3.jpg",
+        "000002_male_Asian_59/Normal.JPG",
         "000002_male_Asian_59/incorrect_mask.jpg",
         "000002_male_Asian_59/mask1.jpeg",
         "000002_male_Asian_59/mask2.png",
-        "000002_male_Asian_59/normal.JPG",
     ]
     assert faces["person"].tolist() == ["000001-1"] + ["000002"] * 4
-    assert dataset.labels(faces).tolist() == [5, 7, 1, 1, 13]
+    assert dataset.labels(faces).tolist() == [5, 13, 7, 1, 1]
     parent, _ = dataset.read_faces(root.parent)
     pd.testing.assert_frame_equal(parent, faces)
 
@@ -59,6 +61,14 @@ def test_junk_is_passed_over_and_named(images):
     ]  # fmt: skip
 
 
+def test_names_that_are_no_utf_8_are_passed_over_under_names_that_can_be_printed(images):
+    root, put = images
+    put("000001_male_Asian_20", "mask1.jpg")
+    os.mkdir(os.fsencode(root) + b"/000002_male_Asian\xe9_20")
+    faces, passed_over = dataset.read_faces(root)
+    assert len(faces) == 1 and passed_over == ["000002_male_Asian\\udce9_20"]
+
+
 def test_a_folder_copied_by_a_mac_is_not_a_second_person(images):
     root, put = images
     put("000001_male_Asian_20", "mask1.jpg")
@@ -73,6 +83,10 @@ def test_a_folder_without_photographs_is_refused(images):
     put("holiday", "mask1.jpg")
     with pytest.raises(InputError, match="expected folders <id>_<gender>_<race>_<age>.*found holiday"):
         dataset.read_faces(root)
+
+
+def sides_of(faces: pd.DataFrame, ratio=0.2, folds=0, fold=0, seed=0) -> dataset.Split:
+    return dataset.split(faces, dataset.hold_out(faces, ratio, folds, fold, seed))
 
 
 def people(count: int, seed: int = 0, photographs: int = 7) -> pd.DataFrame:
@@ -92,7 +106,7 @@ def people(count: int, seed: int = 0, photographs: int = 7) -> pd.DataFrame:
 @pytest.mark.parametrize("ratio", [0.1, 0.2, 1 / 3, 0.5])
 def test_a_split_holds_out_whole_people_and_keeps_the_shares_of_every_group(ratio):
     faces = people(301)
-    sides = dataset.split(faces, ratio, 0, 0, seed=3)
+    sides = sides_of(faces, ratio, seed=3)
     assert sorted([*sides.train, *sides.validation]) == list(range(len(faces)))
     train, validation = (set(faces["person"].iloc[rows]) for rows in (sides.train, sides.validation))
     assert not train & validation and abs(len(validation) - 301 * ratio) <= 0.5
@@ -104,20 +118,18 @@ def test_a_split_holds_out_whole_people_and_keeps_the_shares_of_every_group(rati
 @pytest.mark.parametrize("folds", [2, 3, 5, 7])
 def test_folds_hold_out_everybody_once(folds):
     faces = people(23)
-    held_out = [dataset.split(faces, 0.2, folds, fold, seed=0).validation for fold in range(folds)]
+    held_out = [sides_of(faces, folds=folds, fold=fold).validation for fold in range(folds)]
     assert sorted(np.concatenate(held_out)) == list(range(len(faces)))
     sizes = [len(rows) // 7 for rows in held_out]
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_split_depends_on_the_seed_and_the_people_alone():
+def test_who_is_held_out_depends_on_the_seed_and_the_people_alone():
     faces = people(40)
-    first = dataset.split(faces, 0.2, 0, 0, seed=1)
-    shuffled = faces.sample(frac=1, random_state=0)
-    again = dataset.split(shuffled, 0.2, 0, 0, seed=1)
-    held_out = set(faces["person"].iloc[first.validation])
-    assert held_out == set(shuffled["person"].iloc[again.validation])
-    assert held_out != set(faces["person"].iloc[dataset.split(faces, 0.2, 0, 0, seed=2).validation])
+    held_out = dataset.hold_out(faces, 0.2, 0, 0, seed=1)
+    assert held_out == dataset.hold_out(faces.sample(frac=1, random_state=0), 0.2, 0, 0, seed=1)
+    assert held_out == dataset.hold_out(faces.groupby("person").head(1), 0.2, 0, 0, seed=1)
+    assert held_out != dataset.hold_out(faces, 0.2, 0, 0, seed=2)
 
 
 def test_an_id_with_two_folders_falls_on_one_side(images):
@@ -131,21 +143,43 @@ def test_an_id_with_two_folders_falls_on_one_side(images):
         put(folder, "mask1.jpg", "normal.jpg")
     faces, _ = dataset.read_faces(root)
     for seed in range(20):
-        sides = dataset.split(faces, 0.4, 0, 0, seed)
+        sides = sides_of(faces, 0.4, seed=seed)
         assert faces["person"].iloc[sides.train].eq("003397").sum() in (0, 4)
 
 
 def test_a_side_without_people_is_refused():
     for count, ratio in ((1, 0.5), (4, 0.1), (3, 0.9)):
         with pytest.raises(InputError, match="expected people for training and for validation"):
-            dataset.split(people(count), ratio, 0, 0, seed=0)
+            sides_of(people(count), ratio)
+    with pytest.raises(InputError, match="found 1 and 1 photographs of 2 people"):
+        sides_of(people(2, photographs=1), 0.5)
 
 
 def test_the_counts_of_both_sides_are_shown():
     faces = people(50)
-    text = dataset.counts(faces, dataset.split(faces, 0.2, 0, 0, seed=0))
+    text = dataset.counts(faces, sides_of(faces))
     assert text.splitlines()[-1].split() == ["people", "40", "10"]
     assert text.splitlines()[-2].split() == ["all", "photographs", "280", "70"]
+
+
+def test_info_csv_names_every_photograph_once_and_its_rows_fit_its_header(tmp_path):
+    (tmp_path / "images").mkdir()
+    for content, expected in (
+        ("ImageID,ans\n", "expected a row for each photograph"),
+        ("ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,0\n", "expected every ImageID once, found 1 repeated: a.jpg"),
+        ("ImageID,ans\na.jpg,0,\nb.jpg,0,\n", "cannot be read as CSV"),
+    ):
+        (tmp_path / "info.csv").write_text(content)
+        with pytest.raises(InputError, match=expected):
+            dataset.read_eval(tmp_path)
+
+
+def test_info_csv_with_a_mark_of_byte_order_windows_line_ends_and_more_columns_keeps_its_text(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "info.csv").write_bytes("\ufeffImageID,ans,note\r\n001.jpg,0,NA\r\n1e5,0,\r\n".encode())
+    info, paths = dataset.read_eval(tmp_path)
+    assert info.to_dict("list") == {"ImageID": ["001.jpg", "1e5"], "ans": ["0", "0"], "note": ["NA", ""]}
+    assert paths == [f"{tmp_path}/images/001.jpg", f"{tmp_path}/images/1e5"]
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg"])

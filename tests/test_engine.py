@@ -1,6 +1,7 @@
 """Training and prediction, on a net small enough to be quick and on real decoded photographs."""
 
-from functools import partial
+import math
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import loss
 import model
 from toolkit import device, engine, optimization
 from toolkit.augment import POLICIES
-from toolkit.errors import InputError
+from toolkit.console import InputError
 from toolkit.images import Store
 
 SIZE = (48, 36)
@@ -43,7 +44,7 @@ def small_net() -> nn.Module:
 def test_a_batch_can_be_overfitted(faces):
     torch.manual_seed(0)
     net, _ = model.build("resnet18", SIZE, pretrained=False)
-    optimizer = optimization.build("adamw", net)
+    optimizer = optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
     batch = np.arange(16)
     for epoch in range(40):
         last = engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, batch, epoch)
@@ -53,7 +54,7 @@ def test_a_batch_can_be_overfitted(faces):
 
 def trained(faces, epochs, net=None, optimizer=None):
     net = net or small_net()
-    optimizer = optimizer or optimization.build("adamw", net)
+    optimizer = optimizer or optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
     for epoch in epochs:
         engine.train_one_epoch(net, optimizer, recipe("strong"), faces, np.arange(50), epoch)
     return net, optimizer
@@ -70,12 +71,19 @@ def test_a_run_is_a_function_of_its_seed_and_goes_on_from_any_epoch_bit_for_bit(
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(50, 16), (17, 16), (16, 16), (3, 16), (1, 16), (65, 64)])
+@pytest.mark.parametrize(("count", "batch_size"), [(50, 16), (17, 16), (16, 16), (3, 16), (1, 16), (65, 64), (5, 4)])
 def test_batches_hold_everything_once_and_none_is_nearly_empty(count, batch_size):
     parts = engine.batches(np.arange(count), batch_size)
     assert np.concatenate(parts).tolist() == list(range(count))
     sizes = {len(part) for part in parts}
     assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+
+
+def test_no_batch_of_training_holds_a_single_photograph():
+    assert [len(part) for part in engine.batches(np.arange(5), 2)] == [3, 2]
+    for count in range(2, 40):
+        for batch_size in range(2, 9):
+            assert min(len(part) for part in engine.batches(np.arange(count), batch_size)) >= 2
 
 
 def test_the_order_changes_by_epoch_and_holds_everything():
@@ -91,10 +99,10 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_photographs(faces):
         seen.extend([labels.float().mean().item()] * len(labels))
         return logits.sum() * 0 + labels.float().mean()
 
-    mean = engine.train_one_epoch(
-        small_net(), optimization.build("sgd", small_net()),
-        engine.Recipe(criterion, lambda step: 0.1, POLICIES["none"], 16, 0.0, 0), faces, np.arange(50), 0,
-    )  # fmt: skip
+    net = small_net()
+    optimizer = optimization.build("sgd", net, lr=0.1, weight_decay=0.0)
+    by_labels = engine.Recipe(criterion, lambda step: 0.1, POLICIES["none"], 16, 0.0, 0)
+    mean = engine.train_one_epoch(net, optimizer, by_labels, faces, np.arange(50), 0)
     assert mean == pytest.approx(np.mean(seen), rel=1e-5) == pytest.approx(faces.labels[:50].float().mean().item())
 
 
@@ -114,7 +122,7 @@ def test_a_step_in_bf16_is_nearly_the_same_step(faces):
         mixed = engine.Faces(
             faces.store, device.Machine(CPU.device, precision), (0.5,) * 3, (0.25,) * 3, faces.labels.numpy()
         )
-        optimizer = optimization.build("sgd", net)
+        optimizer = optimization.build("sgd", net, lr=0.01, weight_decay=0.0)
         losses[precision] = engine.train_one_epoch(net, optimizer, recipe(lr=0.01), mixed, np.arange(16), 0)
         weights[precision] = nn.utils.parameters_to_vector(net.parameters())
         assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
@@ -124,11 +132,48 @@ def test_a_step_in_bf16_is_nearly_the_same_step(faces):
     assert torch.cosine_similarity(*steps, dim=0) > 0.98
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(faces):
-    diverging = partial(recipe, lr=1e30)
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(faces):
     net = small_net()
-    with pytest.raises(InputError, match="epoch 1: the loss is nan.*lower LR"):
-        engine.train_one_epoch(net, optimization.build("sgd", net), diverging(batch_size=8), faces, np.arange(50), 0)
+    optimizer = optimization.build("sgd", net, lr=0.01, weight_decay=0.0)
+    third = engine.order(np.arange(48), 0, 0)[32:]
+    pattern = rf"epoch 1, step 3 of 3, learning rate 0.5: the loss is inf.*{re.escape(faces.store.paths[third[0]])}"
+    steps = iter(range(3))
+
+    def criterion(logits, labels):
+        return loss.cross_entropy(logits, labels) * (math.inf if next(steps) == 2 else 1)
+
+    exploding = engine.Recipe(criterion, lambda step: 0.1 if step < 2 else 0.5, POLICIES["none"], 16, 1.0, 0)
+    with pytest.raises(InputError, match=pattern):
+        engine.train_one_epoch(net, optimizer, exploding, faces, np.arange(48), 0)
+
+
+def test_steps_are_counted_over_the_whole_run(faces):
+    asked = []
+
+    def rate(step):
+        asked.append(step)
+        return 1e-3
+
+    net = small_net()
+    optimizer = optimization.build("sgd", net, lr=0.01, weight_decay=0.0)
+    counting = engine.Recipe(loss.cross_entropy, rate, POLICIES["none"], 16, 1.0, 0)
+    for epoch in range(2):
+        engine.train_one_epoch(net, optimizer, counting, faces, np.arange(48), epoch)
+    assert asked == list(range(6))
+
+
+@pytest.mark.parametrize("clip_grad", [0.5, 0.0])
+def test_gradients_are_clipped_to_their_norm(faces, clip_grad):
+    net = small_net()
+    before = nn.utils.parameters_to_vector(net.parameters()).clone()
+
+    def steep(logits, labels):
+        return 1000 * loss.cross_entropy(logits, labels)
+
+    recipe = engine.Recipe(steep, lambda step: 1.0, POLICIES["none"], 16, clip_grad, 0)
+    engine.train_one_epoch(net, torch.optim.SGD(net.parameters()), recipe, faces, np.arange(16), 0)
+    moved = (nn.utils.parameters_to_vector(net.parameters()) - before).norm().item()
+    assert moved == pytest.approx(0.5, rel=1e-3) if clip_grad else moved > 100
 
 
 def test_devices_and_precisions_by_name():

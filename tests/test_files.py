@@ -1,15 +1,19 @@
 """Files that outlive a run: whole or not there, and never another run's."""
 
 import json
+import pathlib
+import subprocess
+import sys
 import threading
 
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import save_file
 
 from toolkit import checkpoint, files, runs
-from toolkit.errors import InputError
+from toolkit.console import InputError
 from toolkit.labels import CLASS_NAMES
 
 HEADER = {
@@ -44,8 +48,9 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         files.write_json(tmp_path / "nowhere" / "a.json", {})
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"SM_MODEL_DIR=.*expected a folder to write to"):
-        runs.new_folder(tmp_path / "file", "resnet18")
+    for folder in (tmp_path / "file", "/proc/nowhere"):
+        with pytest.raises(InputError, match=r"SM_MODEL_DIR=.*expected a folder to write to"):
+            files.make_folder(pathlib.Path(folder), "SM_MODEL_DIR")
 
 
 def test_weights_and_header_survive_the_round_trip(tmp_path):
@@ -78,13 +83,29 @@ def test_weights_of_another_class_table_are_refused(tmp_path, classes):
 
 
 def test_every_run_gets_a_folder_of_its_own_at_the_same_moment_too(tmp_path):
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(runs.new_folder(tmp_path, "a").name)) for _ in range(8)]
+    found, together = [], threading.Barrier(8)
+
+    def run():
+        with runs.new_folder(tmp_path, "a") as folder:
+            together.wait()
+            found.append(folder.name)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(found) == ["a", *(f"a-{number}" for number in range(2, 9))]
+
+
+def test_a_run_that_fails_before_it_has_weights_leaves_no_folder_and_one_that_has_keeps_it(tmp_path):
+    for name, kept in (("empty", False), ("begun", True)):
+        with pytest.raises(KeyboardInterrupt), runs.new_folder(tmp_path, name) as folder:
+            files.write_json(folder / "settings.json", {})
+            if kept:
+                (folder / runs.WEIGHTS).touch()
+            raise KeyboardInterrupt
+        assert folder.exists() is kept
 
 
 def make_run(folder, age):
@@ -107,8 +128,30 @@ def test_the_run_that_is_meant(tmp_path):
 
 
 def test_the_leaderboard_keeps_every_line_and_column(tmp_path):
-    runs.add_to_leaderboard(tmp_path, {"run": "a", "macro_f1": 0.5})
-    runs.add_to_leaderboard(tmp_path, {"run": "0001", "macro_f1": 0.25, "new": 1})
+    for run, row in (("a", {"macro_f1": 0.5}), ("0001", {"macro_f1": 0.25, "new": 1})):
+        make_run(tmp_path / run, 100)
+        runs.finish(tmp_path / run, {"run": run, **row})
     table = pd.read_csv(tmp_path / "leaderboard.csv", dtype=str)
     assert table.columns.tolist() == ["run", "macro_f1", "new"] and table["run"].tolist() == ["a", "0001"]
     assert table["macro_f1"].tolist() == ["0.5", "0.25"]
+    assert json.loads((tmp_path / "a" / runs.RESULT).read_text()) == {"run": "a", "macro_f1": 0.5}
+
+
+def test_a_damaged_leaderboard_is_put_aside_and_the_run_is_not_lost(tmp_path, capsys):
+    make_run(tmp_path / "a", 100)
+    (tmp_path / "leaderboard.csv").write_text("")
+    runs.finish(tmp_path / "a", {"run": "a"})
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["run"].tolist() == ["a"]
+    assert len(list(tmp_path.glob("leaderboard.damaged-*.csv"))) == 1
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_runs_that_finish_together_all_get_their_line(tmp_path):
+    code = "import pathlib, sys; from toolkit import runs; runs.finish(pathlib.Path(sys.argv[1]), {'run': sys.argv[1]})"
+    for number in range(6):
+        make_run(tmp_path / str(number), 100)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path / str(number)], cwd=ROOT) for number in range(6)
+    ]
+    assert [process.wait() for process in processes] == [0] * 6
+    assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 6

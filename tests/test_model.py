@@ -10,7 +10,7 @@ from conftest import refused, run_script
 
 import model
 from toolkit import checkpoint, optimization
-from toolkit.errors import InputError
+from toolkit.console import InputError
 
 SIZE = (64, 64)
 HEADER = {"run": "r", "size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3, "scores": {}}
@@ -22,7 +22,7 @@ def test_each_backbone_trains_a_step_and_gives_the_same_logits_once_saved_and_lo
     net, weights = model.build(name, SIZE, pretrained=False)
     assert weights == "none"
     inputs, labels = torch.randn(2, 3, *SIZE), torch.tensor([3, 17])
-    optimizer = optimization.build("sgd", net)
+    optimizer = optimization.build("sgd", net, lr=0.02, weight_decay=5e-4)
     before = {key: value.clone() for key, value in net.named_parameters()}
     torch.nn.functional.cross_entropy(net.train()(inputs), labels).backward()
     optimizer.step()
@@ -73,19 +73,43 @@ def imagenet_file(home: pathlib.Path, name: str) -> pathlib.Path:
     return home / "hub" / "checkpoints" / file
 
 
-@pytest.mark.parametrize("name", ["resnet18", "alexnet", "densenet121"])
-def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "parts"), [("resnet18", ()), ("alexnet", ()), ("densenet121", ()), ("inception_v3", ("AuxLogits",)),
+                        ("googlenet", ("aux1", "aux2"))]
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(name, parts, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(1)
     made = torchvision.models.get_model(name)
     torch.save(made.state_dict(), imagenet_file(tmp_path, name))
     torch.manual_seed(2)
-    net, weights = model.build(name, SIZE, pretrained=True)
+    size = (96, 96) if parts else SIZE
+    net, weights = model.build(name, size, pretrained=True)
     assert weights.endswith("IMAGENET1K_V1")
     state, expected = net.state_dict(), made.state_dict()
     head = {key for key in state if state[key].shape != expected[key].shape}
     assert {state[key].shape[0] for key in head} == {18} and len(head) == 2
     assert all(torch.equal(state[key], expected[key]) for key in state.keys() - head)
+    assert {key.split(".")[0] for key in expected.keys() - state.keys()} == set(parts)
+    # What the file of weights does not hold must not differ between training and inference.
+    checkpoint.save_weights(tmp_path / "w", state, HEADER | {"backbone": name})
+    inputs = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        assert torch.equal(model.load(tmp_path / "w")[0].eval()(inputs), net.eval()(inputs))
+
+
+def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
+    def tiny(classes):
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, classes))
+
+    monkeypatch.setitem(model.OWN, "tiny", tiny)
+    assert "tiny" in model.names()
+    net, _ = model.build("tiny", SIZE, pretrained=False)
+    checkpoint.save_weights(tmp_path / "w", net.state_dict(), HEADER | {"backbone": "tiny"})
+    assert torch.equal(model.load(tmp_path / "w")[0][2].weight, net[2].weight)
+    with pytest.raises(InputError, match="tiny has no ImageNet weights; set PRETRAINED=false"):
+        model.build("tiny", SIZE, pretrained=True)
 
 
 class Hostile:
@@ -118,7 +142,7 @@ def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way
     )
     file = imagenet_file(tmp_path, "resnet18")
     refused(done, f"expected torchvision's weights of resnet18 in {file}", "set PRETRAINED=false", "TORCH_HOME")
-    assert not (tmp_path / "runs").exists()
+    assert list((tmp_path / "runs").iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import dataset
 from toolkit import corrections, labels, sample
-from toolkit.errors import InputError
+from toolkit.console import InputError
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:

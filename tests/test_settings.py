@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from toolkit import environment
-from toolkit.errors import InputError
+from toolkit.console import InputError
 from toolkit.settings import EvaluationSettings, InferenceSettings, TrainSettings
 
 
@@ -102,7 +102,10 @@ def test_all_that_is_wrong_is_said_at_once(given):
         ({"GAMMA": 1}, "GAMMA: has no effect with LOSS=cross_entropy"),
         ({"SMOOTHING": 0.1}, "SMOOTHING: has no effect"),
         ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
-        ({"FOLD": 1}, "FOLD=1: expected less than FOLDS=0"),
+        ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
+        ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),
+        ({"EPOCHS": 2, "epochs": 1}, "EPOCHS=2 and epochs=1: expected one value, found several"),
+        ({"SM_HPS": '{"name": ["vgg11"]}'}, "NAME=['vgg11']: expected one of"),
         ({"FOLDS": 5, "FOLD": 5}, "FOLD=5: expected less than FOLDS=5"),
         ({"FOLDS": 1}, "FOLDS=1: expected 0 (off) or 2 and more"),
         ({"SM_HPS": "[1]"}, "SM_HPS=[1]: expected a JSON object"),
@@ -131,6 +134,20 @@ def test_flags_want_a_value_and_are_not_abbreviated(given):
         given("--pretrained", "--seed", "1")
     with pytest.raises(InputError, match=r"epo \(flag\): there is no such setting"):
         given("--epo", "1")
+
+
+def test_hyperparameters_of_the_jobs_other_scripts_and_empty_ones_are_passed_over(given):
+    settings, _ = given(SM_HPS='{"probabilities": true, "epochs": 3}', SM_HP_EPOCHS="", epochs="4", EPOCHS="4")
+    assert settings.epochs == 4
+    assert given(SM_HPS='{"epochs": 3}', SM_HP_EPOCHS="", epochs="", EPOCHS="")[0].epochs == 3
+    with pytest.raises(InputError, match=r"epocs \(hyperparameter\): there is no such setting; did you mean epochs"):
+        given(SM_HPS='{"epocs": 3}')
+
+
+def test_near_misses_are_shown_beside_errors(given, capsys):
+    with pytest.raises(InputError):
+        given(SM_CHANNEL_TRAIN="", SM_CHANNEL_TRAINING="/data")
+    assert "SM_CHANNEL_TRAINING is set but is not a setting; did you mean sm_channel_train" in capsys.readouterr().err
 
 
 def test_near_misses_are_warned_of_but_not_the_platforms_own_names():

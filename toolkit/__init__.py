@@ -1,1 +1,1 @@
-"""What the scripts stand on: nothing in here knows of the files at the top of the repository."""
+"""What the scripts stand on: nothing in here imports the files at the top of the repository."""

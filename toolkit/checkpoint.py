@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from toolkit.errors import InputError
+from toolkit.console import InputError
 from toolkit.files import replacing
 from toolkit.labels import CLASS_NAMES
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from toolkit import files
-from toolkit.errors import InputError, listed
+from toolkit.console import InputError, listed
 from toolkit.labels import ATTRIBUTES, age_band
 
 COLUMNS = ("person", "photograph", "field", "given", "correct", "certainty", "note")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from toolkit.errors import InputError
+from toolkit.console import InputError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

@@ -10,8 +10,8 @@ from torch import nn
 from tqdm import tqdm
 
 from toolkit import augment
+from toolkit.console import InputError, listed
 from toolkit.device import Machine
-from toolkit.errors import InputError
 from toolkit.images import Store
 
 
@@ -28,8 +28,12 @@ class Recipe:
 
 
 def batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut into as few batches as go, equal but for one photograph: no short last batch, which upsets batch norm."""
-    return np.array_split(photographs, math.ceil(len(photographs) / batch_size))
+    """Cut into equal batches, but for one photograph; never a batch of one, from which batch norm cannot learn.
+
+    There are as few batches as go; they hold `batch_size` at the most, or 3 with a `batch_size` of 2 and an odd number.
+    """
+    count = min(math.ceil(len(photographs) / batch_size), len(photographs) // 2)
+    return np.array_split(photographs, max(count, 1))
 
 
 def order(photographs: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -45,12 +49,13 @@ def train_one_epoch(model, optimizer, recipe: Recipe, faces: "Faces", photograph
     model.train()
     parts = batches(order(photographs, recipe.seed, epoch), recipe.batch_size)
     draws = augment.draw(recipe.seed, epoch, len(faces.store))
-    total = torch.zeros((), device=faces.machine.device)
+    losses = torch.zeros(len(parts), device=faces.machine.device)  # reading them would wait for every step
     for number, part in enumerate(tqdm(parts, f"epoch {epoch + 1}", leave=False, disable=None)):
         step = epoch * len(parts) + number
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, is a function of (seed, step)
+        rate = recipe.learning_rate(step)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(step)
+            group["lr"] = rate
         index = torch.from_numpy(part)
         inputs = faces.inputs(index, recipe.policy, draws)
         labels = faces.labels[index.to(faces.labels.device)]
@@ -62,14 +67,21 @@ def train_one_epoch(model, optimizer, recipe: Recipe, faces: "Faces", photograph
         if recipe.clip_grad:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
         optimizer.step()
-        total += loss.detach() * len(part)  # stays on the device: reading it here would wait for every step
-    mean = total.item() / len(photographs)
-    if not math.isfinite(mean):
-        raise InputError(
-            f"epoch {epoch + 1}: the loss is {mean}, not a finite number; the weights of the best epoch before it are "
-            f"kept; lower LR (now {recipe.learning_rate(step):.3g}), or set PRECISION=fp32"
-        )
-    return mean
+        losses[number] = loss.detach()
+    losses = losses.cpu().double().numpy()
+    if not np.isfinite(losses).all():
+        _stop(losses, parts, recipe, faces, epoch)
+    return float(losses @ [len(part) for part in parts]) / len(photographs)
+
+
+def _stop(losses: np.ndarray, parts: list[np.ndarray], recipe: Recipe, faces: "Faces", epoch: int) -> None:
+    first = int(np.argmax(~np.isfinite(losses)))
+    rate = recipe.learning_rate(epoch * len(parts) + first)
+    raise InputError(
+        f"epoch {epoch + 1}, step {first + 1} of {len(parts)}, learning rate {rate:.3g}: the loss is {losses[first]}, "
+        f"not a finite number; lower LR, or set PRECISION=fp32; the photographs of this step are "
+        f"{listed(faces.store.paths[photograph] for photograph in parts[first])}"
+    )
 
 
 @torch.inference_mode()
@@ -99,6 +111,6 @@ class Faces:
 
         With a policy they are augmented by their rows of `draws`.
         """
-        pixels = self.store.gather(index).to(self.machine.device, non_blocking=True)
-        rows = None if draws is None else draws[index].to(self.machine.device, non_blocking=True)
+        pixels = self.store.gather(index).to(self.machine.device)
+        rows = None if draws is None else draws[index].to(self.machine.device)
         return augment.prepare(pixels, self.mean, self.std, policy, rows)

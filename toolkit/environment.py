@@ -11,12 +11,12 @@ import re
 import sys
 
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource
 
-from toolkit.errors import InputError
+from toolkit.console import InputError, say
 from toolkit.settings import DEMO, SCRIPTS, Settings
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
+KNOWN = {name for cls in SCRIPTS.values() for name in cls.model_fields}
 LISTED = 8  # choices that are few enough to be listed in a table
 FOREIGN = ("_", "sagemaker_")  # what the platform passes along with the person's own hyperparameters
 
@@ -27,25 +27,14 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     `choices` maps the name of a setting to the names that it may hold, where only the script knows them.
     Prints warnings of near misses on stderr. Raises InputError with a line for every setting that is wrong.
     """
-    if "--help" in argv:
-        print(table(cls, choices))
+    if {"--help", "-h"} & set(argv):
+        say(table(cls, choices))
         sys.exit(0)
-    flags, problems = parse_flags(argv)
-    values, origin = {}, dict.fromkeys(cls.model_fields, "default")
-    sources = {"hyperparameter": hyperparameters(os.environ), "environment": EnvSettingsSource(cls)(), "flag": flags}
-    for source, found in sources.items():  # the later one wins
-        for name, value in found.items():
-            if value is not None and str(value).strip() not in ("", "null"):
-                values[name], origin[name] = value, source
-    if not values.keys() & cls.FOLDERS:
-        demo = {name: value for name, value in cls.DEMO_DEFAULTS.items() if name not in values}
-        values |= demo
-        origin |= dict.fromkeys(demo, "drawn faces")
-    for name in [name for name in values if name not in cls.model_fields]:
-        problems.append(f"{name} ({origin[name]}): there is no such setting{did_you_mean(name, cls.model_fields)}")
-        del values[name]
+    values, origin, problems = merge(cls, argv, os.environ)
+    for line in near_misses(os.environ):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     for name, names in (choices or {}).items():
-        if name in values and values[name] not in names:
+        if name in values and values[name] not in list(names):
             problems.append(_not_among(name, values.pop(name), names, origin[name]))
     try:
         settings = cls(**values)
@@ -54,10 +43,44 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     if problems:
         raise InputError("\n       ".join(problems))
     if settings.demo:
-        print(f"no folder is set: working on drawn faces in {DEMO.absolute()}", flush=True)
-    for line in near_misses(os.environ):
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        say(f"no folder is set: working on drawn faces in {DEMO.absolute()}")
     return settings, origin
+
+
+def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str, str], list[str]]:
+    """The value of every setting that is given somewhere, where each one is from, and what is wrong."""
+    flags, problems = parse_flags(argv)
+    variables, contradictions = parse_variables(cls, environ)
+    values, origin = {}, dict.fromkeys(cls.model_fields, "default")
+    sources = {"hyperparameter": hyperparameters(environ), "environment": variables, "flag": flags}
+    for source, found in sources.items():  # the later one wins
+        given = {name: value for name, value in found.items() if _is_set(value)}
+        values |= given
+        origin |= dict.fromkeys(given, source)
+    if not values.keys() & cls.FOLDERS:
+        demo = {name: value for name, value in cls.DEMO_DEFAULTS.items() if name not in values}
+        values |= demo
+        origin |= dict.fromkeys(demo, "drawn faces")
+    for name in [name for name in values if name not in cls.model_fields]:
+        # The hyperparameters of a job may serve several of its scripts.
+        if origin[name] != "hyperparameter" or name not in KNOWN:
+            problems.append(f"{name} ({origin[name]}): there is no such setting{did_you_mean(name, cls.model_fields)}")
+        del values[name], origin[name]
+    return values, origin, problems + contradictions
+
+
+def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[str]]:
+    """{setting: value} and what is wrong, from environment variables in any case."""
+    found: dict[str, dict[str, str]] = {}
+    for variable, value in environ.items():
+        if variable.lower() in cls.model_fields and _is_set(value):
+            found.setdefault(variable.lower(), {})[variable] = value
+    problems = [
+        f"{' and '.join(f'{variable}={value}' for variable, value in given.items())}: expected one value, found several"
+        for given in found.values()
+        if len(set(given.values())) > 1
+    ]
+    return {name: next(iter(given.values())) for name, given in found.items()}, problems
 
 
 def parse_flags(argv: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -84,18 +107,17 @@ def hyperparameters(environ) -> dict:
         typed = None
     if not isinstance(typed, dict):
         raise InputError(f"SM_HPS={environ['SM_HPS']}: expected a JSON object of hyperparameters")
-    single = {name[6:]: value for name, value in environ.items() if name.upper().startswith("SM_HP_")}
+    single = {name[6:]: value for name, value in environ.items() if name.startswith("SM_HP_") and _is_set(value)}
     return _own({_canonical(name): value for name, value in {**typed, **single}.items()})
 
 
 def near_misses(environ) -> list[str]:
     """A line for every environment variable whose name is nearly, but not quite, a setting's."""
-    known = {name for cls in SCRIPTS.values() for name in cls.model_fields}
     lines = []
     for variable in sorted(environ):
         name = variable.lower()
         platform = name.startswith("sm_") and not name.startswith("sm_channel_")
-        if name not in known and not platform and (hint := did_you_mean(name, known)):
+        if name not in KNOWN and not platform and (hint := did_you_mean(name, KNOWN)):
             lines.append(f"{variable} is set but is not a setting{hint}")
     return lines
 
@@ -132,6 +154,10 @@ def _text(value) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_set(value) -> bool:
+    return value is not None and str(value).strip() not in ("", "null")
 
 
 def _canonical(name: str) -> str:

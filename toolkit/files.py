@@ -6,10 +6,11 @@ import json
 import os
 import pathlib
 import tempfile
+import warnings
 
 import pandas as pd
 
-from toolkit.errors import InputError
+from toolkit.console import InputError, listed
 
 
 @contextlib.contextmanager
@@ -48,13 +49,18 @@ def write_json(path: pathlib.Path, content) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str) -> pd.DataFrame:
-    """A CSV table of text, every cell as it stands in the file. Raises InputError unless it has these columns."""
+def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> pd.DataFrame:
+    """A CSV table of text, every cell as it stands in the file.
+
+    Raises InputError unless it has these columns and, with a `key`, at least a row and nothing twice in that column.
+    """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are wider than the header
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except FileNotFoundError:
         raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
-    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # pandas' errors and wrong encodings: ValueErrors
         raise InputError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
     table.columns = [column.strip() for column in table.columns]
     if missing := [column for column in columns if column not in table.columns]:
@@ -62,16 +68,34 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str) -> pd.D
             f"{path}: expected the columns {', '.join(columns)}; found {', '.join(table.columns)}; "
             f"missing {', '.join(missing)}"
         )
+    if key and table.empty:
+        raise InputError(f"{path}: expected a row for each photograph, found none")
+    if key and (repeated := table[key][table[key].duplicated()].unique()).size:
+        raise InputError(f"{path}: expected every {key} once, found {len(repeated)} repeated: {listed(repeated)}")
     return table
 
 
 def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
-    """`path`, made with its parents. Raises InputError where that is not possible."""
+    """`path`, made with its parents. Raises InputError where that is not possible or nothing can be written in it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise InputError(f"{setting}={path}: expected a folder to write to: {error.strerror}") from None
     return path
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path):
+    """Processes that change a file of this folder take turns. Where the system has no such locks, nobody waits."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # no fcntl on Windows; no locks on some network disks
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -1,34 +1,28 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
 
-# Each optimizer with a learning rate and a weight decay that train all 18 backbones from scratch and from ImageNet
-# weights alike (tests/test_backbones.py, benchmarks/backbones.py).
+# Each optimizer with a learning rate and a weight decay that train all 18 backbones (benchmarks/backbones.py).
 OPTIMIZERS = {
     "adamw": (torch.optim.AdamW, {"lr": 5e-4, "weight_decay": 0.05}),
     "adam": (torch.optim.Adam, {"lr": 5e-4, "weight_decay": 0.0}),
-    "sgd": (torch.optim.SGD, {"lr": 0.02, "weight_decay": 5e-4, "momentum": 0.9}),
+    "sgd": (partial(torch.optim.SGD, momentum=0.9), {"lr": 0.02, "weight_decay": 5e-4}),
 }
 
 
-def build(name: str, model: nn.Module, lr: float | None = None, weight_decay: float | None = None):
-    """The optimizer of that name over all weights; None takes its own default.
-
-    Biases and the scales of norms (all that has one dimension) are not decayed.
-    """
-    kind, options = OPTIMIZERS[name]
-    options = dict(options, **({} if lr is None else {"lr": lr}))
-    decay = options.pop("weight_decay") if weight_decay is None else weight_decay
-    options.pop("weight_decay", None)
+def build(name: str, model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimizer of that name over all weights. Biases and the scales of norms (of one dimension) do not decay."""
+    kind, _ = OPTIMIZERS[name]
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": decay},
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": weight_decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
-    return kind(groups, fused=True, **options)
+    return kind(groups, lr=lr, fused=True)
 
 
 def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str) -> float:

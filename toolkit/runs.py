@@ -1,30 +1,39 @@
 """Runs in their folders: where a new one goes, which one is meant, and the leaderboard of the finished ones."""
 
+import contextlib
 import glob
 import itertools
 import pathlib
 import re
+import shutil
+import time
 
 import pandas as pd
 
 from toolkit import files
-from toolkit.errors import InputError, listed
+from toolkit.console import InputError, listed, say
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far; and, once it is finished, the scores
 
 
-def new_folder(runs: pathlib.Path, name: str) -> pathlib.Path:
-    """A folder of its own for a new run: runs/name, or name-2, name-3 and so on where that is taken."""
+@contextlib.contextmanager
+def new_folder(runs: pathlib.Path, name: str):
+    """A folder of its own for a new run: runs/name, or name-2, name-3 and so on where that is taken.
+
+    It goes again where the block ends with an error before there are weights in it.
+    """
     files.make_folder(runs, "SM_MODEL_DIR")
     for number in itertools.count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir()  # fails where another run, of this moment even, has taken it
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise InputError(f"SM_MODEL_DIR={runs}: cannot make {folder.name} in it: {error.strerror}") from None
+        with contextlib.suppress(FileExistsError):  # taken, by another run of this moment even
+            folder.mkdir()
+            break
+    try:
+        yield folder
+    except BaseException:
+        if not (folder / WEIGHTS).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def find(runs: pathlib.Path, name: str | None) -> pathlib.Path:
@@ -51,10 +60,17 @@ def newer(folder: pathlib.Path) -> list[str]:
     return sorted((run for run in age if later.fullmatch(run) and age[run] > age[folder.name]), key=age.get)
 
 
-def add_to_leaderboard(runs: pathlib.Path, row: dict) -> None:
-    """Add a finished run's line to runs/leaderboard.csv, which keeps every line and column that it has."""
-    path = runs / "leaderboard.csv"
-    table = pd.DataFrame([row])
-    if path.exists():
-        table = pd.concat([pd.read_csv(path, dtype=str), table])
-    files.write_csv(path, table)
+def finish(folder: pathlib.Path, row: dict) -> None:
+    """Mark a run as finished by its result.json, and add its line to the leaderboard, which keeps all that it has."""
+    files.write_json(folder / RESULT, row)
+    path = folder.parent / "leaderboard.csv"
+    with files.locked(folder.parent):
+        table = pd.DataFrame([row])
+        if path.exists():
+            try:
+                table = pd.concat([pd.read_csv(path, dtype=str), table])
+            except ValueError as error:  # pandas' own errors are ValueErrors; a finished run is not lost over them
+                aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
+                path.rename(aside)
+                say(f"note: {path} cannot be read ({error}); it is now {aside.name}, and a new one is begun")
+        files.write_csv(path, table)

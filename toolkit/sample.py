@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit import labels
-from toolkit.errors import InputError
+from toolkit.console import InputError, say
 from toolkit.portrait import PHOTOGRAPHS, make_films, make_person, portrait
 
 DRAWING = 1  # raise it when the pictures change: folders of the older drawing are then refused
@@ -101,7 +101,7 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
     marker = f"drawing {DRAWING}, seed {seed}, people {people}, eval_people {eval_people}"
     if is_whole(folder, marker):
         return
-    print(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once", flush=True)
+    say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -4,8 +4,7 @@ import pathlib
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
 DEMO_DATA = DEMO / "data"
@@ -16,6 +15,12 @@ def existing_folder(path: pathlib.Path) -> pathlib.Path:
     if not path.is_dir():
         raise ValueError(f"expected a folder, found {'a file' if path.exists() else 'nothing'} there")
     return path
+
+
+def corrections(text: str) -> str:
+    if text not in ("sure", "all", "none") and not pathlib.Path(text).is_file():
+        raise ValueError("expected sure, all, none or the path of a table of corrections, found no such file")
+    return text
 
 
 def height_and_width(value) -> tuple[int, int]:
@@ -40,23 +45,12 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "bf16", "fp32"]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What all scripts share. Frozen; a folder's default is its place in the demonstration on drawn faces."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        allow_inf_nan=False,
-        env_ignore_empty=True,
-        enable_decoding=False,  # values are text; pydantic-settings would read a list as JSON and fail on 128x96
-        use_attribute_docstrings=True,
-        validate_default=False,  # the default of a folder need not be there
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     FOLDERS: ClassVar[tuple[str, ...]]
     DEMO_DEFAULTS: ClassVar[dict] = {}
-
-    @classmethod
-    def settings_customise_sources(cls, settings_cls, init_settings, **_):
-        return (init_settings,)  # `environment.read` merges the sources itself, to tell where each value came from
 
     @property
     def demo(self) -> bool:
@@ -94,7 +88,7 @@ class TrainSettings(Settings):
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small net from scratch in about a minute on two cores: drawn faces need no ImageNet weights.
-    DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7, "lr": 1e-3}
+    DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7, "batch_size": 32}
 
     sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
     """Folder of training photographs: the image folder itself, or its parent."""
@@ -119,7 +113,7 @@ class TrainSettings(Settings):
     """Cut people into so many folds and hold out one of them, in place of VAL_RATIO; 0 is off."""
     fold: int = Field(0, ge=0)
     """Which fold to hold out, from 0."""
-    relabel: str = "sure"
+    relabel: Annotated[str, AfterValidator(corrections)] = "sure"
     """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
     augment: str = "light"
     """Augmentation policy of training photographs."""
@@ -161,7 +155,9 @@ class TrainSettings(Settings):
             found.append("FOLDS=1: expected 0 (off) or 2 and more")
         if self.folds and "val_ratio" in self.model_fields_set:
             found.append(f"VAL_RATIO: has no effect with FOLDS={self.folds}; remove one of them")
-        if "fold" in self.model_fields_set and self.fold >= self.folds:
+        if "fold" in self.model_fields_set and not self.folds:
+            found.append(f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it")
+        elif self.folds and self.fold >= self.folds:
             found.append(f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0")
         return found
 

@@ -1,4 +1,4 @@
-"""How a script ends: done, or with one clear line (what was expected, what was found, where, what to do)."""
+"""What a script says, and how it ends: done, or with one clear line (expected, found, where, what to do)."""
 
 import contextlib
 import os
@@ -11,6 +11,12 @@ class InputError(Exception):
     """Bad input. The text is what the person reads: one line, or one line for each thing that is wrong."""
 
 
+def say(text: str) -> None:
+    """Print lines in one piece and at once: of a line that is written in pieces, SageMaker's logs cut some."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def run(main) -> None:
     """Call `main(argv)`; bad input ends the process with its message and exit status 2, without a traceback.
 
@@ -20,22 +26,28 @@ def run(main) -> None:
     try:
         main(sys.argv[1:])
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        _leave_failure_reason(str(error))
-        sys.exit(2)
+        _refuse(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # a folder that cannot be read, a full disk
+            _refuse(f"{error.filename}: {error.strerror}")
         _leave_failure_reason(f"{error}\n\n{traceback.format_exc()}")
         raise
+
+
+def _refuse(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    _leave_failure_reason(text)
+    sys.exit(2)
 
 
 def _leave_failure_reason(text: str) -> None:
     folder = pathlib.Path(os.environ.get("SM_OUTPUT_DIR") or "/nowhere")
     if folder.is_dir():
         with contextlib.suppress(OSError):  # the reason must not be replaced by a failure to note it
-            (folder / "failure").write_text(text)
+            (folder / "failure").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def listed(items, most: int = 5) -> str:
