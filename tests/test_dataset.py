@@ -167,7 +167,7 @@ def test_info_csv_names_every_photograph_once_and_its_rows_fit_its_header(tmp_pa
     for content, expected in (
         ("ImageID,ans\n", "expected a row for each photograph"),
         ("ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,0\n", "expected every ImageID once, found 1 repeated: a.jpg"),
-        ("ImageID,ans\na.jpg,0,\nb.jpg,0,\n", "cannot be read as CSV"),
+        ("ImageID,ans\na.jpg,0,\nb.jpg,0,\n", "expected rows as wide as the header"),
     ):
         (tmp_path / "info.csv").write_text(content)
         with pytest.raises(InputError, match=expected):

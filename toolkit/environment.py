@@ -180,9 +180,8 @@ def _not_among(name: str, value, names, origin: str) -> str:
 def _lines(detail: dict, values: dict) -> list[str]:
     """One of pydantic's errors as our lines."""
     text = detail["msg"].removeprefix("Value error, ")
-    text = re.sub("^Input should be (?=greater|less)", "expected a number ", text).replace(
-        "Input should be", "expected"
-    )
+    text = re.sub("^Input should be (?=greater|less)", "expected a number ", text)
+    text = text.replace("Input should be", "expected")
     if not detail["loc"]:  # between settings: names itself
         return text.split("\n")
     name = str(detail["loc"][0])

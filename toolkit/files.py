@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import tempfile
-import warnings
 
 import pandas as pd
 
@@ -55,13 +54,15 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: st
     Raises InputError unless it has these columns and, with a `key`, at least a row and nothing twice in that column.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are wider than the header
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # pandas' errors and wrong encodings: ValueErrors
+    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
         raise InputError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what the header does not name for an index
+        raise InputError(
+            f"{path}: expected rows as wide as the header, found wider ones, such as by a comma at the end"
+        )
     table.columns = [column.strip() for column in table.columns]
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(
