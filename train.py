@@ -37,6 +37,7 @@ from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 SCORES = ("macro_f1", "accuracy", "mask", "gender", "age", "val_loss")  # of the leaderboard
+SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means and variances of batches of 64
 CHOICES = {
     "name": model.names(),
     "loss": loss.LOSSES,
@@ -161,6 +162,8 @@ def fit(config: settings.TrainSettings, net, data: Data, folder: pathlib.Path, h
         started = time.time()
         train_loss = engine.train_one_epoch(net, optimizer, recipe, data.faces, train, epoch)
         trained = time.time()
+        seen = engine.order(train, config.seed, epoch)
+        engine.settle_batch_norm(net, data.faces, engine.batches(seen, config.batch_size)[:SETTLING_BATCHES])
         logits = engine.predict(net, data.faces, validation, 4 * config.batch_size)
         row = {
             "epoch": epoch + 1,

@@ -115,6 +115,31 @@ def test_validation_sees_the_stored_preprocessing_and_nothing_else_whatever_the_
     assert logits.shape == (5, 18) and logits.dtype == torch.float32
 
 
+def test_batch_norm_is_settled_to_the_statistics_of_the_net_as_it_is_now(faces):
+    net, _ = trained(faces, range(1))
+    convolution, norm = net[0], net[1]
+    weights = nn.utils.parameters_to_vector(net.parameters()).clone()
+    engine.settle_batch_norm(net, faces, engine.batches(np.arange(48), 16))
+    with torch.inference_mode():
+        maps = convolution(faces.inputs(torch.arange(48)))
+    torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)), rtol=0.05, atol=1e-3)
+    assert norm.momentum == 0.1 and torch.equal(weights, nn.utils.parameters_to_vector(net.parameters()))
+
+
+def test_after_a_few_steps_validation_sees_what_training_has_learned(faces):
+    torch.manual_seed(0)
+    net, _ = model.build("resnet18", SIZE, pretrained=False)
+    optimizer = optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
+    photographs = np.arange(64)
+    for epoch in range(3):
+        engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, photographs, epoch)
+    lagging = loss.cross_entropy(engine.predict(net, faces, photographs, 64), faces.labels[:64])
+    engine.settle_batch_norm(net, faces, engine.batches(photographs, 16))
+    settled = loss.cross_entropy(engine.predict(net, faces, photographs, 64), faces.labels[:64])
+    assert settled < 0.8 * lagging
+
+
 def test_a_step_in_bf16_is_nearly_the_same_step(faces):
     losses, weights = {}, {}
     for precision in (torch.float32, torch.bfloat16):

@@ -84,6 +84,28 @@ def _stop(losses: np.ndarray, parts: list[np.ndarray], recipe: Recipe, faces: "F
     )
 
 
+@torch.no_grad()
+def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
+    """Set the running statistics of batch norm to those of the net as it is now, over these batches of photographs.
+
+    The moving averages that training keeps lag behind weights that still move fast: after some dozens of steps they
+    belong to a net long gone, and validation sees noise where training has learned much (Wu and Johnson, Rethinking
+    "Batch" in BatchNorm, 2021, call this PreciseBN). Nothing else changes; a net without batch norm stays as it is.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain mean over all batches
+    for part in parts if norms else ():
+        with faces.machine.autocast():
+            model(faces.inputs(torch.from_numpy(part)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
 @torch.inference_mode()
 def predict(model, faces: "Faces", photographs: np.ndarray, batch_size: int) -> torch.Tensor:
     """Logits of the photographs, in their order: float32, shape (n, classes), on the CPU."""
