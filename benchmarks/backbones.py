@@ -2,8 +2,8 @@
 
 python benchmarks/backbones.py [--key value of train.py ...]
 
-A net that does not look at the pixels can bring the loss down to the entropy of the class shares and no further, so the
-last column tells: a loss below it was learned from faces. Deep nets are slow learners from scratch; a few epochs on a
+A net that does not look at the pixels can bring the loss down to the entropy of the class shares and no further: where
+the column "/ entropy" is below 1, that was learned from faces. Deep nets learn slowly from scratch; a few epochs on a
 few hundred photographs say whether a backbone trains with these settings, and nothing about which is the better one.
 """
 

@@ -1,6 +1,6 @@
 """The picture of the README: drawn faces that no training saw, with what the demonstration's net says of each.
 
-make demo && .venv/bin/python docs/picture.py
+make demo picture
 """
 
 import pathlib
@@ -9,8 +9,9 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from toolkit.labels import CLASS_NAMES
+from toolkit.settings import DEMO
 
-DEMO, PICTURE = pathlib.Path("demo"), pathlib.Path("docs/predictions.jpg")
+PICTURE = pathlib.Path("docs/predictions.jpg")
 COLUMNS, ROWS, FACE, LINE_PX = 6, 3, (192, 256), 20
 RIGHT, WRONG = (20, 110, 60), (176, 24, 40)
 

@@ -20,9 +20,8 @@ WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far;
 def new_folder(runs: pathlib.Path, name: str):
     """A folder of its own for a new run: runs/name, or name-2, name-3 and so on where that is taken.
 
-    It goes again where the block ends with an error before there are weights in it.
+    `runs` must be there. The new folder goes again where the block ends with an error before there are weights in it.
     """
-    files.make_folder(runs, "SM_MODEL_DIR")
     for number in itertools.count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):  # taken, by another run of this moment even

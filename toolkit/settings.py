@@ -27,7 +27,7 @@ def height_and_width(value) -> tuple[int, int]:
     """(height, width) in pixels from "128x96", "128 96", "128,96", "[128, 96]" or a pair of numbers."""
     text = str(value).strip("[]() ")
     sides = [int(side) for side in re.findall(r"\d+", text)]
-    if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or not set(sides) <= set(SIDES_PX):
+    if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or not all(side in SIDES_PX for side in sides):
         raise ValueError(f"expected height and width in pixels, {SIDES_PX[0]} to {SIDES_PX[-1]}, such as 128x96")
     return sides[0], sides[1]
 
