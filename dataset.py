@@ -3,18 +3,23 @@
 To read photographs that lie otherwise, write another `read_faces`: all that follows needs only its columns.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pathlib
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from toolkit import files
 from toolkit.console import InputError, listed
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, age_band, encode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
@@ -28,6 +33,8 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     mask1 to mask5, incorrect_mask and normal. Columns: path (below the image folder), folder, person (id), photograph,
     mask, gender, age (numbers as in toolkit/labels.py) and years. Raises InputError where there is no photograph.
     """
+    import pandas as pd  # slow, and inference has no use for it
+
     root = image_folder(folder)
     rows, passed_over = [], []
     for name, is_folder in _listing(root):
@@ -58,6 +65,12 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
 def image_folder(folder: pathlib.Path) -> pathlib.Path:
     """`folder`, or the `images` folder in it where there is one."""
     return folder / "images" if (folder / "images").is_dir() else folder
+
+
+def paths(faces: pd.DataFrame, folder: pathlib.Path) -> list[str]:
+    """The path of every row's photograph."""
+    root = image_folder(folder)
+    return [f"{root}/{path}" for path in faces["path"]]
 
 
 def labels(faces: pd.DataFrame) -> np.ndarray:
@@ -119,8 +132,8 @@ def counts(faces: pd.DataFrame, sides: Split) -> str:
     return "\n".join(lines)
 
 
-def read_eval(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of `info.csv` as text, and the path of the photograph that each names.
+def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns of `info.csv` as texts, and the path of the photograph that each row names.
 
     Raises InputError where the file or its column ImageID is missing, where it has no row, where an ImageID is repeated
     or leads out of the image folder.

@@ -5,21 +5,25 @@ SM_GROUND_TRUTH_DIR=<folder with gt.csv> SM_OUTPUT_DATA_DIR=<folder with output.
 
 import pathlib
 
-import pandas as pd
-
-from toolkit import console, environment, files, metrics, sample, settings
+from toolkit import console, environment, files, settings
 from toolkit.console import InputError, listed, say
 from toolkit.labels import CLASSES
+
+CLASS_OF = {text: number for number in range(CLASSES) for text in (str(number), f"{number}.0")}
 
 
 def main(argv: list[str]) -> None:
     config, _ = environment.read(settings.EvaluationSettings, argv)
+    from toolkit import metrics  # numpy, which wrong settings need not wait for
+
     if config.demo:
+        from toolkit import sample
+
         sample.ensure(settings.DEMO_DATA)
     truth = read_answers(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     answers = read_answers(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
     refuse_other_photographs(truth, answers)
-    matrix = metrics.confusion(truth, answers[truth.index])
+    matrix = metrics.confusion(list(truth.values()), [answers[image] for image in truth])
     result = metrics.scores(matrix)
     path = config.sm_output_data_dir / "evaluation.json"
     say(report(result))
@@ -27,21 +31,24 @@ def main(argv: list[str]) -> None:
     say(f"written: {path.absolute()}")
 
 
-def read_answers(path: pathlib.Path, setting: str) -> pd.Series:
-    """Classes 0..17 (int64) by ImageID. Raises InputError on a repeated ImageID and on any other value."""
+def read_answers(path: pathlib.Path, setting: str) -> dict[str, int]:
+    """The class 0..17 of each ImageID. Raises InputError on a repeated ImageID and on any other value."""
     table = files.read_csv(path, ("ImageID", "ans"), setting, key="ImageID")
-    classes = pd.to_numeric(table["ans"], errors="coerce")
-    wrong = ~classes.isin(range(CLASSES))
-    if wrong.any():
-        shown = listed(f"{image} has {answer!r}" for image, answer in table[wrong][["ImageID", "ans"]].values)
-        raise InputError(f"{path}: expected classes 0 to {CLASSES - 1} in ans, found {wrong.sum()} others: {shown}")
-    return pd.Series(classes.to_numpy("int64"), index=table["ImageID"])
+    answers = {image: CLASS_OF.get(text.strip()) for image, text in zip(table["ImageID"], table["ans"], strict=True)}
+    if None in answers.values():
+        wrong = [
+            f"{i} has {text!r}" for i, text in zip(table["ImageID"], table["ans"], strict=True) if answers[i] is None
+        ]
+        raise InputError(
+            f"{path}: expected classes 0 to {CLASSES - 1} in ans, found {len(wrong)} others: {listed(wrong)}"
+        )
+    return answers
 
 
-def refuse_other_photographs(truth: pd.Series, answers: pd.Series) -> None:
+def refuse_other_photographs(truth: dict[str, int], answers: dict[str, int]) -> None:
     """Raises InputError unless both are about the same photographs, in whatever order."""
-    missing, extra = truth.index.difference(answers.index), answers.index.difference(truth.index)
-    found = [f"{len(ids)} {kind}: {listed(ids)}" for ids, kind in ((missing, "missing"), (extra, "extra")) if len(ids)]
+    differences = {"missing": sorted(truth.keys() - answers.keys()), "extra": sorted(answers.keys() - truth.keys())}
+    found = [f"{len(images)} {kind}: {listed(images)}" for kind, images in differences.items() if images]
     if found:
         raise InputError(f"output.csv: expected the ImageIDs of gt.csv, found {'; '.join(found)}")
 

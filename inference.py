@@ -3,49 +3,52 @@
 SM_CHANNEL_EVAL=<folder> SM_CHANNEL_MODEL=<folder of runs> SM_OUTPUT_DATA_DIR=<folder> NAME=resnet18 python inference.py
 """
 
+import pathlib
 import time
 
 import numpy as np
-import pandas as pd
-import torch
 
 import dataset
 import model
-from toolkit import console, engine, environment, files, runs, sample, settings
+from toolkit import checkpoint, console, environment, files, runs, settings
 from toolkit.console import InputError, listed, say
-from toolkit.device import choose
-from toolkit.images import Store
 from toolkit.labels import PROBABILITY_COLUMNS
 
 
 def main(argv: list[str]) -> None:
+    started = time.time()
     config, _ = environment.read(settings.InferenceSettings, argv)
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.demo:
+        from toolkit import sample
+
         sample.ensure(settings.DEMO_DATA)
-    machine = choose(config.device, config.precision)
-    net, header = load_run(config)
+    weights, header = find_run(config)
     info, paths = dataset.read_eval(config.sm_channel_eval)
-    store, bad = load_photographs(config, info, paths, header["size"])
+    # What takes seconds to import comes only here: torch, and while photographs are decoded, torchvision.
+    from toolkit.cache import open_store
 
-    started = time.time()
-    faces = engine.Faces(store, machine, header["mean"], header["std"])
-    net = net.to(machine.device, memory_format=torch.channels_last)
-    readable = np.setdiff1d(np.arange(len(paths)), list(bad))
-    answers = np.full(len(paths), config.fallback_class)
-    chances = np.full((len(paths), len(PROBABILITY_COLUMNS)), np.nan)
-    if len(readable):
-        logits = engine.predict(net, faces, readable, config.batch_size)
-        answers[readable] = logits.argmax(1).numpy()
-        chances[readable] = logits.double().softmax(1).numpy()
-    say(f"predicted {len(readable)} photographs in {time.time() - started:.1f} s on {machine}")
-    write(config, info, answers, chances, bad)
+    with open_store(paths, tuple(header["size"]), config.cache_gib, config.cache_dir) as store:
+        from toolkit import engine
+        from toolkit.device import choose
+
+        machine = choose(config.device, config.precision)
+        net, _ = model.load(weights)
+        bad = store.wait()
+        if bad:
+            refuse_or_note(config, info["ImageID"], bad)
+        say(f"{store}; running on {machine}; {time.time() - started:.1f} s since the start")
+        faces = engine.Faces(store, machine, header["mean"], header["std"])
+        logits = engine.predict(net.to(machine.device), faces, np.arange(len(paths)), config.batch_size)
+    say(f"predicted {len(paths) - len(bad)} photographs; {time.time() - started:.1f} s since the start")
+    write(config, info, logits, bad)
 
 
-def load_run(config: settings.InferenceSettings) -> tuple[torch.nn.Module, dict]:
-    """The net and its header; says which run it is, and of newer ones."""
+def find_run(config: settings.InferenceSettings) -> tuple[pathlib.Path, dict]:
+    """The weights and their header; says which run it is, and of newer ones."""
     folder = runs.find(config.sm_channel_model, config.name)
-    net, header = model.load(folder / runs.WEIGHTS)
+    weights = folder / runs.WEIGHTS
+    header = checkpoint.read_header(weights)
     if config.name not in (None, folder.name, header["run"], header["backbone"]):
         raise InputError(
             f"NAME={config.name}: SM_CHANNEL_MODEL={folder} is itself a run, {header['run']}; leave NAME unset"
@@ -59,36 +62,38 @@ def load_run(config: settings.InferenceSettings) -> tuple[torch.nn.Module, dict]
         say("note: this run did not finish, or is still running: these are its best weights so far")
     if others := runs.newer(folder):
         say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
-    return net, header
+    return weights, header
 
 
-def load_photographs(config, info: pd.DataFrame, paths: list[str], size) -> tuple[Store, dict[int, str]]:
-    """The photographs, decoded, and the bad ones as {row: reason}; these raise InputError where they stop the run."""
-    store = Store(paths, tuple(size), config.cache_gib)
-    bad = store.fill()
-    if bad and config.on_bad_image == "stop":
-        named = listed((f"{info['ImageID'].iloc[row]} ({reason})" for row, reason in bad.items()), most=len(bad))
+def refuse_or_note(config: settings.InferenceSettings, images: list[str], bad: dict[int, str]) -> None:
+    """Raises InputError that names all bad photographs, unless they get FALLBACK_CLASS."""
+    if config.on_bad_image == "stop":
+        named = listed((f"{images[row]} ({reason})" for row, reason in bad.items()), most=len(bad))
         raise InputError(
-            f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(bad)} of {len(paths)} photographs cannot be read, nothing "
-            f"is written; mend them, or set ON_BAD_IMAGE=fallback to give them FALLBACK_CLASS: {named}"
+            f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(bad)} of {len(images)} photographs cannot be read, "
+            f"nothing is written; mend them, or set ON_BAD_IMAGE=fallback to give them FALLBACK_CLASS: {named}"
         )
-    return store, bad
+    say(f"{len(bad)} bad photographs get class {config.fallback_class}; they are listed in bad_images.csv")
 
 
-def write(config, info: pd.DataFrame, answers: np.ndarray, chances: np.ndarray, bad: dict[int, str]) -> None:
+def write(config: settings.InferenceSettings, info: dict[str, list[str]], logits, bad: dict[int, str]) -> None:
     """Write output.csv and the files beside it."""
-    folder = config.sm_output_data_dir
+    folder, rows = config.sm_output_data_dir, list(bad)
     for name in ("bad_images.csv", "probabilities.csv"):
         (folder / name).unlink(missing_ok=True)  # of an earlier answer, which this one takes the place of
+    answers = logits.argmax(1)
+    answers[rows] = config.fallback_class
     if bad:
-        rows = {"ImageID": info["ImageID"].iloc[list(bad)], "ans": config.fallback_class, "reason": list(bad.values())}
-        files.write_csv(folder / "bad_images.csv", pd.DataFrame(rows))
-        say(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
+        images = [info["ImageID"][row] for row in rows]
+        table = {"ImageID": images, "ans": [config.fallback_class] * len(bad), "reason": list(bad.values())}
+        files.write_csv(folder / "bad_images.csv", table)
     if config.probabilities:
-        table = pd.DataFrame(chances, columns=PROBABILITY_COLUMNS).round(6)
-        files.write_csv(folder / "probabilities.csv", pd.concat([info[["ImageID"]], table], axis=1))
-    files.write_csv(folder / "output.csv", info.assign(ans=answers))
-    say(f"written: {(folder / 'output.csv').absolute()} ({len(info)} rows)")
+        chances = logits.double().softmax(1).numpy().round(6)
+        chances[rows] = np.nan
+        columns = dict(zip(PROBABILITY_COLUMNS, chances.T, strict=True))
+        files.write_csv(folder / "probabilities.csv", {"ImageID": info["ImageID"], **columns})
+    files.write_csv(folder / "output.csv", {**info, "ans": answers})
+    say(f"written: {(folder / 'output.csv').absolute()} ({len(answers)} rows)")
 
 
 if __name__ == "__main__":

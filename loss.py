@@ -1,21 +1,28 @@
 """The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and gives one number.
 
 To add one, write a function like these and name it in LOSSES.
+
+torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
+name is answered at once. A loss of your own may import it wherever it likes.
 """
 
-from functools import partial
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    return F.cross_entropy(logits, labels, weight)
+    return label_smoothing(logits, labels, weight, smoothing=0.0)
 
 
 def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, smoothing: float) -> Tensor:
     """Cross entropy against labels of which a share is spread evenly over all classes (Szegedy et al., 2016)."""
+    import torch.nn.functional as F
+
     return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
 
 
@@ -24,9 +31,9 @@ def focal(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, gamma
 
     With weights it is the weighted mean, as in cross entropy.
     """
-    log_p = F.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
     loss = (1 - log_p.exp()) ** gamma * -log_p
-    share = torch.ones_like(loss) if weight is None else weight[labels]
+    share = loss.new_ones(loss.shape) if weight is None else weight[labels]
     return (loss * share).sum() / share.sum()
 
 
@@ -37,7 +44,7 @@ def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     and would teach nothing. With weights it is their weighted mean.
     """
     p = logits.softmax(1)
-    true = F.one_hot(labels, logits.shape[1]).to(p)
+    true = p.new_zeros(p.shape).scatter(1, labels[:, None], 1.0)
     soft_f1 = 2 * (p * true).sum(0) / (p + true).sum(0).clamp(min=1e-8)  # 0 / 0 where p has underflowed
     share = true.amax(0) if weight is None else true.amax(0) * weight
     return 1 - (soft_f1 * share).sum() / share.sum()

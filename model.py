@@ -1,17 +1,24 @@
 """The backbones: built by their torchvision names, with a head of 18 classes, from ImageNet weights or from scratch.
 
 To add a net of your own, name the function that builds it in OWN: classes -> module of logits (b, classes).
+
+torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
+once. A net of your own may import them wherever it likes.
 """
 
+from __future__ import annotations
+
+import importlib.util
 import pathlib
+import re
+from typing import TYPE_CHECKING
 
-import torch
-import torchvision
-from torch import nn
-
-from toolkit import checkpoint
 from toolkit.console import InputError
 from toolkit.labels import CLASSES
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchvision.models import WeightsEnum
 
 BACKBONES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
@@ -24,8 +31,10 @@ IMAGENET_CLASSES = 1000
 
 def names() -> list[str]:
     """The backbones of this project, those of your own, then every other classification model of torchvision."""
-    others = torchvision.models.list_models(module=torchvision.models)
-    return [*BACKBONES, *OWN, *(name for name in others if name not in BACKBONES)]
+    folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent / "models"
+    registered = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+    sources = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
+    return list(dict.fromkeys([*BACKBONES, *OWN, *(name for source in sources for name in registered.findall(source))]))
 
 
 def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module, str]:
@@ -46,6 +55,10 @@ def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module
 
 def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
     """The net of a run's `model.safetensors`, on the CPU, and the file's header. Raises InputError if it is no such."""
+    import torchvision
+
+    from toolkit import checkpoint
+
     state, header = checkpoint.load_weights(file)
     if header["backbone"] not in names():
         raise InputError(
@@ -62,6 +75,8 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
 
 def refuse_unfit_size(net: nn.Module, name: str, size: tuple[int, int]) -> None:
     """Raises InputError where the net does not take photographs of this size. Tried without computing anything."""
+    import torch
+
     shadow = {key: torch.empty_like(value, device="meta") for key, value in net.state_dict().items()}
     try:
         torch.func.functional_call(net, shadow, torch.empty(2, 3, *size, device="meta"))
@@ -70,7 +85,10 @@ def refuse_unfit_size(net: nn.Module, name: str, size: tuple[int, int]) -> None:
         raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {_first_line(error)}") from None
 
 
-def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, torchvision.models.WeightsEnum]:
+def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, WeightsEnum]:
+    import torch
+    import torchvision
+
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = pathlib.Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
@@ -94,6 +112,8 @@ def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, torchvi
 
 def _with_head(name: str, size: tuple[int, int], weights) -> nn.Module:
     """The net with a fresh head. Whatever the weights do not hold is the same with and without them, for `load`."""
+    import torchvision
+
     if name in OWN:
         return OWN[name](CLASSES)
     options = {}
@@ -121,6 +141,8 @@ def replace_head(net: nn.Module, classes: int) -> None:
 
     Raises InputError where there is no linear layer or 1 x 1 convolution of 1,000 outputs.
     """
+    from torch import nn
+
     for path, layer in reversed(list(net.named_modules())):
         parent, _, attribute = path.rpartition(".")
         if isinstance(layer, nn.Linear) and layer.out_features == IMAGENET_CLASSES:

@@ -167,7 +167,10 @@ def test_info_csv_names_every_photograph_once_and_its_rows_fit_its_header(tmp_pa
     for content, expected in (
         ("ImageID,ans\n", "expected a row for each photograph"),
         ("ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,0\n", "expected every ImageID once, found 1 repeated: a.jpg"),
-        ("ImageID,ans\na.jpg,0,\nb.jpg,0,\n", "expected rows as wide as the header"),
+        ("ImageID,ans\na.jpg,0\nb.jpg,0,\n", "line 3: expected 2 cells, as in the header, found 3: b.jpg, 0,"),
+        ("ImageID,ans\na.jpg\n", "line 2: expected 2 cells, as in the header, found 1"),
+        ('ImageID,ans\n"a.jpg,0\n', "cannot be read as CSV"),
+        ("", "expected the columns ImageID; found nothing"),
     ):
         (tmp_path / "info.csv").write_text(content)
         with pytest.raises(InputError, match=expected):
@@ -178,7 +181,7 @@ def test_info_csv_with_a_mark_of_byte_order_windows_line_ends_and_more_columns_k
     (tmp_path / "images").mkdir()
     (tmp_path / "info.csv").write_bytes("\ufeffImageID,ans,note\r\n001.jpg,0,NA\r\n1e5,0,\r\n".encode())
     info, paths = dataset.read_eval(tmp_path)
-    assert info.to_dict("list") == {"ImageID": ["001.jpg", "1e5"], "ans": ["0", "0"], "note": ["NA", ""]}
+    assert info == {"ImageID": ["001.jpg", "1e5"], "ans": ["0", "0"], "note": ["NA", ""]}
     assert paths == [f"{tmp_path}/images/001.jpg", f"{tmp_path}/images/1e5"]
 
 

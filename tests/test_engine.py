@@ -14,7 +14,7 @@ import model
 from toolkit import device, engine, optimization
 from toolkit.augment import POLICIES
 from toolkit.console import InputError
-from toolkit.images import Store
+from toolkit.store import Store
 
 SIZE = (48, 36)
 CPU = device.Machine(torch.device("cpu"), torch.float32)
@@ -121,7 +121,7 @@ def test_batch_norm_is_settled_to_the_statistics_of_the_net_as_it_is_now(faces):
     weights = nn.utils.parameters_to_vector(net.parameters()).clone()
     engine.settle_batch_norm(net, faces, engine.batches(np.arange(48), 16))
     with torch.inference_mode():
-        maps = convolution(faces.inputs(torch.arange(48)))
+        maps = convolution(next(faces.batches([np.arange(48)]))[0])
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)), rtol=0.05, atol=1e-3)
     assert norm.momentum == 0.1 and torch.equal(weights, nn.utils.parameters_to_vector(net.parameters()))

@@ -188,7 +188,7 @@ def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
     for path in broken:
         path.write_bytes(path.read_bytes()[:999])
     done = run_script("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": images})
-    refused(done, "3 photographs cannot be read", *(str(path.relative_to(images)) for path in broken))
+    refused(done, "3 of 168 photographs cannot be read", *(str(path.relative_to(images)) for path in broken))
     done = run_script("train.py", **folders, **{**QUICK, "LR": "1e30", "CLIP_GRAD": "0"})
     refused(done, "epoch 1, step ", "not a finite number; lower LR")
     assert list((tmp_path / "runs").iterdir()) == []

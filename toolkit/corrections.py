@@ -60,7 +60,7 @@ def read(relabel: str) -> tuple[pd.DataFrame, pathlib.Path | None]:
     if relabel == "none":
         return pd.DataFrame(columns=COLUMNS), None
     path = TABLE if relabel in ("sure", "all") else pathlib.Path(relabel)
-    table = files.read_csv(path, COLUMNS[:-1], "RELABEL")
+    table = pd.DataFrame(files.read_csv(path, COLUMNS[:-1], "RELABEL"))
     problems, said = [], {}
     for number, row in enumerate(table.to_dict("records"), start=2):
         first = said.setdefault((row["person"], row["photograph"], row["field"]), row["correct"])

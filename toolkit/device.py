@@ -1,11 +1,13 @@
 """Where and how the net runs: device and precision."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from toolkit.console import InputError
+from toolkit.console import InputError, say
 
+COMPILE_FROM_STEPS = 10_000
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -19,6 +21,22 @@ class Machine:
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def compiled(self, net: torch.nn.Module, setting: str, steps: int) -> torch.nn.Module:
+        """The net for training, compiled where COMPILE says so; weights are shared with `net`, which stays as it is.
+
+        "auto" compiles where a run is long enough to win back the minute that it costs; on a processor it never is.
+        """
+        worth = self.device.type == "cuda" and steps >= COMPILE_FROM_STEPS
+        if setting == "false" or (setting == "auto" and not worth):
+            return net
+        say("compiling the net: its first steps take a minute or more")
+        return torch.compile(net, dynamic=False)  # batches are of two sizes at the most
+
+    def batch_for_prediction(self, size: tuple[int, int]) -> int:
+        """So many photographs of (height, width) at once: what keeps a GPU busy, and a processor within its caches."""
+        pixels = 2**20 if self.device.type == "cpu" else 2**24
+        return max(pixels // math.prod(size), 1)
 
     def __str__(self) -> str:
         cuda = self.device.type == "cuda"

@@ -1,7 +1,8 @@
 """One epoch of training, and one pass of prediction."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from toolkit import augment
+from toolkit import augment, folding
 from toolkit.console import InputError, listed
 from toolkit.device import Machine
-from toolkit.images import Store
+from toolkit.store import Store
+
+BAR = {"leave": False, "disable": None}  # of tqdm: on a terminal only
+SAMPLE = 64  # photographs on which the error of a lower precision is measured
+MANY = 0.25  # share of photographs from which on a second prediction costs more than a lower precision gains
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,13 @@ def train_one_epoch(model, optimizer, recipe: Recipe, faces: "Faces", photograph
     parts = batches(order(photographs, recipe.seed, epoch), recipe.batch_size)
     draws = augment.draw(recipe.seed, epoch, len(faces.store))
     losses = torch.zeros(len(parts), device=faces.machine.device)  # reading them would wait for every step
-    for number, part in enumerate(tqdm(parts, f"epoch {epoch + 1}", leave=False, disable=None)):
+    batches_of_epoch = faces.batches(parts, recipe.policy, draws)
+    for number, (inputs, labels) in enumerate(tqdm(batches_of_epoch, f"epoch {epoch + 1}", len(parts), **BAR)):
         step = epoch * len(parts) + number
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, is a function of (seed, step)
         rate = recipe.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        index = torch.from_numpy(part)
-        inputs = faces.inputs(index, recipe.policy, draws)
-        labels = faces.labels[index.to(faces.labels.device)]
         with faces.machine.autocast():
             logits = model(inputs)
         loss = recipe.criterion(logits.float(), labels)
@@ -99,24 +102,52 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a plain mean over all batches
-    for part in parts if norms else ():
+    for inputs, _ in faces.batches(parts) if norms else ():
         with faces.machine.autocast():
-            model(faces.inputs(torch.from_numpy(part)))
+            model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 @torch.inference_mode()
-def predict(model, faces: "Faces", photographs: np.ndarray, batch_size: int) -> torch.Tensor:
-    """Logits of the photographs, in their order: float32, shape (n, classes), on the CPU."""
+def predict(model, faces: "Faces", photographs: np.ndarray, batch_size: int | None = None) -> torch.Tensor:
+    """Logits of the photographs, in their order: float32, shape (n, classes), on the CPU.
+
+    With batch norm folded into the convolutions and, where the machine's precision is less, weights of that precision.
+    How far the logits then are from those in float32 is measured on a sample; photographs whose two best classes are
+    nearer to each other than that error, which may have changed their order, are predicted again in float32: all of
+    them, if that is the lot of many, as it is with a net that has not learned much.
+    """
     model.eval()
-    logits = []
-    for part in tqdm(batches(photographs, batch_size), "predicting", leave=False, disable=None):
-        with faces.machine.autocast():
-            logits.append(model(faces.inputs(torch.from_numpy(part))).float().cpu())
-    result = torch.cat(logits)
-    assert len(result) == len(photographs)
-    return result
+    exact = folding.fold(model)
+    if faces.machine.precision == torch.float32:
+        return _logits(exact, faces, photographs, batch_size)
+    quick = folding.cast(exact, faces.machine.precision)
+    sample = photographs[:SAMPLE]
+    quick_of_sample = _logits(quick, faces, sample, batch_size)
+    error = (quick_of_sample - _logits(exact, faces, sample, batch_size)).abs().max().item()
+    if _undecided(quick_of_sample, error).float().mean() > MANY:
+        return _logits(exact, faces, photographs, batch_size)
+    logits = _logits(quick, faces, photographs, batch_size)
+    again = _undecided(logits, error).numpy()
+    if again.any():
+        logits[torch.from_numpy(again)] = _logits(exact, faces, photographs[again], batch_size)
+    return logits
+
+
+def _undecided(logits: torch.Tensor, error: float) -> torch.Tensor:
+    """Which photographs may be of another class if every logit may be wrong by `error`: bool, shape (n,)."""
+    best, second = logits.topk(2).values.unbind(1)
+    return ~(best - second > 2 * error)  # also where they are no numbers
+
+
+def _logits(net, faces: "Faces", photographs: np.ndarray, batch_size: int | None) -> torch.Tensor:
+    parts = batches(photographs, batch_size or faces.machine.batch_for_prediction(faces.store.size))
+    dtype = next(net.parameters()).dtype
+    bar = tqdm(faces.batches(parts), "predicting", len(parts), **BAR)
+    logits = torch.cat([net(inputs.to(dtype)) for inputs, _ in bar]).float().cpu()
+    assert len(logits) == len(photographs)
+    return logits
 
 
 class Faces:
@@ -126,13 +157,53 @@ class Faces:
         self.store, self.machine = store, machine
         self.mean, self.std = torch.tensor([mean, std], device=machine.device)
         self.labels = None if labels is None else torch.from_numpy(labels).to(machine.device)
-        store.move(machine.device)
+        self.resident: torch.Tensor | None = None  # all pixels, on a GPU
 
-    def inputs(self, index: torch.Tensor, policy: augment.Policy | None = None, draws: torch.Tensor | None = None):
-        """Photographs of these indices as the net's input: float32, shape (b, 3, height, width), on its device.
+    def move(self) -> None:
+        """Keep all pixels on a GPU where they take less than half of its free memory. Waits for the store."""
+        if self.machine.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.machine.device)
+            if self.store.bytes < free / 2:
+                self.resident = torch.empty(self.store.shape, dtype=torch.uint8, device=self.machine.device)
+                for index in torch.arange(len(self.store)).split(1024):
+                    self.resident[index[0] : index[-1] + 1] = self.store.gather(index)
 
-        With a policy they are augmented by their rows of `draws`.
+    def batches(
+        self, parts: list[np.ndarray], policy: augment.Policy | None = None, draws: torch.Tensor | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """The net's input and the labels for each part, an array of indices into the store.
+
+        Inputs are float32, shape (b, 3, height, width), and labels int64, shape (b,), both on the device. With a policy
+        photographs are augmented by their rows of `draws`, shape (n, len(augment.DRAWS)).
         """
-        pixels = self.store.gather(index).to(self.machine.device)
-        rows = None if draws is None else draws[index].to(self.machine.device)
-        return augment.prepare(pixels, self.mean, self.std, policy, rows)
+        # The order and the draws of all parts go to the device at once, so that no step waits for a copy.
+        order = torch.from_numpy(np.concatenate(parts)).to(self.machine.device)
+        rows = None if draws is None else draws.to(self.machine.device).index_select(0, order)
+        begin = 0
+        for pixels in self._pixels(parts, order):
+            end = begin + len(pixels)
+            some = None if rows is None else rows[begin:end]
+            labels = None if self.labels is None else self.labels[order[begin:end]]
+            yield augment.prepare(pixels, self.mean, self.std, policy, some), labels
+            begin = end
+
+    def _pixels(self, parts: list[np.ndarray], order: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The pixels of each part: uint8, shape (b, height, width, 3), on the device."""
+        if self.resident is not None:
+            for index in order.split([len(part) for part in parts]):
+                yield self.resident.index_select(0, index)
+        elif self.machine.device.type == "cpu":
+            for part in parts:
+                yield self.store.gather(torch.from_numpy(part))
+        else:  # while the device works on a batch, the next one is gathered
+            with ThreadPoolExecutor(1) as pool:
+                ahead = pool.submit(self._gather_for_copying, parts[0])
+                for following in [*parts[1:], None]:
+                    pixels = ahead.result()
+                    if following is not None:
+                        ahead = pool.submit(self._gather_for_copying, following)
+                    yield pixels.to(self.machine.device, non_blocking=True)
+
+    def _gather_for_copying(self, part: np.ndarray) -> torch.Tensor:
+        pixels = self.store.gather(torch.from_numpy(part))
+        return pixels.pin_memory() if self.machine.device.type == "cuda" else pixels

@@ -1,13 +1,13 @@
 """Files that are whole or not there: written beside their place, flushed to the disk, then put in it."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
 import pathlib
 import tempfile
-
-import pandas as pd
+from collections import Counter
 
 from toolkit.console import InputError, listed
 
@@ -37,9 +37,13 @@ def replacing(path: pathlib.Path):
             temporary.unlink(missing_ok=True)
 
 
-def write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+def write_csv(path: pathlib.Path, table) -> None:
+    """Write columns {name: values}, or a pandas table; NaN becomes an empty cell."""
+    columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([name for name, _ in table.items()])
+        writer.writerows(["" if cell != cell else cell for cell in row] for row in zip(*columns, strict=True))
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -48,30 +52,37 @@ def write_json(path: pathlib.Path, content) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> pd.DataFrame:
-    """A CSV table of text, every cell as it stands in the file.
+def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> dict[str, list]:
+    """A CSV table as {column: texts}, every cell as it stands in the file. Without pandas, which is slow to import.
 
     Raises InputError unless it has these columns and, with a `key`, at least a row and nothing twice in that column.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, row) for row in reader if row]  # pandas, too, passes over empty lines
     except FileNotFoundError:
         raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
-    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
+    except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what the header does not name for an index
+    if missing := [column for column in columns if column not in header]:
         raise InputError(
-            f"{path}: expected rows as wide as the header, found wider ones, such as by a comma at the end"
-        )
-    table.columns = [column.strip() for column in table.columns]
-    if missing := [column for column in columns if column not in table.columns]:
-        raise InputError(
-            f"{path}: expected the columns {', '.join(columns)}; found {', '.join(table.columns)}; "
+            f"{path}: expected the columns {', '.join(columns)}; found {', '.join(header) or 'nothing'}; "
             f"missing {', '.join(missing)}"
         )
-    if key and table.empty:
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}: expected every column once; found {', '.join(header)}")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise InputError(
+                f"{path} line {line}: expected {len(header)} cells, as in the header, found {len(row)}: {listed(row)}"
+            )
+    table = {name: [row[place] for _, row in rows] for place, name in enumerate(header)}
+    if key and not rows:
         raise InputError(f"{path}: expected a row for each photograph, found none")
-    if key and (repeated := table[key][table[key].duplicated()].unique()).size:
+    if key and len(set(table[key])) < len(rows):
+        repeated = [value for value, count in Counter(table[key]).items() if count > 1]
         raise InputError(f"{path}: expected every {key} once, found {len(repeated)} repeated: {listed(repeated)}")
     return table
 

@@ -6,23 +6,21 @@ from functools import partial
 import torch
 from torch import nn
 
-# Each optimizer with a learning rate and a weight decay that train all 18 backbones (benchmarks/backbones.py).
 OPTIMIZERS = {
-    "adamw": (torch.optim.AdamW, {"lr": 5e-4, "weight_decay": 0.05}),
-    "adam": (torch.optim.Adam, {"lr": 5e-4, "weight_decay": 0.0}),
-    "sgd": (partial(torch.optim.SGD, momentum=0.9), {"lr": 0.02, "weight_decay": 5e-4}),
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
 }
 
 
 def build(name: str, model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """The optimizer of that name over all weights. Biases and the scales of norms (of one dimension) do not decay."""
-    kind, _ = OPTIMIZERS[name]
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": weight_decay},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
-    return kind(groups, lr=lr, fused=True)
+    return OPTIMIZERS[name](groups, lr=lr, fused=True)
 
 
 def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str) -> float:

@@ -8,8 +8,6 @@ import re
 import shutil
 import time
 
-import pandas as pd
-
 from toolkit import files
 from toolkit.console import InputError, listed, say
 
@@ -64,12 +62,13 @@ def finish(folder: pathlib.Path, row: dict) -> None:
     files.write_json(folder / RESULT, row)
     path = folder.parent / "leaderboard.csv"
     with files.locked(folder.parent):
-        table = pd.DataFrame([row])
-        if path.exists():
-            try:
-                table = pd.concat([pd.read_csv(path, dtype=str), table])
-            except ValueError as error:  # pandas' own errors are ValueErrors; a finished run is not lost over them
-                aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
-                path.rename(aside)
-                say(f"note: {path} cannot be read ({error}); it is now {aside.name}, and a new one is begun")
-        files.write_csv(path, table)
+        try:
+            before = files.read_csv(path, ("run",), "SM_MODEL_DIR") if path.exists() else {}
+        except InputError as error:  # a finished run is not lost over a damaged table
+            aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
+            path.rename(aside)
+            say(f"note: {error}; it is now {aside.name}, and a new one is begun")
+            before = {}
+        empty = [""] * len(before.get("run", []))
+        columns = dict.fromkeys([*before, *row])
+        files.write_csv(path, {name: [*before.get(name, empty), row.get(name, "")] for name in columns})

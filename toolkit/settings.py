@@ -8,6 +8,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
 DEMO_DATA = DEMO / "data"
+# Learning rates and weight decays that train all 18 backbones (benchmarks/backbones.py).
+OPTIMIZERS_OWN = {
+    "adamw": {"lr": 5e-4, "weight_decay": 0.05},
+    "adam": {"lr": 5e-4, "weight_decay": 0.0},
+    "sgd": {"lr": 0.02, "weight_decay": 5e-4},
+}
 SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, above them no machine has the memory
 
 
@@ -30,6 +36,14 @@ def height_and_width(value) -> tuple[int, int]:
     if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or not all(side in SIDES_PX for side in sides):
         raise ValueError(f"expected height and width in pixels, {SIDES_PX[0]} to {SIDES_PX[-1]}, such as 128x96")
     return sides[0], sides[1]
+
+
+def lower_case(value) -> str:
+    return str(value).lower()
+
+
+def _is_inside(folder: pathlib.Path | None, other: pathlib.Path) -> bool:
+    return folder is not None and folder.resolve().is_relative_to(other.resolve())
 
 
 class OnlyWith:
@@ -72,6 +86,11 @@ class Settings(BaseModel):
                 f"{' and '.join(missing)}: expected a folder, found nothing set; "
                 f"set all of {', '.join(self.FOLDERS).upper()}, or none of them to use the drawn faces"
             )
+        found += [
+            f"CACHE_DIR={self.cache_dir}: expected a folder outside of {name.upper()}, into which nothing is written"
+            for name in self.FOLDERS
+            if name.startswith("sm_channel") and _is_inside(getattr(self, "cache_dir", None), getattr(self, name))
+        ]
         for name in sorted(self.model_fields_set):
             for mark in type(self).model_fields[name].metadata:
                 if isinstance(mark, OnlyWith) and getattr(self, mark.setting) != mark.value:
@@ -115,7 +134,7 @@ class TrainSettings(Settings):
     """Which fold to hold out, from 0."""
     relabel: Annotated[str, AfterValidator(corrections)] = "sure"
     """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
-    augment: str = "light"
+    augment: Literal["none", "flip", "light", "strong"] = "light"
     """Augmentation policy of training photographs."""
 
     loss: str = "cross_entropy"
@@ -127,10 +146,10 @@ class TrainSettings(Settings):
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     """Weight classes by 1/sqrt(n) (`sqrt`) or 1/n (`balanced`) of their n training photographs."""
 
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer; `sgd` has momentum 0.9."""
     lr: float | None = Field(None, gt=0)
-    """Highest learning rate; unset takes the optimizer's own (toolkit/optimization.py)."""
+    """Highest learning rate; unset takes the optimizer's own."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay, but for biases and norms; unset takes the optimizer's own."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -147,7 +166,11 @@ class TrainSettings(Settings):
     precision: Precision = "auto"
     """`auto` takes bf16 where the hardware has it, else fp32."""
     cache_gib: float = Field(8.0, ge=0)
-    """Memory for decoded photographs; beyond it they lie in a temporary file, or are decoded at each use."""
+    """Memory for decoded photographs; beyond it they lie in a file, or are decoded at each use."""
+    cache_dir: pathlib.Path | None = None
+    """Folder where decoded photographs are kept for later runs; unset keeps none."""
+    compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(lower_case)] = "auto"
+    """Compile the net for training; `auto` does so in long runs on CUDA."""
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -181,14 +204,16 @@ class InferenceSettings(Settings):
     """A photograph that cannot be read stops the run, or gets FALLBACK_CLASS and is listed in `bad_images.csv`."""
     fallback_class: Annotated[int, OnlyWith("on_bad_image", "fallback")] = Field(4, ge=0, le=17)
     """The class that a bad photograph gets; 4 is the commonest in training (mask worn, female, 30 to 59)."""
-    batch_size: int = Field(256, ge=1)
-    """Photographs a step."""
+    batch_size: int | None = Field(None, ge=1)
+    """Photographs a step; unset takes what suits the machine."""
     device: Device = "auto"
     """`auto` takes CUDA, else MPS, else the CPU."""
     precision: Precision = "auto"
     """`auto` takes bf16 where the hardware has it, else fp32."""
     cache_gib: float = Field(8.0, ge=0)
-    """Memory for decoded photographs; beyond it they lie in a temporary file, or are decoded at each use."""
+    """Memory for decoded photographs; beyond it they lie in a file, or are decoded at each use."""
+    cache_dir: pathlib.Path | None = None
+    """Folder where decoded photographs are kept for later runs; unset keeps none."""
 
 
 class EvaluationSettings(Settings):

@@ -12,36 +12,34 @@ from torch import nn
 import dataset
 import loss
 import train
-from toolkit import device, engine, runs
-from toolkit.corrections import Report
-from toolkit.images import Store
+from toolkit import device, engine, runs, training
 from toolkit.settings import TrainSettings
+from toolkit.store import Store
 
 HEADER = {"run": "r", "backbone": "resnet18", "size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
 @pytest.fixture(scope="module")
-def data(drawn) -> train.Data:
+def data(drawn) -> training.Data:
     table, _ = dataset.read_faces(drawn.train)
     sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
     store = Store([f"{drawn.train}/{path}" for path in table["path"]], (32, 32))
     assert store.fill() == {}
     machine = device.choose("cpu", "fp32")
-    return train.Data(
-        table, sides, Report(), engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
-    )
+    faces = engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
+    return training.Data(table, sides.train, sides.validation, faces)
 
 
-def fit(data, folder, **given):
+def fit(data, folder, criterion=loss.cross_entropy, **given):
     torch.manual_seed(0)
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
     config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, **given})
-    return train.fit(config, net, data, folder, HEADER)
+    return training.fit(config, net, criterion, data, folder, HEADER)
 
 
 def answers(data, right: list[int]) -> torch.Tensor:
     """Logits that are right about the validation photographs of these classes, and say 4 or 5 to all others."""
-    labels = data.faces.labels[data.sides.validation]
+    labels = data.faces.labels[data.validation]
     other = torch.where(labels == 4, 5, 4)
     return 10.0 * nn.functional.one_hot(torch.where(torch.isin(labels, torch.tensor(right)), labels, other), 18)
 
@@ -61,7 +59,7 @@ def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the
         assert json.loads(file.metadata()["scores"])["epoch"] == 2
     validation = pd.read_csv(tmp_path / "validation.csv")
     assert validation["predicted"].tolist() == answers(data, EPOCHS[1]).argmax(1).tolist()
-    assert validation["path"].tolist() == data.table["path"].iloc[data.sides.validation].tolist()
+    assert validation["path"].tolist() == data.table["path"].iloc[data.validation].tolist()
 
 
 def test_patience_counts_the_epochs_since_the_best(data, tmp_path, monkeypatch):
@@ -71,30 +69,35 @@ def test_patience_counts_the_epochs_since_the_best(data, tmp_path, monkeypatch):
     assert len(pd.read_csv(tmp_path / "history.csv")) == 3
 
 
-def test_class_weights_and_learning_rates_come_from_the_training_side(data, tmp_path, monkeypatch):
+def test_learning_rates_are_those_of_the_whole_run(data, tmp_path, monkeypatch):
     recipes = []
 
     def spy(net, optimizer, recipe, faces, photographs, epoch):
         recipes.append(recipe)
-        assert photographs.tolist() == data.sides.train.tolist()
+        assert photographs.tolist() == data.train.tolist()
         return 1.0
 
     monkeypatch.setattr(engine, "train_one_epoch", spy)
-    fit(data, tmp_path, epochs=2, class_weights="balanced", loss="focal", gamma=3.0, batch_size=8, warmup=0.5)
-    labels = dataset.labels(data.table)
-    counts = np.bincount(labels[data.sides.train], minlength=18)
-    assert (counts != np.bincount(labels[data.sides.validation], minlength=18)).any()
-    criterion = recipes[0].criterion
-    torch.testing.assert_close(criterion.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
-    assert criterion.func is loss.focal and criterion.keywords["gamma"] == 3.0
-    steps = 2 * len(engine.batches(data.sides.train, 8))
+    fit(data, tmp_path, epochs=2, batch_size=8, warmup=0.5)
+    steps = 2 * len(engine.batches(data.train, 8))
     rates = [recipes[0].learning_rate(step) for step in range(steps)]
     assert int(np.argmax(rates)) == steps // 2 and max(rates) == 1e-3 and rates[-1] < 1e-4
 
 
+def test_class_weights_come_from_the_training_side(data):
+    config = TrainSettings(class_weights="balanced", loss="focal", gamma=3.0)
+    sides = dataset.Split(data.train, data.validation)
+    _, criterion = train.on_machine(config, data.table, sides, data.faces.store, data.faces.machine)
+    labels = dataset.labels(data.table)
+    counts = np.bincount(labels[data.train], minlength=18)
+    assert (counts != np.bincount(labels[data.validation], minlength=18)).any()
+    torch.testing.assert_close(criterion.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
+    assert criterion.func is loss.focal and criterion.keywords["gamma"] == 3.0
+
+
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(data):
-    labels = data.faces.labels[data.sides.validation]
+    labels = data.faces.labels[data.validation]
     logits = torch.randn(len(labels), 18, generator=torch.Generator().manual_seed(0))
-    scores = train.validation_scores(loss.f1, logits, labels)
+    scores = training.validation_scores(loss.f1, logits, labels)
     assert scores["val_loss"] == pytest.approx(loss.f1(logits, labels).item())
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
