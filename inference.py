@@ -34,13 +34,14 @@ def main(argv: list[str]) -> None:
 
         machine = choose(config.device, config.precision)
         net, _ = model.load(weights)
-        bad = store.wait()
-        if bad:
-            refuse_or_note(config, info["ImageID"], bad)
-        say(f"{store}; running on {machine}; {time.time() - started:.1f} s since the start")
+        say(f"running on {machine}; {time.time() - started:.1f} s since the start")
+        if machine.device.type == "cpu":  # a GPU predicts while others are decoded; a processor cannot do both at once
+            refuse_bad_photographs(config, info["ImageID"], store.wait())
         faces = engine.Faces(store, machine, header["mean"], header["std"])
-        logits = engine.predict(net.to(machine.device), faces, np.arange(len(paths)), config.batch_size)
-    say(f"predicted {len(paths) - len(bad)} photographs; {time.time() - started:.1f} s since the start")
+        logits = engine.predict(machine.place(net), faces, np.arange(len(paths)), config.batch_size)
+        bad = store.wait()
+        refuse_bad_photographs(config, info["ImageID"], bad)
+    say(f"{store}; predicted {len(paths) - len(bad)}; {time.time() - started:.1f} s since the start")
     write(config, info, logits, bad)
 
 
@@ -65,15 +66,14 @@ def find_run(config: settings.InferenceSettings) -> tuple[pathlib.Path, dict]:
     return weights, header
 
 
-def refuse_or_note(config: settings.InferenceSettings, images: list[str], bad: dict[int, str]) -> None:
-    """Raises InputError that names all bad photographs, unless they get FALLBACK_CLASS."""
-    if config.on_bad_image == "stop":
+def refuse_bad_photographs(config: settings.InferenceSettings, images: list[str], bad: dict[int, str]) -> None:
+    """Raises InputError that names all bad photographs, unless they are to get FALLBACK_CLASS."""
+    if bad and config.on_bad_image == "stop":
         named = listed((f"{images[row]} ({reason})" for row, reason in bad.items()), most=len(bad))
         raise InputError(
             f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(bad)} of {len(images)} photographs cannot be read, "
             f"nothing is written; mend them, or set ON_BAD_IMAGE=fallback to give them FALLBACK_CLASS: {named}"
         )
-    say(f"{len(bad)} bad photographs get class {config.fallback_class}; they are listed in bad_images.csv")
 
 
 def write(config: settings.InferenceSettings, info: dict[str, list[str]], logits, bad: dict[int, str]) -> None:
@@ -87,6 +87,7 @@ def write(config: settings.InferenceSettings, info: dict[str, list[str]], logits
         images = [info["ImageID"][row] for row in rows]
         table = {"ImageID": images, "ans": [config.fallback_class] * len(bad), "reason": list(bad.values())}
         files.write_csv(folder / "bad_images.csv", table)
+        say(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
     if config.probabilities:
         chances = logits.double().softmax(1).numpy().round(6)
         chances[rows] = np.nan

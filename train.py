@@ -15,11 +15,12 @@ from toolkit.console import InputError, listed, say
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 SCORES = ("macro_f1", "accuracy", "mask", "gender", "age", "val_loss")  # of the leaderboard
+CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 
 def main(argv: list[str]) -> None:
     started = time.time()
-    config, origin = environment.read(settings.TrainSettings, argv, {"name": model.names(), "loss": loss.LOSSES})
+    config, origin = environment.read(settings.TrainSettings, argv, CHOICES)
     config, origin = with_optimizers_own(config, origin)
     say(environment.describe(config, origin))
     files.make_folder(config.sm_model_dir, "SM_MODEL_DIR")
@@ -81,7 +82,7 @@ def build_net(config: settings.TrainSettings):
     net, weights = model.build(config.name, config.size, config.pretrained)
     size = sum(parameter.numel() for parameter in net.parameters())
     say(f"{config.name} of {size:,} weights, pretrained: {weights}\nrunning on {machine}")
-    return net.to(machine.device, memory_format=torch.channels_last), weights, machine
+    return machine.place(net), weights, machine
 
 
 def refuse_bad_photographs(config: settings.TrainSettings, paths, bad: dict[int, str]) -> None:

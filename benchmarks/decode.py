@@ -1,0 +1,127 @@
+"""Photographs per second into the store, against Pillow's open and resize in one thread, and how far the pixels differ.
+
+python benchmarks/decode.py [--size 224x168] [--turns 5] [--people 60]
+
+The photographs are JPEGs of 384 x 512. Measured in turns, medians over them; `difference` is the mean absolute one, in
+units of 255, from the pixels of a full decode with Pillow's own bilinear resize. simplejpeg and torchcodec take part
+where they are installed.
+"""
+
+import argparse
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import photographs  # noqa: E402
+import PIL  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from toolkit import images  # noqa: E402
+from toolkit.settings import height_and_width  # noqa: E402
+from toolkit.store import Store, processors  # noqa: E402
+
+
+def resized(pixels: np.ndarray, size) -> np.ndarray:
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    if planes.shape[2:] != size:
+        planes = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    return np.stack(tuple(planes[0].numpy()), axis=-1)
+
+
+def pillow(path: str, size) -> np.ndarray:
+    with Image.open(path) as photo:
+        return np.asarray(photo.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def pillow_draft(path: str, size) -> np.ndarray:
+    with Image.open(path) as photo:
+        photo.draft(None, size[::-1])
+        return np.asarray(photo.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def pillow_then_torch(path: str, size) -> np.ndarray:
+    with Image.open(path) as photo:
+        return resized(np.array(photo.convert("RGB")), size)
+
+
+def others() -> dict:
+    """What is installed beside Pillow."""
+    ways = {}
+    try:
+        import simplejpeg
+
+        def scaled(path: str, size) -> np.ndarray:
+            content = pathlib.Path(path).read_bytes()
+            return resized(simplejpeg.decode_jpeg(content, "RGB", min_height=size[0], min_width=size[1]), size)
+
+        ways["simplejpeg, scaled, torch's resize"] = scaled
+    except ImportError:
+        pass
+    try:
+        from torchcodec.decoders import decode_image
+
+        def full(path: str, size) -> np.ndarray:
+            return resized(decode_image(path).permute(1, 2, 0).numpy(), size)
+
+        ways["torchcodec, full, torch's resize"] = full
+    except (ImportError, RuntimeError, OSError):
+        pass
+    return ways
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="224x168", type=height_and_width)
+    parser.add_argument("--turns", default=5, type=int)
+    parser.add_argument("--people", default=60, type=int, help="people to draw, with 7 photographs each")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = sorted(str(path) for path in photographs.make(pathlib.Path(scratch), options.people).glob("*/*.jpg"))
+        compare(paths, options.size, options.turns)
+
+
+def compare(paths: list[str], size, turns: int) -> None:
+    ways = {
+        "Pillow, full, its resize": pillow,
+        "Pillow, full, torch's resize": pillow_then_torch,
+        "Pillow, draft, its resize": pillow_draft,
+        "ours: images.decode": images.decode,
+        **others(),
+    }
+    full = [pillow(path, size).astype(int) for path in paths]
+    everything = {(name, threads): [] for name in ways for threads in (1, processors())}
+    everything["ours: the store", processors()] = []
+    for _ in range(turns):
+        for name, threads in everything:
+            if name == "ours: the store":
+                store = Store(paths, size)
+                started = time.perf_counter()
+                assert not store.fill()
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    started = time.perf_counter()
+                    list(pool.map(ways[name], paths, [size] * len(paths)))
+            everything[name, threads].append(len(paths) / (time.perf_counter() - started))
+    base = statistics.median(everything["Pillow, full, its resize", 1])
+    versions = f"Pillow {PIL.__version__}, torch {torch.__version__}"
+    print(f"{len(paths)} photographs to {size[0]}x{size[1]}, {turns} turns, {versions}")
+    print(f"{'way':36} {'threads':>7} {'per second':>10} {'low':>7} {'high':>7} {'ratio':>6} {'difference':>10}")
+    for (name, threads), rates in everything.items():
+        way, median = ways.get(name, images.decode), statistics.median(rates)
+        difference = np.mean(
+            [np.abs(way(p, size) - pixels).mean() for p, pixels in zip(paths[:100], full, strict=False)]
+        )
+        numbers = f"{median:10.0f} {min(rates):7.0f} {max(rates):7.0f} {median / base:6.2f} {difference:10.2f}"
+        print(f"{name:36} {threads:7} {numbers}")
+
+
+if __name__ == "__main__":
+    main()

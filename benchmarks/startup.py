@@ -1,0 +1,110 @@
+"""How long people wait: for an answer to a wrong setting, for help, for scores, and for the first batch, part by part.
+
+python benchmarks/startup.py [--turns 5] [--people 100]
+
+Whole processes, medians over the turns. The parts of train.py's start are those of one process, in their order; the
+photographs are JPEGs of 384 x 512 that are brought to 128x96, once decoded and once found in CACHE_DIR.
+"""
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import photographs  # noqa: E402
+
+PARTS = """
+import sys, time
+clock = [("", time.perf_counter())]
+def part(name): clock.append((name, time.perf_counter()))
+import dataset, loss, model, train
+part("our own modules, pydantic, numpy")
+from toolkit import environment, settings
+config, origin = environment.read(settings.TrainSettings, sys.argv[1:], train.CHOICES)
+config, origin = train.with_optimizers_own(config, origin)
+part("settings")
+import pandas
+part("pandas")
+table, sides, corrected = train.read_faces(config)
+part("folder, corrections, split")
+import torch
+part("torch")
+from toolkit.cache import open_store
+paths = dataset.paths(table, config.sm_channel_train)
+with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
+    import torchvision
+    part("torchvision, beside decoding")
+    net, weights, machine = train.build_net(config)
+    part("net, beside decoding")
+    store.wait()
+    part("the rest of decoding")
+    data, criterion = train.on_machine(config, table, sides, store, machine)
+    from toolkit import training, optimization
+    optimization.build(config.optimizer, net, config.lr, config.weight_decay)
+    inputs, labels = next(data.faces.batches([sides.train[:64]]))
+    part("optimizer and first batch")
+for (_, before), (name, after) in zip(clock, clock[1:]):
+    print(f"{name}\\t{after - before}", file=sys.stderr)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", default=5, type=int)
+    parser.add_argument("--people", default=100, type=int)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
+        answers = "ImageID,ans\n" + "".join(f"{number:040}.jpg,{number % 18}\n" for number in range(12_600))
+        for name in ("gt.csv", "output.csv"):
+            (folder / name).write_text(answers)
+        whole = {
+            "train.py, three wrong settings": ["train.py", "--epochs", "x", "--name", "resnet19", "--loss", "fo"],
+            "train.py, no such folder": ["train.py", "--sm_channel_train", "/no", "--sm_model_dir", scratch],
+            "inference.py, no such folder": ["inference.py", "--sm_channel_eval", "/no"],
+            **{f"{name} --help": [name, "--help"] for name in ("train.py", "inference.py", "evaluation.py")},
+            "evaluation.py, 12,600 rows": [
+                "evaluation.py", "--sm_ground_truth_dir", scratch, "--sm_output_data_dir", scratch
+            ],
+        }  # fmt: skip
+        for name, command in whole.items():
+            show(name, [seconds(command) for _ in range(options.turns)])
+        images = photographs.make(folder, options.people)
+        flags = ["--sm_channel_train", images, "--sm_model_dir", folder, "--pretrained", "false"]
+        parts_of_start("decoded", flags, options.turns)
+        parts_of_start("from CACHE_DIR", [*flags, "--cache_dir", folder / "cache"], options.turns)
+
+
+def parts_of_start(how: str, flags: list, turns: int) -> None:
+    print(f"\nstart of train.py, photographs {how}")
+    runs = []
+    for _ in range(turns + 1):  # the first one fills the cache
+        command = [sys.executable, "-c", PARTS, *map(str, flags)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        said = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stderr
+        lines = [line.split("\t") for line in said.splitlines() if "\t" in line]
+        runs.append({name: float(value) for name, value in lines})
+    for name in runs[0]:
+        show(name, [run[name] for run in runs[1:]])
+    show("all", [sum(run.values()) for run in runs[1:]])
+
+
+def seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True)
+    return time.perf_counter() - started
+
+
+def show(name: str, values: list[float]) -> None:
+    print(f"  {name:34} {statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

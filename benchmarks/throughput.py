@@ -1,0 +1,314 @@
+"""Photographs per second of training and of inference, beside the loops that people write and beside the net alone.
+
+python benchmarks/throughput.py [--backbones resnet18,alexnet] [--sizes 128x96,224x168] [--turns 5] [--people 100]
+
+Measured in turns, so that a machine that slows down slows all of them down:
+
+    plain     the loop as people write it: Dataset, Pillow, DataLoader with worker processes, float32
+    careful   the same loop with channels_last and bf16
+    ours      this project's own functions: an epoch on decoded photographs, bare and with AUGMENT=light;
+              inference.py from files to output.csv; and its prediction once they are decoded
+    limit     the same net in the same form on one batch that is where it is needed, and nothing else
+
+Prints medians over the turns with the smallest and the largest, and ratios of medians; appends them to throughput.csv
+beside this file (--csv names another).
+"""
+
+import argparse
+import contextlib
+import copy
+import csv
+import datetime
+import io
+import pathlib
+import platform
+import statistics
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import photographs  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+import torchvision  # noqa: E402
+from PIL import Image  # noqa: E402
+from torchvision import transforms  # noqa: E402
+
+import dataset  # noqa: E402
+import inference  # noqa: E402
+import loss  # noqa: E402
+import model  # noqa: E402
+from toolkit import augment, checkpoint, device, engine, folding, optimization, runs  # noqa: E402
+from toolkit.settings import height_and_width  # noqa: E402
+from toolkit.store import Store, processors  # noqa: E402
+from train import MEAN, STD  # noqa: E402
+
+BATCH, STEPS, WARM_UP, LR = 64, 6, 4, 5e-4
+RATIOS = {
+    "train": [
+        ("ours", "limit"),
+        ("ours, augmented", "limit"),
+        ("ours, augmented", "plain"),
+        ("ours, augmented", "careful"),
+    ],
+    "infer": [("ours", "plain"), ("ours", "careful"), ("ours, decoded", "limit")],
+}
+
+
+class Photographs(torch.utils.data.Dataset):
+    """As people write it."""
+
+    def __init__(self, paths, labels, transform):
+        self.paths, self.labels, self.transform = paths, labels, transform
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return self.transform(Image.open(self.paths[index]).convert("RGB")), self.labels[index]
+
+
+class Bench:
+    """One backbone at one size on photographs in files. Each way gives a function that tells its photographs/s."""
+
+    def __init__(self, name: str, size: tuple[int, int], folder: pathlib.Path):
+        self.name, self.size, self.folder = name, size, folder
+        self.machine = device.choose("auto", "auto")
+        self.cuda = self.machine.device.type == "cuda"
+        torch.manual_seed(0)
+        self.untrained, _ = model.build(name, size, pretrained=False)
+        table, _ = dataset.read_faces(folder)
+        self.paths, labels = dataset.paths(table, folder), dataset.labels(table)
+        store = Store(self.paths, size)
+        assert not store.fill()
+        self.faces = engine.Faces(store, self.machine, MEAN, STD, labels)
+        self.faces.move()
+        self.everything = np.arange(len(self.paths))
+
+    def ways(self, task: str) -> dict:
+        if task == "train":
+            return {
+                "plain": self.train_loop(careful=False),
+                "careful": self.train_loop(careful=True),
+                "ours": self.train_ours("none"),
+                "ours, augmented": self.train_ours("light"),
+                "limit": self.train_limit(),
+            }
+        trained = self.trained()
+        return {
+            "plain": self.infer_loop(trained, careful=False),
+            "careful": self.infer_loop(trained, careful=True),
+            "ours": self.infer_ours(trained),
+            "ours, decoded": self.infer_decoded(trained),
+            "limit": self.infer_limit(trained),
+        }
+
+    def loader(self, augmentation: list, **options):
+        steps = [transforms.Resize(self.size), *augmentation, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        data = Photographs(self.paths, self.faces.labels.tolist(), transforms.Compose(steps))
+        return torch.utils.data.DataLoader(data, BATCH, num_workers=processors(), pin_memory=self.cuda, **options)
+
+    def train_loop(self, careful: bool):
+        loader = self.loader([transforms.RandomHorizontalFlip()], shuffle=True, drop_last=True, persistent_workers=True)
+        batches = (batch for _ in iter(int, 1) for batch in loader)  # without end
+        net = copy.deepcopy(self.untrained).to(self.machine.device, memory_format=layout(careful))
+        optimizer = torch.optim.AdamW(net.parameters(), LR)
+
+        def measure() -> float:
+            net.train()
+            for step in range(WARM_UP + STEPS):  # from the last turn the workers have batches ready, at no cost now
+                if step == WARM_UP:
+                    started = self.now()
+                inputs, labels = (part.to(self.machine.device, non_blocking=True) for part in next(batches))
+                with self.autocast(careful):
+                    logits = net(inputs.to(memory_format=layout(careful)))
+                value = F.cross_entropy(logits.float(), labels)
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+            return STEPS * BATCH / (self.now() - started)
+
+        return measure
+
+    def train_ours(self, policy: str):
+        net = self.machine.place(copy.deepcopy(self.untrained))
+        optimizer, recipe, epochs = optimization.build("adamw", net, LR, 0.05), self.recipe(policy), iter(range(10**6))
+
+        def measure() -> float:
+            epoch = next(epochs)
+            some = engine.order(self.everything, 0, epoch)[: STEPS * BATCH]
+            started = self.now()
+            engine.train_one_epoch(net, optimizer, recipe, self.faces, some, epoch)
+            return len(some) / (self.now() - started)
+
+        return measure
+
+    def train_limit(self):
+        net = self.machine.place(copy.deepcopy(self.untrained)).train()
+        optimizer = optimization.build("adamw", net, LR, 0.05)
+        inputs, labels = next(self.faces.batches([self.everything[:BATCH]]))
+
+        def measure() -> float:
+            started = self.now()
+            for _ in range(STEPS):
+                with self.machine.autocast():
+                    logits = net(inputs)
+                value = F.cross_entropy(logits.float(), labels)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+            return STEPS * BATCH / (self.now() - started)
+
+        return measure
+
+    def trained(self):
+        """A net that has learned something: of one that has not, prediction would not trust bf16."""
+        net = self.machine.place(copy.deepcopy(self.untrained))
+        optimizer = optimization.build("adamw", net, LR, 0.05)
+        for epoch in range(3):
+            engine.train_one_epoch(net, optimizer, self.recipe("none"), self.faces, self.everything, epoch)
+        engine.settle_batch_norm(net, self.faces, engine.batches(self.everything, BATCH)[:8])
+        return net.eval()
+
+    def infer_loop(self, trained, careful: bool):
+        net = copy.deepcopy(self.untrained).to(self.machine.device, memory_format=layout(careful)).eval()
+        net.load_state_dict(trained.state_dict())
+
+        @torch.inference_mode()
+        def measure() -> float:
+            started, answers = self.now(), []
+            for inputs, _ in self.loader([]):
+                inputs = inputs.to(self.machine.device, memory_format=layout(careful))
+                with self.autocast(careful):
+                    answers += net(inputs).argmax(1).tolist()
+            with open(self.folder / "output.csv", "w", newline="") as file:
+                csv.writer(file).writerows([("ImageID", "ans"), *zip(self.paths, answers, strict=True)])
+            return len(self.paths) / (self.now() - started)
+
+        return measure
+
+    def infer_ours(self, trained):
+        run, names = (
+            self.folder / "run",
+            [pathlib.Path(path).relative_to(self.folder / "images") for path in self.paths],
+        )
+        run.mkdir(exist_ok=True)
+        header = {"run": "run", "backbone": self.name, "size": self.size, "mean": MEAN, "std": STD}
+        scores = {"epoch": 3, "macro_f1": 0.0}
+        checkpoint.save_weights(run / runs.WEIGHTS, trained.state_dict(), {**header, "scores": scores})
+        (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
+        flags = [
+            "--sm_channel_eval",
+            self.folder,
+            "--sm_channel_model",
+            run,
+            "--sm_output_data_dir",
+            self.folder / "out",
+        ]
+
+        def measure() -> float:
+            started = self.now()
+            with contextlib.redirect_stdout(io.StringIO()):
+                inference.main([str(flag) for flag in flags])
+            return len(self.paths) / (self.now() - started)
+
+        return measure
+
+    def infer_decoded(self, trained):
+        def measure() -> float:
+            started = self.now()
+            engine.predict(trained, self.faces, self.everything)
+            return len(self.paths) / (self.now() - started)
+
+        return measure
+
+    def infer_limit(self, trained):
+        net = folding.cast(folding.fold(trained), self.machine.precision)
+        batch = self.machine.batch_for_prediction(self.size)
+        inputs, _ = next(self.faces.batches([self.everything[:batch]]))
+        inputs, steps = inputs.to(self.machine.precision), len(self.paths) // len(inputs)
+
+        @torch.inference_mode()
+        def measure() -> float:
+            started = self.now()
+            for _ in range(steps):
+                net(inputs)
+            return steps * len(inputs) / (self.now() - started)
+
+        return measure
+
+    def recipe(self, policy: str) -> engine.Recipe:
+        return engine.Recipe(loss.cross_entropy, lambda step: LR, augment.POLICIES[policy], BATCH, 1.0, 0)
+
+    def autocast(self, careful: bool):
+        return self.machine.autocast() if careful else contextlib.nullcontext()
+
+    def now(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def layout(careful: bool) -> torch.memory_format:
+    return torch.channels_last if careful else torch.contiguous_format
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", default="resnet18", type=lambda text: text.split(","))
+    parser.add_argument("--sizes", default="128x96,224x168", type=lambda text: text.split(","))
+    parser.add_argument("--tasks", default="train,infer", type=lambda text: text.split(","))
+    parser.add_argument("--turns", default=5, type=int)
+    parser.add_argument("--people", default=100, type=int, help="people to draw, with 21 photographs each")
+    parser.add_argument("--csv", default=pathlib.Path(__file__).with_suffix(".csv"), type=pathlib.Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
+        photographs.make(folder, options.people, copies=3)
+        for name in options.backbones:
+            for size in options.sizes:
+                bench = Bench(name, height_and_width(size), folder)
+                for task in options.tasks:
+                    report(bench, task, measure_in_turns(bench.ways(task), options.turns), options.csv)
+
+
+def measure_in_turns(ways: dict, turns: int) -> dict[str, list[float]]:
+    rates = {way: [] for way in ways}
+    for turn in range(turns + 1):
+        for way, measure in ways.items():
+            rate = measure()
+            if turn:  # the first one warms up
+                rates[way].append(rate)
+    return rates
+
+
+def report(bench: Bench, task: str, rates: dict[str, list[float]], path: pathlib.Path) -> None:
+    size, medians = "x".join(map(str, bench.size)), {way: statistics.median(values) for way, values in rates.items()}
+    print(
+        f"\n{task} {bench.name} {size} on {bench.machine}, {processors()} processors, median of {len(rates['limit'])}"
+    )
+    for way, values in rates.items():
+        print(f"  {way:16} {medians[way]:8.1f} photographs/s  ({min(values):.1f} to {max(values):.1f})")
+    for way, other in RATIOS[task]:
+        print(f"  {way + ' / ' + other:32} {medians[way] / medians[other]:6.3f}", flush=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(
+                ["date", "machine", "versions", "task", "backbone", "size", "way", "median", "low", "high", "n"]
+            )
+        machine = f"{bench.machine.device.type} {processors()} processors {platform.machine()} {bench.machine}"
+        versions = f"torch {torch.__version__} torchvision {torchvision.__version__} python {platform.python_version()}"
+        for way, values in rates.items():
+            row = [round(medians[way], 1), round(min(values), 1), round(max(values), 1), len(values)]
+            writer.writerow([datetime.date.today(), machine, versions, task, bench.name, size, way, *row])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Stores of decoded photographs: where they lie, what they wait for, and what is kept of them between runs."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from toolkit import cache, images, store
+from toolkit.cache import KeptStore
+from toolkit.images import decode
+from toolkit.store import CHUNK, Store
+
+SIZE = (24, 18)
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[str]:
+    """More photographs than a chunk holds, each of its own colour."""
+    (tmp_path / "photographs").mkdir()
+    written = []
+    for number in range(2 * CHUNK + 5):
+        path = tmp_path / "photographs" / f"{number:03}.png"
+        Image.new("RGB", (36, 48), (number, 255 - number, 7)).save(path)
+        written.append(str(path))
+    return written
+
+
+def colours(some: Store) -> list[int]:
+    """The red of every photograph, which is its number."""
+    return some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist()
+
+
+def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkeypatch):
+    index = torch.tensor([3, 0, 130, 3])
+    stores = [Store(paths, SIZE), Store(paths, SIZE, memory_gib=0), Store(paths, SIZE, memory_gib=0)]
+    assert [some.fill() for some in stores[:2]] == [{}, {}]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    assert stores[2].fill() == {}
+    assert [some.pixels is not None for some in stores] == [True, False, False]
+    for some, place in zip(stores, ("in memory", "in a file", "at each use"), strict=True):
+        assert place in str(some)
+        assert colours(some) == list(range(len(paths)))
+        assert torch.equal(some.gather(index), stores[0].gather(index))
+
+
+def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
+    """Photographs are decoded in the background, in whatever time it takes: what is asked for is there."""
+    monkeypatch.setattr(store, "processors", lambda: 1)
+    slow = images.decode
+    monkeypatch.setattr(images, "decode", lambda path, size: (store.threading.Event().wait(0.002), slow(path, size))[1])
+    with Store(paths, SIZE) as some:
+        assert some.gather(torch.tensor([1]))[0, 0, 0, 0] == 1
+        assert some._filler.is_alive()  # and the rest is not waited for
+        assert colours(some) == list(range(len(paths)))
+        assert some.wait() == {}
+
+
+def test_a_store_that_is_left_early_stops(paths, monkeypatch):
+    monkeypatch.setattr(images, "decode", lambda path, size: store.threading.Event().wait(0.05))
+    with pytest.raises(ZeroDivisionError), Store(paths, SIZE) as some:
+        raise ZeroDivisionError
+    some._filler.join(timeout=30)
+    assert not some._filler.is_alive()
+
+
+def test_a_disk_that_gets_full_is_said_and_photographs_are_decoded_at_each_use(paths, capsys, monkeypatch):
+    some = Store(paths, SIZE, memory_gib=0)
+    monkeypatch.setattr(some, "_write", lambda *given: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert some.fill() == {} and colours(some) == list(range(len(paths)))
+    assert "No space left on device; photographs are decoded at each use" in capsys.readouterr().out
+
+
+def kept(paths, folder: pathlib.Path, **given) -> KeptStore:
+    folder.mkdir(exist_ok=True)
+    some = cache.open_store(paths, given.pop("size", SIZE), given.pop("memory_gib", 1.0), folder)
+    assert some.fill() == {}
+    return some
+
+
+@pytest.mark.parametrize("memory_gib", [1.0, 0.0])
+def test_a_later_run_takes_what_is_kept(paths, tmp_path, memory_gib, monkeypatch):
+    first = kept(paths, tmp_path / "cache", memory_gib=memory_gib)
+    assert not first.taken and "decoded" in str(first)
+    monkeypatch.setattr(images, "decode", None)  # nothing is decoded again
+    for second in (kept(paths, tmp_path / "cache", memory_gib=memory_gib), kept(paths, tmp_path / "cache")):
+        assert second.taken and "found" in str(second)
+        assert colours(second) == colours(first) == list(range(len(paths)))
+
+
+def test_the_pixels_of_a_kept_store_are_no_way_to_change_its_file(paths, tmp_path):
+    kept(paths, tmp_path / "cache")
+    kept(paths, tmp_path / "cache").pixels.zero_()
+    assert colours(kept(paths, tmp_path / "cache")) == list(range(len(paths)))
+
+
+def repaint(path: str) -> None:
+    """Another picture in a file of the same size and the same time of change."""
+    before, length = os.stat(path), os.path.getsize(path)
+    Image.new("RGB", (36, 48), (200, 55, 7)).save(path)
+    content = pathlib.Path(path).read_bytes()
+    assert len(content) <= length + 8
+    pathlib.Path(path).write_bytes(content.ljust(length, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_changed_photograph_is_never_served_stale(paths, tmp_path):
+    kept(paths, tmp_path / "cache")
+    repaint(paths[70])
+    changed = kept(paths, tmp_path / "cache")
+    assert not changed.taken and colours(changed)[70] == 200
+    assert kept(paths, tmp_path / "cache").taken
+
+
+def test_another_size_other_photographs_and_another_decoder_are_other_stores(paths, tmp_path, monkeypatch):
+    kept(paths, tmp_path / "cache")
+    assert not kept(paths, tmp_path / "cache", size=(18, 24)).taken
+    assert colours(kept(paths[:70], tmp_path / "cache")) == list(range(70))
+    assert colours(kept(paths[::-1], tmp_path / "cache")) == list(range(len(paths)))[::-1]
+    assert kept(paths, tmp_path / "cache").taken
+    monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
+    assert not kept(paths, tmp_path / "cache").taken
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "one bit", "half a note", "longer"])
+def test_a_broken_store_is_made_anew(paths, tmp_path, damage):
+    whole = kept(paths, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*/pixels")
+    content = file.read_bytes()
+    broken = {
+        "cut": content[: whole.bytes // 2],
+        "empty": b"",
+        "foreign": b"not a store" * 1000,
+        "one bit": content[:1000] + bytes([content[1000] ^ 4]) + content[1001:],
+        "half a note": content[:-20],
+        "longer": content + b"{}",
+    }[damage]
+    file.write_bytes(broken)
+    mended = kept(paths, tmp_path / "cache")
+    assert not mended.taken and colours(mended) == list(range(len(paths)))
+    assert kept(paths, tmp_path / "cache").taken
+
+
+def test_what_a_killed_run_left_is_swept(paths, tmp_path):
+    kept(paths, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*/pixels")
+    file.unlink()
+    (file.parent / "pixels.123.part").write_bytes(b"half")
+    kept(paths, tmp_path / "cache")
+    assert [path.name for path in file.parent.iterdir()] == ["pixels"]
+
+
+def test_nothing_is_kept_of_bad_photographs(paths, tmp_path):
+    pathlib.Path(paths[3]).write_bytes(b"no photograph")
+    (tmp_path / "cache").mkdir()
+    for _ in range(2):
+        some = cache.open_store(paths, SIZE, 1.0, tmp_path / "cache")
+        assert list(some.fill()) == [3] and not some.taken
+        assert colours(some)[:5] == [0, 1, 2, 0, 4]
+    assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def test_where_nothing_can_be_kept_the_run_goes_on(paths, tmp_path, capsys, monkeypatch):
+    def full(self, offset, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "_write", full)
+    some = kept(paths, tmp_path / "cache")
+    assert colours(some) == list(range(len(paths))) and not some.taken
+    assert "note: decoded photographs are not kept" in capsys.readouterr().out
+    assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def test_runs_at_once_share_what_the_first_one_makes(paths, tmp_path):
+    (tmp_path / "cache").mkdir()
+    code = """
+import pathlib, sys, torch
+from toolkit import cache
+some = cache.open_store(sys.argv[2:], (24, 18), 1.0, pathlib.Path(sys.argv[1]))
+assert some.fill() == {}
+print(some.taken, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == list(range(len(some))))
+"""
+    command = [sys.executable, "-c", code, tmp_path / "cache", *paths]
+    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(run.communicate()[0].split() for run in runs)
+    assert said == [["False", "True"], ["True", "True"], ["True", "True"]]
+
+
+def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):
+    for number in (2, 100):
+        pathlib.Path(paths[number]).write_bytes(b"no photograph")
+    os.unlink(paths[7])
+    some = Store(paths, SIZE)
+    bad = some.fill()
+    assert list(bad) == [2, 7, 100] and bad[7] == "no such file"
+    assert (some.gather(torch.tensor([3]))[0].numpy() == decode(paths[3], SIZE)).all()
+    assert not some.gather(torch.tensor([7])).any() and np.array_equal(
+        some.gather(torch.tensor([8]))[0, 0, 0], [8, 247, 7]
+    )
