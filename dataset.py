@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,39 +28,52 @@ MASK_OF_PHOTOGRAPH = {**{f"mask{n}": 0 for n in range(1, 6)}, "incorrect_mask": 
 
 
 def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
-    """A row for each photograph, sorted by path, and what else lies there and was passed over.
+    """A row for each photograph, sorted by folder and file, and what else lies there and was passed over.
 
     `folder` is the image folder or its parent; in it lie folders `<id>_<gender>_<race>_<age>`, in each of them any of
-    mask1 to mask5, incorrect_mask and normal. Columns: path (below the image folder), folder, person (id), photograph,
-    mask, gender, age (numbers as in toolkit/labels.py) and years. Raises InputError where there is no photograph.
+    mask1 to mask5, incorrect_mask and normal. Columns: folder, file, person (id) and photograph, which are categories,
+    as a million separate texts would take more memory than the net; mask, gender and age, numbers as in
+    toolkit/labels.py; and years. Raises InputError where there is no photograph.
     """
     import pandas as pd  # slow, and inference has no use for it
 
     root = image_folder(folder)
-    rows, passed_over = [], []
+    people, files_of_all, passed_over = [], [], []
     for name, is_folder in _listing(root):
         person = PERSON_FOLDER.fullmatch(name) if is_folder else None
         if person is None:
             passed_over.append(name)
             continue
-        gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
+        found = 0
         for file, is_folder in _listing(root / name):
-            photograph, extension = os.path.splitext(file)
-            photograph = photograph.lower()
-            mask = MASK_OF_PHOTOGRAPH.get(photograph)
-            if mask is None or is_folder or extension.lower() not in EXTENSIONS:
+            photograph, extension = os.path.splitext(file.lower())
+            if photograph not in MASK_OF_PHOTOGRAPH or is_folder or extension not in EXTENSIONS:
                 passed_over.append(f"{name}/{file}")
             else:
-                rows.append(
-                    (f"{name}/{file}", name, person["person"], photograph, mask, gender, age_band(years), years)
-                )
-    if not rows:
+                files_of_all.append(sys.intern(file))
+                found += 1
+        gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
+        people.append((name, person["person"], gender, age_band(years), years, found))
+    if not files_of_all:
         raise InputError(
             f"SM_CHANNEL_TRAIN={folder}: expected folders <id>_<gender>_<race>_<age> with photographs named "
             f"{', '.join(MASK_OF_PHOTOGRAPH)}; found {listed(passed_over) or 'nothing'}"
         )
-    columns = ["path", "folder", "person", "photograph", "mask", "gender", "age", "years"]
-    return pd.DataFrame(rows, columns=columns).astype({"years": float}), passed_over
+    columns = {
+        "folder": "category",
+        "person": "category",
+        "gender": "int8",
+        "age": "int8",
+        "years": float,
+        "found": int,
+    }
+    table = pd.DataFrame(people, columns=list(columns)).astype(columns)
+    table = table.loc[table.index.repeat(table.pop("found"))].reset_index(drop=True)
+    table["file"] = pd.Categorical(files_of_all)
+    photographs = [os.path.splitext(file)[0].lower() for file in table["file"].cat.categories]
+    names = pd.Series(photographs, dtype="category").iloc[table["file"].cat.codes].reset_index(drop=True)
+    masks = np.array([MASK_OF_PHOTOGRAPH[name] for name in photographs], np.int8)[table["file"].cat.codes]
+    return table.assign(photograph=names, mask=masks), passed_over
 
 
 def image_folder(folder: pathlib.Path) -> pathlib.Path:
@@ -67,10 +81,13 @@ def image_folder(folder: pathlib.Path) -> pathlib.Path:
     return folder / "images" if (folder / "images").is_dir() else folder
 
 
-def paths(faces: pd.DataFrame, folder: pathlib.Path) -> list[str]:
-    """The path of every row's photograph."""
-    root = image_folder(folder)
-    return [f"{root}/{path}" for path in faces["path"]]
+def paths(faces: pd.DataFrame, root: pathlib.Path | None = None) -> np.ndarray:
+    """Every photograph's path, below the image folder or, where that is given, with it: bytes, shape (n,)."""
+    folders, files = faces["folder"].cat, faces["file"].cat
+    above = b"" if root is None else os.fsencode(root) + b"/"
+    folder_names = np.array([above + os.fsencode(name) + b"/" for name in folders.categories], bytes)
+    file_names = np.array([os.fsencode(name) for name in files.categories], bytes)
+    return np.char.add(folder_names[folders.codes], file_names[files.codes])
 
 
 def labels(faces: pd.DataFrame) -> np.ndarray:
@@ -94,7 +111,7 @@ def hold_out(faces: pd.DataFrame, ratio: float, folds: int, fold: int, seed: int
     So every group keeps its share to within one person. It depends on the seed, the people and what their folders say,
     and on no library's random numbers. Take the table before corrections: then RELABEL does not change who is held out.
     """
-    people = faces.groupby("person")[["gender", "age"]].first()
+    people = faces.groupby("person", observed=True)[["gender", "age"]].first()
     people["rank"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
     row = people.sort_values(["gender", "age", "rank"]).index
     place = np.arange(len(row) + 1)

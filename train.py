@@ -29,10 +29,10 @@ def main(argv: list[str]) -> None:
     table, sides, corrected = read_faces(config)
     from toolkit.cache import open_store
 
-    paths = dataset.paths(table, config.sm_channel_train)
+    paths = dataset.paths(table, dataset.image_folder(config.sm_channel_train))
     with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
         net, weights, machine = build_net(config)
-        refuse_bad_photographs(config, table["path"], store.wait())
+        refuse_bad_photographs(config, table, store.wait())
         say(f"{store}; {time.time() - started:.1f} s since the start")
         data, criterion = on_machine(config, table, sides, store, machine)
         with runs.new_folder(config.sm_model_dir, config.name) as folder:
@@ -85,12 +85,15 @@ def build_net(config: settings.TrainSettings):
     return machine.place(net), weights, machine
 
 
-def refuse_bad_photographs(config: settings.TrainSettings, paths, bad: dict[int, str]) -> None:
+def refuse_bad_photographs(config: settings.TrainSettings, table, bad: dict[int, str]) -> None:
     """Raises InputError that names those that could not be read."""
     if bad:
-        named = listed((f"{paths.iloc[index]} ({reason})" for index, reason in bad.items()), most=20)
+        paths = dataset.paths(table.iloc[list(bad)])
+        named = listed(
+            (f"{path.decode()} ({reason})" for path, reason in zip(paths, bad.values(), strict=True)), most=20
+        )
         raise InputError(
-            f"SM_CHANNEL_TRAIN={config.sm_channel_train}: {len(bad)} of {len(paths)} photographs cannot be read; "
+            f"SM_CHANNEL_TRAIN={config.sm_channel_train}: {len(bad)} of {len(table)} photographs cannot be read; "
             f"mend or remove them: {named}"
         )
 
@@ -108,7 +111,7 @@ def on_machine(config: settings.TrainSettings, table, sides: dataset.Split, stor
     weight = loss.class_weights(counts, config.class_weights)
     options = {"label_smoothing": {"smoothing": config.smoothing}, "focal": {"gamma": config.gamma}}
     criterion = loss.build(config.loss, weight, **options.get(config.loss, {}))
-    return training.Data(table, sides.train, sides.validation, faces), criterion
+    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces), criterion
 
 
 def describe_run(config: settings.TrainSettings, folder: pathlib.Path, weights: str, corrected, machine) -> dict:

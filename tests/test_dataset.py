@@ -31,7 +31,7 @@ def test_the_table_is_sorted_and_takes_every_extension_of_every_file(images):
     put("000001-1_female_Asian_60", "mask3.jpg")
     faces, passed_over = dataset.read_faces(root)
     assert passed_over == []
-    assert faces["path"].tolist() == [
+    assert dataset.paths(faces).astype(str).tolist() == [
         "000001-1_female_Asian_60/mask3.jpg",
         "000002_male_Asian_59/Normal.JPG",
         "000002_male_Asian_59/incorrect_mask.jpg",
@@ -39,6 +39,7 @@ def test_the_table_is_sorted_and_takes_every_extension_of_every_file(images):
         "000002_male_Asian_59/mask2.png",
     ]
     assert faces["person"].tolist() == ["000001-1"] + ["000002"] * 4
+    assert faces["photograph"].tolist() == ["mask3", "normal", "incorrect_mask", "mask1", "mask2"]
     assert dataset.labels(faces).tolist() == [5, 13, 7, 1, 1]
     parent, _ = dataset.read_faces(root.parent)
     pd.testing.assert_frame_equal(parent, faces)
@@ -53,7 +54,7 @@ def test_junk_is_passed_over_and_named(images):
     put("000001_male_Asian_20/normal.jpg")
     (root / "000003_male_Asian_30").touch()
     faces, passed_over = dataset.read_faces(root)
-    assert faces["path"].tolist() == ["000001_male_Asian_20/mask1.jpg"]
+    assert dataset.paths(faces, root).tolist() == [f"{root}/000001_male_Asian_20/mask1.jpg".encode()]
     assert sorted(passed_over) == [
         "._000001_male_Asian_20x", ".ipynb_checkpoints", "000001_male_Asian_20/._mask1.jpg",
         "000001_male_Asian_20/mask6.jpg", "000001_male_Asian_20/normal.jpg", "000001_male_Asian_20/normal.txt",

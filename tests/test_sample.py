@@ -26,8 +26,8 @@ def test_the_layout_is_that_of_the_real_data(drawn):
     people = pd.read_csv(drawn.train.parent / "train.csv", dtype=str)
     assert people.columns.tolist() == ["id", "gender", "race", "age", "path"]
     assert set(people["path"]) == set(faces["folder"])
-    assert {path.rpartition(".")[2] for path in faces["path"]} == {"jpg", "png", "jpeg"}
-    with Image.open(drawn.train / faces["path"][0]) as photograph:
+    assert {path.rpartition(".")[2] for path in faces["file"]} == {"jpg", "png", "jpeg"}
+    with Image.open(dataset.paths(faces, drawn.train)[0].decode()) as photograph:
         assert photograph.size == (384, 512)
     info, truth = (pd.read_csv(drawn.eval / name) for name in ("info.csv", "gt.csv"))
     assert info["ImageID"].equals(truth["ImageID"]) and set(info["ans"]) == {0}

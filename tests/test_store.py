@@ -203,3 +203,21 @@ def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):
     assert not some.gather(torch.tensor([7])).any() and np.array_equal(
         some.gather(torch.tensor([8]))[0, 0, 0], [8, 247, 7]
     )
+
+
+def test_what_lies_in_a_file_takes_no_memory(paths):
+    code = """
+import resource, sys, torch
+from toolkit.store import Store
+few = [Store(sys.argv[1:], (64, 64), memory_gib=0), Store(sys.argv[1:] * 40, (240, 240), memory_gib=0)]
+peaks = []
+for some in few:
+    assert some.fill() == {}
+    for index in torch.arange(len(some)).split(64):
+        some.gather(index)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(few[1].bytes / 2**20, peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True, check=True)
+    store_mib, growth_mib = map(float, done.stdout.split())
+    assert store_mib > 800 and growth_mib < 150

@@ -23,11 +23,11 @@ HEADER = {"run": "r", "backbone": "resnet18", "size": [32, 32], "mean": [0.5] * 
 def data(drawn) -> training.Data:
     table, _ = dataset.read_faces(drawn.train)
     sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
-    store = Store([f"{drawn.train}/{path}" for path in table["path"]], (32, 32))
+    store = Store(dataset.paths(table, drawn.train), (32, 32))
     assert store.fill() == {}
     machine = device.choose("cpu", "fp32")
     faces = engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
-    return training.Data(table, sides.train, sides.validation, faces)
+    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
 
 
 def fit(data, folder, criterion=loss.cross_entropy, **given):
@@ -59,7 +59,9 @@ def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the
         assert json.loads(file.metadata()["scores"])["epoch"] == 2
     validation = pd.read_csv(tmp_path / "validation.csv")
     assert validation["predicted"].tolist() == answers(data, EPOCHS[1]).argmax(1).tolist()
-    assert validation["path"].tolist() == data.table["path"].iloc[data.validation].tolist()
+    assert validation["path"].tolist() == [path.decode() for path in data.paths[data.validation]]
+    people = validation["person"].astype(str)
+    assert all(path.startswith(person) for path, person in zip(validation["path"], people, strict=True))
 
 
 def test_patience_counts_the_epochs_since_the_best(data, tmp_path, monkeypatch):
@@ -84,11 +86,12 @@ def test_learning_rates_are_those_of_the_whole_run(data, tmp_path, monkeypatch):
     assert int(np.argmax(rates)) == steps // 2 and max(rates) == 1e-3 and rates[-1] < 1e-4
 
 
-def test_class_weights_come_from_the_training_side(data):
+def test_class_weights_come_from_the_training_side(data, drawn):
+    table, _ = dataset.read_faces(drawn.train)
     config = TrainSettings(class_weights="balanced", loss="focal", gamma=3.0)
     sides = dataset.Split(data.train, data.validation)
-    _, criterion = train.on_machine(config, data.table, sides, data.faces.store, data.faces.machine)
-    labels = dataset.labels(data.table)
+    _, criterion = train.on_machine(config, table, sides, data.faces.store, data.faces.machine)
+    labels = dataset.labels(table)
     counts = np.bincount(labels[data.train], minlength=18)
     assert (counts != np.bincount(labels[data.validation], minlength=18)).any()
     torch.testing.assert_close(criterion.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))

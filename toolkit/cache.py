@@ -56,8 +56,10 @@ class KeptStore(Store):
 
     def _name(self) -> str:
         """Of the folder: one for these paths at this size."""
-        paths = "\n".join(os.path.abspath(path) for path in self.paths)
-        return "x".join(map(str, self.size)) + "-" + hashlib.sha256(os.fsencode(paths)).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for path in self.paths:
+            digest.update(os.path.abspath(os.fsencode(path)) + b"\0")
+        return "x".join(map(str, self.size)) + "-" + digest.hexdigest()[:16]
 
     def _state(self) -> str:
         """What the pixels depend on besides: the files as they are now, and what decodes them."""

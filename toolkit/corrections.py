@@ -85,8 +85,8 @@ def apply(faces: pd.DataFrame, relabel: str) -> tuple[pd.DataFrame, Report]:
         return faces, Report()
     report = Report(str(path), files.sha256(path), len(table))
     after, leave_out = faces.copy(), pd.Series(False, faces.index)
-    people = faces.groupby("person").indices
-    folders = faces.groupby("folder").indices
+    people = faces.groupby("person", observed=True).indices
+    folders = faces.groupby("folder", observed=True).indices
     for row in table.itertuples():
         rows = faces.index[people.get(row.person, folders.get(row.person, []))]
         what = row.person

@@ -1,6 +1,7 @@
 """One epoch of training, and one pass of prediction."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def _stop(losses: np.ndarray, parts: list[np.ndarray], recipe: Recipe, faces: "F
     raise InputError(
         f"epoch {epoch + 1}, step {first + 1} of {len(parts)}, learning rate {rate:.3g}: the loss is {losses[first]}, "
         f"not a finite number; lower LR, or set PRECISION=fp32; the photographs of this step are "
-        f"{listed(faces.store.paths[photograph] for photograph in parts[first])}"
+        f"{listed(os.fsdecode(faces.store.paths[photograph]) for photograph in parts[first])}"
     )
 
 

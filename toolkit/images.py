@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import pathlib
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ LYING_DOWN = (5, 6, 7, 8)  # orientations that exchange width and height
 VERSION = 2  # to be raised when `decode` gives other pixels: stores that were kept are then decoded anew
 
 
-def decode(path: str, size: tuple[int, int]) -> np.ndarray:
+def decode(path: str | bytes, size: tuple[int, int]) -> np.ndarray:
     """One photograph as RGB pixels of `size` = (height, width): uint8, shape (height, width, 3).
 
     Of any mode, turned as its EXIF orientation says, transparency dropped, and squeezed where its proportions differ.
@@ -26,11 +25,14 @@ def decode(path: str, size: tuple[int, int]) -> np.ndarray:
     resize. Raises whatever Pillow raises on a file that it cannot read.
     """
     height, width = size
-    content = pathlib.Path(path).read_bytes()
+    with open(path, "rb", buffering=0) as file:
+        content = file.readall()
     with Image.open(io.BytesIO(content)) as photo:
         if photo.width * photo.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{photo.width} x {photo.height} pixels are more than a photograph has")
-        orientation = photo.getexif().get(EXIF_ORIENTATION, 1)
+        # A look for what is not there takes longer than one would think, and few photographs have any.
+        tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
+        orientation = photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
         photo.draft(None, (height, width) if orientation in LYING_DOWN else (width, height))
         pixels = _pixels(photo, content, orientation)
     if pixels.shape[:2] == size:

@@ -25,7 +25,7 @@ class Store:
     where the block ends early.
     """
 
-    def __init__(self, paths: Sequence[str], size: tuple[int, int], memory_gib: float = 8.0):
+    def __init__(self, paths: Sequence[str | bytes], size: tuple[int, int], memory_gib: float = 8.0):
         self.paths, self.size = paths, tuple(size)
         self.shape = (len(paths), *self.size, 3)
         self.bytes = math.prod(self.shape)
@@ -102,11 +102,17 @@ class Store:
         elif self.bytes < 0.9 * shutil.disk_usage(tempfile.gettempdir()).free:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long as the store)
         try:
-            self._each_chunk(self._decode, "decoding")
+            self._decode_all()
         except OSError as error:  # the disk got full after all: all that is left to do is to find the bad ones
             say(f"note: {tempfile.gettempdir()}: {error.strerror}; photographs are decoded at each use")
             self._file = None
-            self._each_chunk(self._decode, "decoding")
+            self._decode_all()
+
+    def _decode_all(self) -> None:
+        def decode(first: int) -> None:
+            self._decode(first)  # and let go of its pixels, which lie in memory or in the file
+
+        self._each_chunk(decode, "decoding")
 
     def _chunks(self) -> range:
         """The first photograph of every chunk."""

@@ -20,9 +20,13 @@ SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means an
 
 @dataclass(frozen=True)
 class Data:
-    """The faces: their table, the rows of it on each side (int64, sorted), and the photographs for the net."""
+    """The faces: path (bytes) and person of each photograph, the rows of both sides, and all that the net needs.
 
-    table: pd.DataFrame
+    Rows are indices of photographs: int64, sorted.
+    """
+
+    paths: np.ndarray
+    people: pd.Series
     train: np.ndarray
     validation: np.ndarray
     faces: engine.Faces
@@ -74,7 +78,7 @@ def fit(config: TrainSettings, net, criterion, data: Data, folder: pathlib.Path,
         if improved:
             best = row
             save_weights(folder / runs.WEIGHTS, net.state_dict(), {**header, "scores": row})
-            files.write_csv(folder / "validation.csv", predictions(data.table.iloc[data.validation], labels, logits))
+            files.write_csv(folder / "validation.csv", predictions(data, logits))
         files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in row})
         say(epoch_line(row, config.epochs, improved))
         if config.patience and row["epoch"] - best["epoch"] >= config.patience:
@@ -94,13 +98,14 @@ def validation_scores(criterion, logits: torch.Tensor, labels: torch.Tensor) -> 
     }
 
 
-def predictions(faces: pd.DataFrame, labels: torch.Tensor, logits: torch.Tensor) -> dict:
+def predictions(data: Data, logits: torch.Tensor) -> dict:
     """The columns of validation.csv: path, person, label, prediction and the probability of each class."""
+    rows = data.validation
     chances = logits.double().softmax(1).numpy().round(6)
     return {
-        "path": faces["path"],
-        "person": faces["person"],
-        "label": labels.cpu(),
+        "path": [path.decode() for path in data.paths[rows]],
+        "person": data.people.iloc[rows],
+        "label": data.faces.labels[rows].cpu(),
         "predicted": logits.argmax(1),
         **dict(zip(PROBABILITY_COLUMNS, chances.T, strict=True)),
     }
