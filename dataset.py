@@ -1,6 +1,7 @@
 """The faces: from folders of photographs to a table with a row for each, and its split into two sides by person.
 
-To read photographs that lie otherwise, write another `read_faces`: all that follows needs only its columns.
+To read photographs that lie otherwise, write another `read_faces`: all that follows needs only its columns, and that a
+photograph lies at folder/file.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         "found": int,
     }
     table = pd.DataFrame(people, columns=list(columns)).astype(columns)
-    table = table.loc[table.index.repeat(table.pop("found"))].reset_index(drop=True)
+    found = table.pop("found")
+    table = table.loc[table.index.repeat(found)].reset_index(drop=True)
     table["file"] = pd.Categorical(files_of_all)
     photographs = [os.path.splitext(file)[0].lower() for file in table["file"].cat.categories]
     names = pd.Series(photographs, dtype="category").iloc[table["file"].cat.codes].reset_index(drop=True)
@@ -81,13 +83,13 @@ def image_folder(folder: pathlib.Path) -> pathlib.Path:
     return folder / "images" if (folder / "images").is_dir() else folder
 
 
-def paths(faces: pd.DataFrame, root: pathlib.Path | None = None) -> np.ndarray:
-    """Every photograph's path, below the image folder or, where that is given, with it: bytes, shape (n,)."""
-    folders, files = faces["folder"].cat, faces["file"].cat
-    above = b"" if root is None else os.fsencode(root) + b"/"
+def paths(faces: pd.DataFrame, folder: pathlib.Path | None = None) -> np.ndarray:
+    """Every photograph's path, below the image folder or, where `folder` is given, with it: bytes, shape (n,)."""
+    folders, names = (faces[column].astype("category").cat for column in ("folder", "file"))
+    above = b"" if folder is None else os.fsencode(image_folder(folder)) + b"/"
     folder_names = np.array([above + os.fsencode(name) + b"/" for name in folders.categories], bytes)
-    file_names = np.array([os.fsencode(name) for name in files.categories], bytes)
-    return np.char.add(folder_names[folders.codes], file_names[files.codes])
+    file_names = np.array([os.fsencode(name) for name in names.categories], bytes)
+    return np.char.add(folder_names[folders.codes], file_names[names.codes])
 
 
 def labels(faces: pd.DataFrame) -> np.ndarray:

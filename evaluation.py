@@ -9,8 +9,6 @@ from toolkit import console, environment, files, settings
 from toolkit.console import InputError, listed, say
 from toolkit.labels import CLASSES
 
-CLASS_OF = {text: number for number in range(CLASSES) for text in (str(number), f"{number}.0")}
-
 
 def main(argv: list[str]) -> None:
     config, _ = environment.read(settings.EvaluationSettings, argv)
@@ -34,7 +32,7 @@ def main(argv: list[str]) -> None:
 def read_answers(path: pathlib.Path, setting: str) -> dict[str, int]:
     """The class 0..17 of each ImageID. Raises InputError on a repeated ImageID and on any other value."""
     table = files.read_csv(path, ("ImageID", "ans"), setting, key="ImageID")
-    answers = {image: CLASS_OF.get(text.strip()) for image, text in zip(table["ImageID"], table["ans"], strict=True)}
+    answers = {image: class_of(text) for image, text in zip(table["ImageID"], table["ans"], strict=True)}
     if None in answers.values():
         wrong = [
             f"{i} has {text!r}" for i, text in zip(table["ImageID"], table["ans"], strict=True) if answers[i] is None
@@ -43,6 +41,15 @@ def read_answers(path: pathlib.Path, setting: str) -> dict[str, int]:
             f"{path}: expected classes 0 to {CLASSES - 1} in ans, found {len(wrong)} others: {listed(wrong)}"
         )
     return answers
+
+
+def class_of(text: str) -> int | None:
+    """The class that a cell names, in whatever form numbers are written ("5", "5.0", "5e+00"), or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if number in range(CLASSES) else None
 
 
 def refuse_other_photographs(truth: dict[str, int], answers: dict[str, int]) -> None:

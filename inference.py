@@ -19,6 +19,8 @@ def main(argv: list[str]) -> None:
     started = time.time()
     config, _ = environment.read(settings.InferenceSettings, argv)
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
+    if config.cache_dir:
+        files.make_folder(config.cache_dir, "CACHE_DIR")
     if config.demo:
         from toolkit import sample
 
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> None:
         logits = engine.predict(machine.place(net), faces, np.arange(len(paths)), config.batch_size)
         bad = store.wait()
         refuse_bad_photographs(config, info["ImageID"], bad)
-    say(f"{store}; predicted {len(paths) - len(bad)}; {time.time() - started:.1f} s since the start")
+    say(f"{store}; predicted them; {time.time() - started:.1f} s since the start")
     write(config, info, logits, bad)
 
 

@@ -4,6 +4,7 @@ SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epo
 """
 
 import datetime
+import os
 import pathlib
 import time
 
@@ -24,12 +25,14 @@ def main(argv: list[str]) -> None:
     config, origin = with_optimizers_own(config, origin)
     say(environment.describe(config, origin))
     files.make_folder(config.sm_model_dir, "SM_MODEL_DIR")
+    if config.cache_dir:
+        files.make_folder(config.cache_dir, "CACHE_DIR")
     # What takes seconds to import comes where it is needed: wrong settings are answered before any of it, and
     # torchvision, which wants as long as torch itself, is imported while photographs are being decoded.
     table, sides, corrected = read_faces(config)
     from toolkit.cache import open_store
 
-    paths = dataset.paths(table, dataset.image_folder(config.sm_channel_train))
+    paths = dataset.paths(table, config.sm_channel_train)
     with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
         net, weights, machine = build_net(config)
         refuse_bad_photographs(config, table, store.wait())
@@ -90,7 +93,7 @@ def refuse_bad_photographs(config: settings.TrainSettings, table, bad: dict[int,
     if bad:
         paths = dataset.paths(table.iloc[list(bad)])
         named = listed(
-            (f"{path.decode()} ({reason})" for path, reason in zip(paths, bad.values(), strict=True)), most=20
+            (f"{os.fsdecode(path)} ({reason})" for path, reason in zip(paths, bad.values(), strict=True)), most=20
         )
         raise InputError(
             f"SM_CHANNEL_TRAIN={config.sm_channel_train}: {len(bad)} of {len(table)} photographs cannot be read; "

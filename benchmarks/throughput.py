@@ -82,7 +82,7 @@ class Bench:
         torch.manual_seed(0)
         self.untrained, _ = model.build(name, size, pretrained=False)
         table, _ = dataset.read_faces(folder)
-        self.paths, labels = dataset.paths(table, folder), dataset.labels(table)
+        self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
         store = Store(self.paths, size)
         assert not store.fill()
         self.faces = engine.Faces(store, self.machine, MEAN, STD, labels)
@@ -228,9 +228,9 @@ class Bench:
         return measure
 
     def infer_limit(self, trained):
-        net = folding.cast(folding.fold(trained), self.machine.precision)
         batch = self.machine.batch_for_prediction(self.size)
         inputs, _ = next(self.faces.batches([self.everything[:batch]]))
+        net = folding.cast(folding.fold(trained, inputs), self.machine.precision)
         inputs, steps = inputs.to(self.machine.precision), len(self.paths) // len(inputs)
 
         @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_photographs(faces):
 def test_validation_sees_the_stored_preprocessing_and_nothing_else_whatever_the_batch(faces):
     net, photographs = small_net(), np.array([5, 3, 60, 12, 7])
     logits = engine.predict(net, faces, photographs, 2)
-    plain = (faces.store.pixels[photographs].permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    plain = (faces.store.gather(torch.from_numpy(photographs)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
     with torch.inference_mode():
         torch.testing.assert_close(logits, net.eval()(plain), rtol=1e-4, atol=1e-5)
     assert logits.shape == (5, 18) and logits.dtype == torch.float32
@@ -155,6 +156,47 @@ def test_a_step_in_bf16_is_nearly_the_same_step(faces):
     before = nn.utils.parameters_to_vector(small_net().parameters())
     steps = [weights[precision] - before for precision in (torch.float32, torch.bfloat16)]
     assert torch.cosine_similarity(*steps, dim=0) > 0.98
+
+
+def test_prediction_in_bf16_says_what_float32_says(faces):
+    """Batch norm folded, weights in bf16: logits nearly the same, and the class of the plain net nearly everywhere."""
+    torch.manual_seed(0)
+    net, _ = model.build("resnet18", SIZE, pretrained=False)
+    optimizer = optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
+    everything = np.arange(70)
+    for epoch in range(6):
+        engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, everything, epoch)
+    with torch.inference_mode():
+        plain = torch.cat([net.eval()(inputs) for inputs, _ in faces.batches([everything])])
+    fast_machine = device.Machine(CPU.device, torch.bfloat16)
+    fast = engine.Faces(faces.store, fast_machine, (0.5,) * 3, (0.25,) * 3)
+    exact, quick = (engine.predict(net, some, everything) for some in (faces, fast))
+    torch.testing.assert_close(exact, plain, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(quick, plain) and (quick - plain).abs().max() < 0.05 * plain.std()
+    assert torch.equal(quick.argmax(1), plain.argmax(1))
+
+
+def test_close_calls_of_bf16_are_decided_in_float32(faces):
+    """A net whose logits differ less than bf16 can tell: every photograph is predicted again."""
+    close = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(72, 18))
+    with torch.no_grad():
+        close[2].weight.mul_(1e-4)
+        close[2].bias.fill_(1.0)
+    fast = engine.Faces(faces.store, device.Machine(CPU.device, torch.bfloat16), (0.5,) * 3, (0.25,) * 3)
+    everything = np.arange(70)
+    torch.testing.assert_close(engine.predict(close, fast, everything), engine.predict(close, faces, everything))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_net_trains_the_weights_of_the_net_that_it_was_made_from(faces):
+    plain, compiled = small_net(), small_net()
+    stepping = CPU.compiled(compiled, "true", steps=1)
+    assert CPU.compiled(plain, "auto", steps=10**9) is plain is CPU.compiled(plain, "false", steps=10**9)
+    for net, trained_one in ((plain, plain), (stepping, compiled)):
+        optimizer = optimization.build("sgd", trained_one, lr=0.01, weight_decay=0.0)
+        engine.train_one_epoch(net, optimizer, recipe(lr=0.01), faces, np.arange(48), 0)
+    before, *after = (nn.utils.parameters_to_vector(net.parameters()) for net in (small_net(), plain, compiled))
+    assert torch.cosine_similarity(*(weights - before for weights in after), dim=0) > 0.9  # dropout draws otherwise
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(faces):

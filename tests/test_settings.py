@@ -3,8 +3,9 @@
 import pathlib
 
 import pytest
+from pydantic import ValidationError
 
-from toolkit import environment
+from toolkit import augment, environment, optimization, settings
 from toolkit.console import InputError
 from toolkit.settings import EvaluationSettings, InferenceSettings, TrainSettings
 
@@ -172,3 +173,24 @@ def test_settings_are_frozen_and_hold_plain_folders(given, tmp_path):
     assert settings.sm_channel_train == pathlib.Path(tmp_path) and not settings.demo and settings.pretrained is True
     with pytest.raises(ValueError, match="frozen"):
         settings.epochs = 5
+
+
+def test_every_named_policy_and_optimizer_is_a_choice_and_has_its_defaults():
+    fields = settings.TrainSettings.model_fields
+    assert fields["augment"].annotation.__args__ == tuple(augment.POLICIES)
+    assert fields["optimizer"].annotation.__args__ == tuple(optimization.OPTIMIZERS) == tuple(settings.OPTIMIZERS_OWN)
+
+
+@pytest.mark.parametrize("folder", ["", "cache", "images/../images/cache"])
+def test_nothing_is_kept_in_a_data_folder(tmp_path, folder):
+    (tmp_path / "images").mkdir()
+    given = {"sm_channel_train": tmp_path, "sm_model_dir": tmp_path / "runs", "cache_dir": tmp_path / folder}
+    with pytest.raises(ValidationError, match="CACHE_DIR=.*: expected a folder outside of SM_CHANNEL_TRAIN"):
+        settings.TrainSettings(**given)
+    settings.TrainSettings(**given | {"cache_dir": tmp_path.parent / "cache"})
+
+
+def test_compile_takes_the_forms_in_which_sagemaker_passes_booleans():
+    assert [settings.TrainSettings(compile=value).compile for value in (True, "True", "false", "auto")] == [
+        "true", "true", "false", "auto"
+    ]  # fmt: skip

@@ -12,8 +12,9 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from toolkit import cache, images, store
+from toolkit import cache, files, images, store
 from toolkit.cache import KeptStore
+from toolkit.console import InputError
 from toolkit.images import decode
 from toolkit.store import CHUNK, Store
 
@@ -43,7 +44,6 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
     assert [some.fill() for some in stores[:2]] == [{}, {}]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
     assert stores[2].fill() == {}
-    assert [some.pixels is not None for some in stores] == [True, False, False]
     for some, place in zip(stores, ("in memory", "in a file", "at each use"), strict=True):
         assert place in str(some)
         assert colours(some) == list(range(len(paths)))
@@ -70,9 +70,15 @@ def test_a_store_that_is_left_early_stops(paths, monkeypatch):
     assert not some._filler.is_alive()
 
 
+def full(self, offset, content):
+    """A disk that has taken the first chunk and takes no more."""
+    if offset:
+        raise OSError(28, "No space left on device")
+
+
 def test_a_disk_that_gets_full_is_said_and_photographs_are_decoded_at_each_use(paths, capsys, monkeypatch):
     some = Store(paths, SIZE, memory_gib=0)
-    monkeypatch.setattr(some, "_write", lambda *given: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(store.File, "write", full)
     assert some.fill() == {} and colours(some) == list(range(len(paths)))
     assert "No space left on device; photographs are decoded at each use" in capsys.readouterr().out
 
@@ -96,7 +102,7 @@ def test_a_later_run_takes_what_is_kept(paths, tmp_path, memory_gib, monkeypatch
 
 def test_the_pixels_of_a_kept_store_are_no_way_to_change_its_file(paths, tmp_path):
     kept(paths, tmp_path / "cache")
-    kept(paths, tmp_path / "cache").pixels.zero_()
+    kept(paths, tmp_path / "cache").place.pixels.zero_()
     assert colours(kept(paths, tmp_path / "cache")) == list(range(len(paths)))
 
 
@@ -166,11 +172,51 @@ def test_nothing_is_kept_of_bad_photographs(paths, tmp_path):
     assert list((tmp_path / "cache").glob("*/*")) == []
 
 
-def test_where_nothing_can_be_kept_the_run_goes_on(paths, tmp_path, capsys, monkeypatch):
-    def full(self, offset, content):
-        raise OSError(28, "No space left on device")
+def test_what_was_decoded_for_a_place_that_is_given_up_is_not_taken_from_the_next_one(paths, tmp_path, monkeypatch):
+    """Who asks while the disk of the cache gets full waits for the pixels to be decoded again."""
+    monkeypatch.setattr(store.File, "write", full)
+    (tmp_path / "cache").mkdir()
+    with cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
+        assert colours(some) == list(range(len(paths)))
+        assert some.wait() == {}
 
-    monkeypatch.setattr(Store, "_write", full)
+
+def test_bad_photographs_are_0_where_they_are_decoded_at_each_use_too(paths, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    pathlib.Path(paths[3]).write_bytes(b"no photograph")
+    os.unlink(paths[4])
+    some = Store(paths, SIZE, memory_gib=0)
+    assert list(some.fill()) == [3, 4]
+    assert colours(some)[:6] == [0, 1, 2, 0, 0, 5]
+
+
+def test_what_ended_the_decoding_is_raised_to_who_asks_for_pixels(paths, monkeypatch):
+    monkeypatch.setattr(store, "Memory", lambda pixels: 1 / 0)
+    some = Store(paths, SIZE)
+    for ask in (some.fill, lambda: some.gather(torch.tensor([0]))):
+        with pytest.raises(ZeroDivisionError):
+            ask()
+
+
+def test_more_memory_than_there_is_says_which_setting_to_lower(paths):
+    with pytest.raises(InputError, match=r"CACHE_GIB: expected \d+\.\d GiB of memory"):
+        Store(paths, (2**20, 2**20), memory_gib=2**40).fill()
+
+
+def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, capsys):
+    kept(paths, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    with files.locked(folder) as alone:
+        assert alone
+        with pytest.raises(ZeroDivisionError), cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
+            some._filler.join(timeout=0.3)
+            raise ZeroDivisionError
+    assert not some._filler.is_alive()
+    assert f"waiting for another run that writes to {folder}" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_kept_the_run_goes_on(paths, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(store.File, "write", full)
     some = kept(paths, tmp_path / "cache")
     assert colours(some) == list(range(len(paths))) and not some.taken
     assert "note: decoded photographs are not kept" in capsys.readouterr().out
@@ -188,7 +234,7 @@ print(some.taken, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == l
 """
     command = [sys.executable, "-c", code, tmp_path / "cache", *paths]
     runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = sorted(run.communicate()[0].split() for run in runs)
+    said = sorted(run.communicate()[0].splitlines()[-1].split() for run in runs)
     assert said == [["False", "True"], ["True", "True"], ["True", "True"]]
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import zlib
 
 import numpy as np
@@ -13,26 +14,24 @@ import torch
 
 from toolkit import files, images
 from toolkit.console import say
-from toolkit.store import CHUNK, Store
+from toolkit.store import CHUNK, File, Memory, Store
 
 PIXELS = "pixels"  # all of them, then JSON: the state of the photographs, and a checksum for each chunk
 
 
 def open_store(paths, size: tuple[int, int], memory_gib: float, cache_dir: pathlib.Path | None) -> Store:
     """A store of these photographs that is kept in `cache_dir`, where there is one."""
-    if cache_dir is None:
-        return Store(paths, size, memory_gib)
-    return KeptStore(paths, size, memory_gib, files.make_folder(cache_dir, "CACHE_DIR"))
+    return Store(paths, size, memory_gib) if cache_dir is None else KeptStore(paths, size, memory_gib, cache_dir)
 
 
 class KeptStore(Store):
-    """A store whose pixels lie in a file of `folder`, from where a later run takes them.
+    """A store whose pixels lie in a file below `folder`, from where a later run takes them.
 
     It takes them unless a photograph or the decoder has changed since, or a checksum is wrong; then it makes them anew.
     Runs that want the same at once wait for the first. Where nothing can be kept there it is a plain store.
     """
 
-    def __init__(self, paths, size, memory_gib: float, folder: pathlib.Path):
+    def __init__(self, paths, size: tuple[int, int], memory_gib: float, folder: pathlib.Path):
         super().__init__(paths, size, memory_gib)
         self.folder = folder
         self.taken = False  # whether the pixels are of an earlier run
@@ -44,14 +43,13 @@ class KeptStore(Store):
         folder = self.folder / self._name()
         try:
             folder.mkdir(exist_ok=True)
-            with files.locked(folder):
+            with files.locked(folder, until=lambda: self._stopped) as alone:
                 state = self._state()
                 self.taken = self._take(folder / PIXELS, state)
                 if not self.taken:
-                    self._keep(folder, state)
+                    self._keep(folder, state, alone)
         except OSError as error:
             say(f"note: decoded photographs are not kept: {folder}: {error.strerror or error}")
-            self.pixels, self._file = None, None
             super()._fill()
 
     def _name(self) -> str:
@@ -63,7 +61,8 @@ class KeptStore(Store):
 
     def _state(self) -> str:
         """What the pixels depend on besides: the files as they are now, and what decodes them."""
-        digest = hashlib.sha256(f"{images.VERSION} {PIL.__version__} {torch.__version__}".encode())
+        decoders = (images.VERSION, PIL.__version__, torch.__version__, getattr(images.simplejpeg, "__version__", None))
+        digest = hashlib.sha256(repr(decoders).encode())
         for path in self.paths:
             with contextlib.suppress(OSError):
                 file = os.stat(path)
@@ -74,38 +73,46 @@ class KeptStore(Store):
     def _take(self, path: pathlib.Path, state: str) -> bool:
         """Take what is kept, if it is whole and of this state."""
         try:
-            self._file = path.open("rb", buffering=0)
-            self._file.seek(self.bytes)
-            note = json.loads(self._file.read())
+            file = path.open("rb", buffering=0)
+            file.seek(self.bytes)
+            note = json.loads(file.read())
             if note["state"] != state:
                 return False
         except (OSError, ValueError, TypeError, KeyError):  # nothing is there, or something else, or a part
             return False
-        self._map()
-        return note["checksums"] == self._each_chunk(self._checksum, "checking")
+        place = self._whole(file)
 
-    def _keep(self, folder: pathlib.Path, state: str) -> None:
+        def checksum(first: int) -> int:
+            return zlib.crc32(place.get(torch.arange(first, min(first + CHUNK, len(self)))).numpy())
+
+        if note["checksums"] != self._each_chunk(checksum, "checking"):
+            return False
+        self.place = place
+        return True
+
+    def _keep(self, folder: pathlib.Path, state: str, alone: bool) -> None:
         """Decode into a new file that takes its place when it is whole and no photograph is bad."""
-        for leftover in folder.glob("*.part"):  # of a killed run: who holds the lock writes alone
+        for leftover in folder.glob("*.part") if alone else ():  # of a killed run, then
             leftover.unlink()
+        if self.bytes > 0.9 * shutil.disk_usage(folder).free:
+            raise OSError(0, f"expected {self.bytes / 2**30:.1f} GiB of free disk, found less")
         part = folder / f"{PIXELS}.{os.getpid()}.part"
         try:
-            self.pixels, self._file = None, part.open("wb+", buffering=0)
-            checksums = self._each_chunk(lambda first: zlib.crc32(self._decode(first).numpy()), "decoding")
-            if not self.bad:
+            place = File(part.open("xb+", buffering=0), self.shape)
+            self._begin(place)
+            checksums = self._each_chunk(lambda first: zlib.crc32(self._decode(first)), "decoding")
+            if self.bad:
+                say("note: decoded photographs are not kept, as some are bad")
+            else:
                 note = json.dumps({"state": state, "checksums": checksums})
-                self._write(self.bytes, memoryview(note.encode()))
+                place.write(self.bytes, memoryview(note.encode()))
                 part.replace(folder / PIXELS)
-            self._map()
+            self.place = self._whole(place.file)
         finally:
             part.unlink(missing_ok=True)
 
-    def _map(self) -> None:
+    def _whole(self, file) -> Memory | File:
+        """The place of pixels that are all in the file: mapped, where they fit the memory."""
         if self.fits_memory:  # "c" for copy on write: the file stays as it is, whatever happens to the tensor
-            self.pixels = torch.from_numpy(np.memmap(self._file, np.uint8, "c", shape=self.shape))
-
-    def _checksum(self, first: int) -> int:
-        if self.pixels is not None:
-            return zlib.crc32(self.pixels[first : first + CHUNK].numpy())
-        count = min(CHUNK, len(self) - first)
-        return zlib.crc32(self._read(first, torch.empty((count, *self.size, 3), dtype=torch.uint8)).numpy())
+            return Memory(torch.from_numpy(np.memmap(file, np.uint8, "c", shape=self.shape)))
+        return File(file, self.shape)

@@ -37,12 +37,22 @@ class Machine:
         worth = self.device.type == "cuda" and steps >= COMPILE_FROM_STEPS
         if setting == "false" or (setting == "auto" and not worth):
             return net
+        try:  # does it work here at all? It wants a C compiler, and Triton on a GPU
+            torch.compile(lambda number: number + 1)(torch.zeros(1, device=self.device))
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            if setting == "true":
+                raise InputError(
+                    f"COMPILE=true: torch.compile does not work here ({reason}); set COMPILE=false"
+                ) from None
+            say(f"note: the net is not compiled, as torch.compile does not work here ({reason})")
+            return net
         say("compiling the net: its first steps take a minute or more")
         return torch.compile(net, dynamic=False)  # batches are of two sizes at the most
 
     def batch_for_prediction(self, size: tuple[int, int]) -> int:
         """So many photographs of (height, width) at once: what keeps a GPU busy, and a processor within its caches."""
-        pixels = 2**20 if self.device.type == "cpu" else 2**24
+        pixels = 2**20 if self.device.type == "cpu" else 2**22
         return max(pixels // math.prod(size), 1)
 
     def __str__(self) -> str:

@@ -1,5 +1,6 @@
 """One epoch of training, and one pass of prediction."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from toolkit.device import Machine
 from toolkit.store import Store
 
 BAR = {"leave": False, "disable": None}  # of tqdm: on a terminal only
+FEW = 4  # photographs on which the folded net must say what the plain one says
 SAMPLE = 32  # photographs on which is measured what a lower precision changes
 
 
@@ -114,20 +116,21 @@ def predict(model, faces: "Faces", photographs: np.ndarray, batch_size: int | No
     """Logits of the photographs, in their order: float32, shape (n, classes), on the CPU.
 
     With batch norm folded into the convolutions and, where the machine's precision is less than float32, weights of
-    that precision. What that changes is measured on the first photographs: how far the gap between the two best classes
-    moves. Photographs with no larger gap than that, whose class may have changed, are predicted again in float32. They
-    are few, but with a net that has learned little, which so gets what it would have got in float32.
+    that precision. What that changes is measured on a sample: how far the gap between the two best classes moves.
+    Photographs with no larger gap than that and half as much again, whose class may have changed, are predicted anew in
+    float32. They are few, but with a net that has learned little, which so gets what it would have got in float32.
     """
     model.eval()
-    exact = folding.fold(model)
+    exact = folding.fold(model, next(faces.batches([photographs[:FEW]]))[0])
     if faces.machine.precision == torch.float32:
         return _logits(exact, faces, photographs, batch_size)
     logits = _logits(folding.cast(exact, faces.machine.precision), faces, photographs, batch_size)
     two = logits.topk(2).indices
-    first = _logits(exact, faces, photographs[:SAMPLE], batch_size)
-    moved = (_gap(logits, two)[:SAMPLE] - _gap(first, two[:SAMPLE])).abs().max()
-    unsure = ~(_gap(logits, two) > moved)  # also where they are no numbers
-    logits[:SAMPLE], unsure[:SAMPLE] = first, False
+    sample = np.arange(0, len(photographs), max(len(photographs) // SAMPLE, 1))[:SAMPLE]
+    known = _logits(exact, faces, photographs[sample], batch_size)
+    moved = (_gap(logits, two)[sample] - _gap(known, two[sample])).abs().max()
+    unsure = ~(_gap(logits, two) > 1.5 * moved)  # also where they are no numbers
+    logits[sample], unsure[sample] = known, False
     if unsure.any():
         logits[unsure] = _logits(exact, faces, photographs[unsure.numpy()], batch_size)
     return logits
@@ -143,7 +146,8 @@ def _logits(net, faces: "Faces", photographs: np.ndarray, batch_size: int | None
     parts = batches(photographs, batch_size or faces.machine.batch_for_prediction(faces.store.size))
     dtype = next(net.parameters()).dtype
     bar = tqdm(faces.batches(parts), "predicting", len(parts), **BAR)
-    logits = torch.cat([net(inputs.to(dtype)) for inputs, _ in bar]).float().cpu()
+    with faces.machine.autocast() if dtype != torch.float32 else contextlib.nullcontext():  # for what it makes itself
+        logits = torch.cat([net(inputs.to(dtype)) for inputs, _ in bar]).float().cpu()
     assert len(logits) == len(photographs)
     return logits
 
@@ -175,20 +179,20 @@ class Faces:
         photographs are augmented by their rows of `draws`, shape (n, len(augment.DRAWS)).
         """
         # The order and the draws of all parts go to the device at once, so that no step waits for a copy.
-        order = torch.from_numpy(np.concatenate(parts)).to(self.machine.device)
-        rows = None if draws is None else draws.to(self.machine.device).index_select(0, order)
+        indices = torch.from_numpy(np.concatenate(parts)).to(self.machine.device)
+        rows = None if draws is None else draws.to(self.machine.device).index_select(0, indices)
         begin = 0
-        for pixels in self._pixels(parts, order):
+        for pixels in self._pixels(parts, indices):
             end = begin + len(pixels)
             some = None if rows is None else rows[begin:end]
-            labels = None if self.labels is None else self.labels[order[begin:end]]
+            labels = None if self.labels is None else self.labels[indices[begin:end]]
             yield augment.prepare(pixels, self.mean, self.std, policy, some), labels
             begin = end
 
-    def _pixels(self, parts: list[np.ndarray], order: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _pixels(self, parts: list[np.ndarray], indices: torch.Tensor) -> Iterator[torch.Tensor]:
         """The pixels of each part: uint8, shape (b, height, width, 3), on the device."""
         if self.resident is not None:
-            for index in order.split([len(part) for part in parts]):
+            for index in indices.split([len(part) for part in parts]):
                 yield self.resident.index_select(0, index)
         elif self.machine.device.type == "cpu":
             for part in parts:
@@ -200,7 +204,8 @@ class Faces:
                     pixels = ahead.result()
                     if following is not None:
                         ahead = pool.submit(self._gather_for_copying, following)
-                    yield pixels.to(self.machine.device, non_blocking=True)
+                    # Not from memory that is not pinned: MPS may read it when it is gone already.
+                    yield pixels.to(self.machine.device, non_blocking=pixels.is_pinned())
 
     def _gather_for_copying(self, part: np.ndarray) -> torch.Tensor:
         pixels = self.store.gather(torch.from_numpy(part))

@@ -7,9 +7,10 @@ import json
 import os
 import pathlib
 import tempfile
+import time
 from collections import Counter
 
-from toolkit.console import InputError, listed
+from toolkit.console import InputError, listed, say
 
 
 @contextlib.contextmanager
@@ -60,19 +61,19 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: st
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]  # pandas, too, passes over empty lines
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except FileNotFoundError:
         raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
+    header = [name.strip() for name in rows.pop(0)[1]] if rows else []
     if missing := [column for column in columns if column not in header]:
         raise InputError(
             f"{path}: expected the columns {', '.join(columns)}; found {', '.join(header) or 'nothing'}; "
             f"missing {', '.join(missing)}"
         )
     if len(set(header)) < len(header):
-        raise InputError(f"{path}: expected every column once; found {', '.join(header)}")
+        raise InputError(f"{path}: expected every column once, and a name for each; found {', '.join(header)}")
     for line, row in rows:
         if len(row) != len(header):
             raise InputError(
@@ -98,16 +99,33 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path):
-    """Processes that change a file of this folder take turns. Where the system has no such locks, nobody waits."""
+def locked(folder: pathlib.Path, until=lambda: False):
+    """Processes that change a file of this folder take turns; whether this one has it for itself.
+
+    Where the system has no such locks nobody waits. Raises InterruptedError when `until` is true before it is its turn.
+    """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):  # no fcntl on Windows; no locks on some network disks
+        alone = False
+        with contextlib.suppress(ImportError):  # on Windows
             import fcntl
 
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+            waiting = False
+            while not alone:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    alone = True
+                except BlockingIOError:
+                    if until():
+                        raise InterruptedError("stopped") from None
+                    if not waiting:
+                        say(f"waiting for another run that writes to {folder}")
+                    waiting = True
+                    time.sleep(0.05)
+                except OSError:  # on some network disks
+                    break
+        yield alone
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -65,6 +66,9 @@ def finish(folder: pathlib.Path, row: dict) -> None:
         try:
             before = files.read_csv(path, ("run",), "SM_MODEL_DIR") if path.exists() else {}
         except InputError as error:  # a finished run is not lost over a damaged table
+            if not os.access(path, os.R_OK):
+                say(f"note: {error}; the run's line is not added, it stands in {folder / RESULT}")
+                return
             aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
             path.rename(aside)
             say(f"note: {error}; it is now {aside.name}, and a new one is begun")

@@ -89,7 +89,8 @@ class Settings(BaseModel):
         found += [
             f"CACHE_DIR={self.cache_dir}: expected a folder outside of {name.upper()}, into which nothing is written"
             for name in self.FOLDERS
-            if name.startswith("sm_channel") and _is_inside(getattr(self, "cache_dir", None), getattr(self, name))
+            if name in ("sm_channel_train", "sm_channel_eval")
+            and _is_inside(getattr(self, "cache_dir", None), getattr(self, name))
         ]
         for name in sorted(self.model_fields_set):
             for mark in type(self).model_fields[name].metadata:

@@ -1,0 +1,91 @@
+"""Does the fast form keep the results? Training in bf16 against float32, and fast prediction against the plain net.
+
+python benchmarks/precision.py [--seeds 42,1,2] [flags of train.py, such as --epochs 7]
+
+For each seed and precision train.py trains on the drawn faces with its own defaults for them, and evaluation.py scores
+the answers of inference.py about the drawn eval people. Then every drawn photograph is predicted by each net, plainly
+(float32, batch norm as it was trained) and as inference.py does; printed are the photographs of the same class, the
+largest difference of a logit beside the spread of all logits, and the photographs that were predicted twice.
+"""
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import model  # noqa: E402
+from toolkit import device, engine, sample, settings  # noqa: E402
+from toolkit.store import Store  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="42,1,2", type=lambda text: text.split(","))
+    options, flags = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        data, folder = pathlib.Path(scratch, "data"), pathlib.Path(scratch)
+        sample.ensure(data)
+        scores = {"fp32": [], "bf16": []}
+        for seed in options.seeds:
+            for precision in scores:
+                run = folder / f"{precision}-{seed}"
+                score = train_and_score(run, data, flags, {"SEED": seed, "PRECISION": precision})
+                scores[precision].append(score)
+                same = prediction(run / "runs" / "resnet18", data)
+                print(f"seed {seed:4} {precision}: macro F1 {score:.4f}; {same}", flush=True)
+        for precision, values in scores.items():
+            spread = f"{min(values):.4f} to {max(values):.4f}"
+            print(f"{precision}: mean {statistics.mean(values):.4f} ({spread}), n = {len(values)}")
+
+
+def train_and_score(run: pathlib.Path, data: pathlib.Path, flags: list[str], given: dict[str, str]) -> float:
+    own = {f"--{name}": str(value).lower() for name, value in settings.TrainSettings.DEMO_DEFAULTS.items()}
+    start(["train.py", *[word for pair in own.items() for word in pair], *flags],
+          SM_CHANNEL_TRAIN=data / "train" / "images", SM_MODEL_DIR=run / "runs", **given)  # fmt: skip
+    start(["inference.py"], SM_CHANNEL_EVAL=data / "eval", SM_CHANNEL_MODEL=run / "runs", SM_OUTPUT_DATA_DIR=run)
+    said = start(["evaluation.py"], SM_GROUND_TRUTH_DIR=data / "eval", SM_OUTPUT_DATA_DIR=run)
+    return float(said.split("\nmacro F1 ")[1].split()[0])
+
+
+def start(command: list[str], **variables) -> str:
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout
+
+
+@torch.inference_mode()
+def prediction(run: pathlib.Path, data: pathlib.Path) -> str:
+    net, header = model.load(run / "model.safetensors")
+    net.eval()
+    store = Store(sorted(str(path) for path in data.rglob("images/**/*.*")), tuple(header["size"]))
+    assert not store.fill()
+    everything = np.arange(len(store))
+    plainly, quickly = (
+        engine.Faces(store, device.choose("cpu", precision), header["mean"], header["std"])
+        for precision in ("fp32", "bf16")
+    )
+    parts = engine.batches(everything, 64)
+    plain = torch.cat([net(inputs.contiguous()) for inputs, _ in plainly.batches(parts)])
+    seen = []
+    batches = quickly.batches
+    quickly.batches = lambda parts: (seen.append(sum(map(len, parts))), batches(parts))[1]
+    quick = engine.predict(quickly.machine.place(net), quickly, everything)
+    same = (plain.argmax(1) == quick.argmax(1)).float().mean().item()
+    difference, spread = (plain - quick).abs().max().item(), plain.std().item()
+    logits = f"logits to {difference:.3f} (spread {spread:.2f})"
+    return f"same class {same:.3%} of {len(store)}, {logits}, {sum(seen) - len(store)} predicted twice"
+
+
+if __name__ == "__main__":
+    main()
