@@ -1,6 +1,6 @@
 """How long people wait: for an answer to a wrong setting, for help, for scores, and for the first batch, part by part.
 
-python benchmarks/startup.py [--turns 5] [--people 100]
+python benchmarks/startup.py [--turns 5] [--people 100] [--copies 1]
 
 Whole processes, medians over the turns. The parts of train.py's start are those of one process, in their order; the
 photographs are JPEGs of 384 x 512 that are brought to 128x96, once decoded and once found in CACHE_DIR.
@@ -50,6 +50,8 @@ with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store
     optimization.build(config.optimizer, net, config.lr, config.weight_decay)
     inputs, labels = next(data.faces.batches([sides.train[:64]]))
     part("optimizer and first batch")
+open_store(paths, config.size, config.cache_gib, config.cache_dir).fill()
+part(f"(the store of {len(paths)} once more, alone)")
 for (_, before), (name, after) in zip(clock, clock[1:]):
     print(f"{name}\\t{after - before}", file=sys.stderr)
 """
@@ -59,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", default=5, type=int)
     parser.add_argument("--people", default=100, type=int)
+    parser.add_argument("--copies", default=1, type=int, help="of each person, to have many photographs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
@@ -76,7 +79,7 @@ def main() -> None:
         }  # fmt: skip
         for name, command in whole.items():
             show(name, [seconds(command) for _ in range(options.turns)])
-        images = photographs.make(folder, options.people)
+        images = photographs.make(folder, options.people, options.copies)
         flags = ["--sm_channel_train", images, "--sm_model_dir", folder, "--pretrained", "false"]
         parts_of_start("decoded", flags, options.turns)
         parts_of_start("from CACHE_DIR", [*flags, "--cache_dir", folder / "cache"], options.turns)
@@ -93,7 +96,7 @@ def parts_of_start(how: str, flags: list, turns: int) -> None:
         runs.append({name: float(value) for name, value in lines})
     for name in runs[0]:
         show(name, [run[name] for run in runs[1:]])
-    show("all", [sum(run.values()) for run in runs[1:]])
+    show("all but the last", [sum(list(run.values())[:-1]) for run in runs[1:]])
 
 
 def seconds(command: list[str]) -> float:
@@ -103,7 +106,7 @@ def seconds(command: list[str]) -> float:
 
 
 def show(name: str, values: list[float]) -> None:
-    print(f"  {name:34} {statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})", flush=True)
+    print(f"  {name:42} {statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The shape of the repository: what stands on what, and what importing costs."""
 
 import ast
+import shutil
 import subprocess
 import sys
 
@@ -44,3 +45,22 @@ def test_help_shows_every_setting(script):
     assert done.returncode == 0 and done.stderr == ""
     for name in SCRIPTS[script].model_fields:
         assert f"`{name.upper()}`" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "status"),
+    [
+        ("train.py", {"epochs": "x", "NAME": "resnet19", "LOSS": "focl"}, 2),
+        ("train.py", {"SM_CHANNEL_TRAIN": "/nowhere", "SM_MODEL_DIR": "/nowhere"}, 2),
+        ("inference.py", {"SM_CHANNEL_EVAL": "/nowhere"}, 2),
+        ("evaluation.py", {}, 0),
+    ],
+)
+def test_answers_that_need_neither_torch_nor_pandas_do_not_wait_for_them(script, settings, status, drawn, tmp_path):
+    if not settings:
+        shutil.copy(drawn.eval / "gt.csv", tmp_path / "output.csv")
+        settings = {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path}
+    done = run_script(script, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1", **settings)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode == status and "toolkit.settings" in imported
+    assert not imported & {"torch", "pandas", "torchvision"}

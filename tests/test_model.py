@@ -152,3 +152,8 @@ def test_weights_of_another_net_are_refused(tmp_path):
         checkpoint.save_weights(tmp_path / "w", state, HEADER | {"backbone": backbone})
         with pytest.raises(InputError, match=expected):
             model.load(tmp_path / "w")
+
+
+def test_the_names_are_those_of_torchvisions_registry():
+    registered = torchvision.models.list_models(module=torchvision.models)
+    assert set(model.names()) == {*registered, *model.OWN} and model.names()[:18] == list(model.BACKBONES)
