@@ -42,7 +42,7 @@ class KeptStore(Store):
     def _fill(self) -> None:
         folder = self.folder / self._name()
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             with files.locked(folder, until=lambda: self._stopped) as alone:
                 state = self._state()
                 self.taken = self._take(folder / PIXELS, state)
