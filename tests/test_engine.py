@@ -128,13 +128,18 @@ def test_batch_norm_is_settled_to_the_statistics_of_the_net_as_it_is_now(faces):
     assert norm.momentum == 0.1 and torch.equal(weights, nn.utils.parameters_to_vector(net.parameters()))
 
 
-def test_after_a_few_steps_validation_sees_what_training_has_learned(faces):
+def trained_resnet(faces, photographs: np.ndarray, epochs: int) -> nn.Module:
     torch.manual_seed(0)
     net, _ = model.build("resnet18", SIZE, pretrained=False)
     optimizer = optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
-    photographs = np.arange(64)
-    for epoch in range(3):
+    for epoch in range(epochs):
         engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, photographs, epoch)
+    return net
+
+
+def test_after_a_few_steps_validation_sees_what_training_has_learned(faces):
+    photographs = np.arange(64)
+    net = trained_resnet(faces, photographs, epochs=3)
     lagging = loss.cross_entropy(engine.predict(net, faces, photographs, 64), faces.labels[:64])
     engine.settle_batch_norm(net, faces, engine.batches(photographs, 16))
     settled = loss.cross_entropy(engine.predict(net, faces, photographs, 64), faces.labels[:64])
@@ -160,12 +165,8 @@ def test_a_step_in_bf16_is_nearly_the_same_step(faces):
 
 def test_prediction_in_bf16_says_what_float32_says(faces):
     """Batch norm folded, weights in bf16: logits nearly the same, and the class of the plain net nearly everywhere."""
-    torch.manual_seed(0)
-    net, _ = model.build("resnet18", SIZE, pretrained=False)
-    optimizer = optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
     everything = np.arange(70)
-    for epoch in range(6):
-        engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, everything, epoch)
+    net = trained_resnet(faces, everything, epochs=6)
     with torch.inference_mode():
         plain = torch.cat([net.eval()(inputs) for inputs, _ in faces.batches([everything])])
     fast_machine = device.Machine(CPU.device, torch.bfloat16)

@@ -41,35 +41,31 @@ def test_the_logits_stay_and_the_net_too(name, left):
         assert torch.equal(value, before[key])
 
 
-class Shared(nn.Module):
-    """One convolution in two places, with a norm behind the first only: folded, the second would be wrong."""
+class Small(nn.Module):
+    """A convolution and a norm."""
 
     def __init__(self):
         super().__init__()
         self.convolution, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+
+class Shared(Small):
+    """One convolution in two places, with a norm behind the first only: folded, the second would be wrong."""
 
     def forward(self, photographs):
         return self.convolution(self.norm(self.convolution(photographs)))
 
 
-class Branching(nn.Module):
+class Branching(Small):
     """A path that depends on the pixels cannot be traced."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
 
     def forward(self, photographs):
         maps = self.norm(self.convolution(photographs))
         return maps if maps.mean() > 0 else -maps
 
 
-class Looking(nn.Module):
+class Looking(Small):
     """A symbol is no tensor: traced, it takes the other path, without an error."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
 
     def forward(self, photographs):
         maps = self.norm(self.convolution(photographs))
