@@ -10,14 +10,15 @@ import numpy as np
 
 import dataset
 import model
-from toolkit import checkpoint, console, environment, files, runs, settings
-from toolkit.console import InputError, listed, say
+from toolkit import checkpoint, console, environment, files, processes, runs, settings
+from toolkit.console import InputError, listed, rank, say
 from toolkit.labels import PROBABILITY_COLUMNS
 
 
 def main(argv: list[str]) -> None:
-    started = time.time()
     config, _ = environment.read(settings.InferenceSettings, argv)
+    if processes.idle_host():
+        return
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.cache_dir:
         files.make_folder(config.cache_dir, "CACHE_DIR")
@@ -27,24 +28,34 @@ def main(argv: list[str]) -> None:
         sample.ensure(settings.DEMO_DATA)
     weights, header = find_run(config)
     info, paths = dataset.read_eval(config.sm_channel_eval)
+    with processes.joined(config.device):
+        logits, bad = predict(config, weights, header, info, paths)
+    if rank() == 0:
+        write(config, info, logits, bad)
+
+
+def predict(config: settings.InferenceSettings, weights: pathlib.Path, header: dict, info: dict, paths: list[str]):
+    """The logits of all photographs, and which of them are bad, as {row: reason}. Several processes share them out."""
+    started = time.time()
     # What takes seconds to import comes only here: torch, and while photographs are decoded, torchvision.
     from toolkit.cache import open_store
 
-    with open_store(paths, tuple(header["size"]), config.cache_gib, config.cache_dir) as store:
-        from toolkit import engine
-        from toolkit.device import choose
+    own = processes.own(paths)
+    with open_store(own, tuple(header["size"]), config.cache_gib, config.cache_dir) as store:
+        from toolkit import device, engine
 
-        machine = choose(config.device, config.precision)
+        machine = device.choose(config.device, config.precision)
         net, _ = model.load(weights)
-        say(f"running on {machine}; {time.time() - started:.1f} s since the start")
+        say(f"running on {machine}")
         if machine.device.type == "cpu":  # a GPU predicts while others are decoded; a processor cannot do both at once
-            refuse_bad_photographs(config, info["ImageID"], store.wait())
+            refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
         faces = engine.Faces(store, machine, header["mean"], header["std"])
-        logits = engine.predict(machine.place(net), faces, np.arange(len(paths)), config.batch_size)
-        bad = store.wait()
-        refuse_bad_photographs(config, info["ImageID"], bad)
+        with device.naming_what_saves_memory("BATCH_SIZE"):
+            logits = engine.predict(machine.place(net), faces, np.arange(len(own)), config.batch_size)
+        bad = processes.rows_of_all(store.wait())
+    refuse_bad_photographs(config, info["ImageID"], bad)
     say(f"{store}; predicted them; {time.time() - started:.1f} s since the start")
-    write(config, info, logits, bad)
+    return processes.whole(logits, len(paths)), bad
 
 
 def find_run(config: settings.InferenceSettings) -> tuple[pathlib.Path, dict]:

@@ -5,13 +5,11 @@ SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epo
 
 import datetime
 import os
-import pathlib
-import time
 
 import dataset
 import loss
 import model
-from toolkit import console, environment, files, runs, settings
+from toolkit import console, environment, files, processes, runs, settings
 from toolkit.console import InputError, listed, say
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
@@ -20,40 +18,58 @@ CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 
 def main(argv: list[str]) -> None:
-    started = time.time()
     config, origin = environment.read(settings.TrainSettings, argv, CHOICES)
-    config, origin = with_optimizers_own(config, origin)
+    if processes.idle_host():
+        return
+    config, origin = with_own_defaults(config, origin)
     say(environment.describe(config, origin))
-    files.make_folder(config.sm_model_dir, "SM_MODEL_DIR")
-    if config.cache_dir:
-        files.make_folder(config.cache_dir, "CACHE_DIR")
+    for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
+        if folder := getattr(config, name):
+            files.make_folder(folder, name.upper())
     # What takes seconds to import comes where it is needed: wrong settings are answered before any of it, and
     # torchvision, which wants as long as torch itself, is imported while photographs are being decoded.
     table, sides, corrected = read_faces(config)
+    with processes.joined(config.device):
+        train(config, origin, table, sides, corrected)
+
+
+def train(config: settings.TrainSettings, origin: dict, table, sides: dataset.Split, corrected) -> None:
+    """One run, from the photographs to its line of the leaderboard."""
     from toolkit.cache import open_store
 
     paths = dataset.paths(table, config.sm_channel_train)
-    with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
-        net, weights, machine = build_net(config)
-        refuse_bad_photographs(config, table, store.wait())
-        say(f"{store}; {time.time() - started:.1f} s since the start")
-        data, criterion = on_machine(config, table, sides, store, machine)
-        with runs.new_folder(config.sm_model_dir, config.name) as folder:
-            header = describe_run(config, folder, weights, corrected, machine)
+    with processes.shared_folder() as shared:
+        store = open_store(paths, config.size, config.cache_gib, config.cache_dir or shared)
+        with store:
+            net, weights, machine = build_net(config)
+            refuse_bad_photographs(config, table, store.wait())
+    say(str(store))
+    from toolkit import training
+
+    data, criterion = on_machine(config, table, sides, store, machine)
+    identity = runs.identity(config.deciding(), data.digest())
+    with runs.opened(config.sm_model_dir, config.sm_checkpoint_dir, config.name, identity, config.resume) as run:
+        state = training.begin(run, identity)
+        header = describe_run(config, run, weights, corrected, machine)
+        if run:
             values = config.model_dump(mode="json")
-            files.write_json(folder / "settings.json", {"settings": values, "origin": origin, "run": header})
-            from toolkit import training
+            files.write_json(run.folder / runs.SETTINGS, {"settings": values, "origin": origin, "run": header})
+        best = training.fit(config, net, criterion, data, state, run, header)
+        if run:
+            runs.finish(run.folder, summary(config, header, best, state))
+            run.states.remove()
+            say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
 
-            best = training.fit(config, net, criterion, data, folder, header)
-            runs.finish(folder, summary(config, header, best, time.time() - started))
-    say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {folder.absolute()}")
 
-
-def with_optimizers_own(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
-    """The settings with the optimizer's own learning rate and weight decay where none are given."""
+def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
+    """The settings with the optimizer's own learning rate and weight decay, and SageMaker's own folder of checkpoints,
+    where none are given."""
     own = settings.OPTIMIZERS_OWN[config.optimizer]
     unset = {name: value for name, value in own.items() if getattr(config, name) is None}
-    return config.model_copy(update=unset), origin | dict.fromkeys(unset, config.optimizer)
+    origin = origin | dict.fromkeys(unset, config.optimizer)
+    if config.sm_checkpoint_dir is None and (folder := environment.sagemaker_checkpoints()):
+        unset["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
+    return config.model_copy(update=unset), origin
 
 
 def read_faces(config: settings.TrainSettings):
@@ -93,7 +109,7 @@ def refuse_bad_photographs(config: settings.TrainSettings, table, bad: dict[int,
     if bad:
         paths = dataset.paths(table.iloc[list(bad)])
         named = listed(
-            (f"{os.fsdecode(path)} ({reason})" for path, reason in zip(paths, bad.values(), strict=True)), most=20
+            (f"{os.fsdecode(path)} ({reason})" for path, reason in zip(paths, bad.values(), strict=True)), most=len(bad)
         )
         raise InputError(
             f"SM_CHANNEL_TRAIN={config.sm_channel_train}: {len(bad)} of {len(table)} photographs cannot be read; "
@@ -117,13 +133,15 @@ def on_machine(config: settings.TrainSettings, table, sides: dataset.Split, stor
     return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces), criterion
 
 
-def describe_run(config: settings.TrainSettings, folder: pathlib.Path, weights: str, corrected, machine) -> dict:
+def describe_run(config: settings.TrainSettings, run: runs.Run | None, weights: str, corrected, machine) -> dict:
     """The header of the run's weights, but for their scores: all that inference needs. Prints where the run is."""
     import torchvision
 
-    say(f"run folder: {folder.absolute()}")
+    if run is None:  # another process of this job has it
+        return {}
+    say(f"run folder: {run.folder.absolute()}")
     return {
-        "run": folder.name,
+        "run": run.folder.name,
         "backbone": config.name,
         "pretrained": weights,
         "size": config.size,
@@ -134,7 +152,7 @@ def describe_run(config: settings.TrainSettings, folder: pathlib.Path, weights: 
     }
 
 
-def summary(config: settings.TrainSettings, header: dict, best: dict, seconds: float) -> dict:
+def summary(config: settings.TrainSettings, header: dict, best: dict, state) -> dict:
     """The run's result.json, and its line of the leaderboard."""
     return {
         "run": header["run"],
@@ -144,7 +162,8 @@ def summary(config: settings.TrainSettings, header: dict, best: dict, seconds: f
         "epochs": config.epochs,
         "best_epoch": best["epoch"],
         **{score: best[score] for score in SCORES},
-        "seconds": round(seconds, 1),
+        "seconds": round(state.seconds, 1),
+        "started": state.started,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

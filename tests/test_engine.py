@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -200,21 +201,85 @@ def test_a_compiled_net_trains_the_weights_of_the_net_that_it_was_made_from(face
     assert torch.cosine_similarity(*(weights - before for weights in after), dim=0) > 0.9  # dropout draws otherwise
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(faces):
+class RunsAhead(device.Machine):
+    """A processor on which numbers are not read at every step, as on a GPU."""
+
+    runs_ahead = True
+
+
+@pytest.mark.parametrize("machine", [CPU, RunsAhead(CPU.device, CPU.precision)])
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_step_that_is_not_finite_is_not_taken_and_said(faces, machine, what, name):
     net = small_net()
-    optimizer = optimization.build("sgd", net, lr=0.01, weight_decay=0.0)
-    third = engine.order(np.arange(48), 0, 0)[32:]
-    pattern = (
-        rf"epoch 1, step 3 of 3, learning rate 0.5: the loss is inf.*{re.escape(faces.store.paths[third[0]].decode())}"
-    )
-    steps = iter(range(3))
+    optimizer = optimization.build(name, net, lr=0.01, weight_decay=0.1)
+    ahead = engine.Faces(faces.store, machine, (0.5,) * 3, (0.25,) * 3, faces.labels.numpy())
+    weights, steps = [], iter(range(3))
 
     def criterion(logits, labels):
-        return loss.cross_entropy(logits, labels) * (math.inf if next(steps) == 2 else 1)
+        weights.append(nn.utils.parameters_to_vector(net.parameters()).clone())
+        value = loss.cross_entropy(logits, labels)
+        if next(steps) == 1:
+            return value * math.inf if what == "loss" else value + (logits.sum() * 0).sqrt()  # 0, and 1 / 0 its slope
+        return value
 
-    exploding = engine.Recipe(criterion, lambda step: 0.1 if step < 2 else 0.5, POLICIES["none"], 16, 1.0, 0)
-    with pytest.raises(InputError, match=pattern):
-        engine.train_one_epoch(net, optimizer, exploding, faces, np.arange(48), 0)
+    exploding = engine.Recipe(criterion, lambda step: 0.1 if step < 1 else 0.5, POLICIES["none"], 16, 0.0, 0)
+    first = re.escape(faces.store.paths[engine.order(np.arange(48), 0, 0)[16]].decode())
+    found = {"loss": "a loss of inf", "gradient": "a loss of [0-9.]+ and a gradient of length (nan|inf)"}[what]
+    with pytest.raises(InputError, match=rf"epoch 1, step 2 of 3, learning rate 0.5: .* {found}.*{first}"):
+        engine.train_one_epoch(net, optimizer, exploding, ahead, np.arange(48), 0)
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(nn.utils.parameters_to_vector(net.parameters()), weights[1])
+
+
+@pytest.mark.parametrize("criterion", loss.LOSSES.values(), ids=loss.LOSSES)
+def test_a_batch_in_pieces_has_the_loss_and_the_gradients_of_the_batch(faces, criterion):
+    """Whatever the loss is, and with a last piece that is shorter: a mean of the pieces' means would differ."""
+    weight = torch.linspace(0.1, 2, 18)
+    options = {loss.label_smoothing: {"smoothing": 0.1}, loss.focal: {"gamma": 2.0}}.get(criterion, {})
+    nets, losses = [], []
+    for micro_batch_size in (None, 7):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 18))
+        optimizer = optimization.build("sgd", net, lr=0.5, weight_decay=0.0)
+        steps = engine.Recipe(
+            partial(criterion, weight=weight, **options),
+            lambda step: 0.5,
+            POLICIES["light"],
+            33,
+            0.0,
+            0,
+            micro_batch_size,
+        )
+        losses.append(engine.train_one_epoch(net, optimizer, steps, faces, np.arange(66), 0))
+        nets.append(nn.utils.parameters_to_vector(net.parameters()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    torch.testing.assert_close(*nets, rtol=1e-5, atol=1e-6)
+
+
+def test_an_epoch_that_goes_on_within_ends_as_one_that_was_not_interrupted(faces):
+    photographs, ends = np.arange(66), []
+    for stop in (None, 2):
+        net = small_net()
+        optimizer = optimization.build("adamw", net, lr=0.01, weight_decay=0.1)
+        done = []
+
+        def after_step(losses, done=done, stop=stop):
+            done[:] = losses.tolist()
+            if len(done) == stop:
+                raise KeyboardInterrupt
+
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                engine.train_one_epoch(net, optimizer, recipe("light"), faces, photographs, 0, (), after_step)
+            state = {name: value.clone().contiguous() for name, value in optimization.state(optimizer).items()}
+            optimizer = optimization.build("adamw", net, lr=0.01, weight_decay=0.1)
+            optimization.load_state(optimizer, state)
+        value = engine.train_one_epoch(
+            net, optimizer, recipe("light"), faces, photographs, 0, done[:stop] if stop else ()
+        )
+        ends.append((value, nn.utils.parameters_to_vector(net.parameters())))
+    assert ends[0][0] == ends[1][0] and torch.equal(ends[0][1], ends[1][1])
 
 
 def test_steps_are_counted_over_the_whole_run(faces):

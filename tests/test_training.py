@@ -13,6 +13,8 @@ import dataset
 import loss
 import train
 from toolkit import device, engine, runs, training
+from toolkit.checkpoint import States
+from toolkit.console import InputError
 from toolkit.settings import TrainSettings
 from toolkit.store import Store
 
@@ -34,7 +36,8 @@ def fit(data, folder, criterion=loss.cross_entropy, **given):
     torch.manual_seed(0)
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
     config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, **given})
-    return training.fit(config, net, criterion, data, folder, HEADER)
+    run = runs.Run(folder, States(folder), None)
+    return training.fit(config, net, criterion, data, training.begin(run, {}), run, HEADER)
 
 
 def answers(data, right: list[int]) -> torch.Tensor:
@@ -74,7 +77,7 @@ def test_patience_counts_the_epochs_since_the_best(data, tmp_path, monkeypatch):
 def test_learning_rates_are_those_of_the_whole_run(data, tmp_path, monkeypatch):
     recipes = []
 
-    def spy(net, optimizer, recipe, faces, photographs, epoch):
+    def spy(net, optimizer, recipe, faces, photographs, epoch, *progress):
         recipes.append(recipe)
         assert photographs.tolist() == data.train.tolist()
         return 1.0
@@ -84,6 +87,43 @@ def test_learning_rates_are_those_of_the_whole_run(data, tmp_path, monkeypatch):
     steps = 2 * len(engine.batches(data.train, 8))
     rates = [recipes[0].learning_rate(step) for step in range(steps)]
     assert int(np.argmax(rates)) == steps // 2 and max(rates) == 1e-3 and rates[-1] < 1e-4
+
+
+class Hungry(nn.Module):
+    """A net that wants more memory than there is for more than so many photographs; of no use, but it learns."""
+
+    def __init__(self, most: int, calls: int = 0):
+        super().__init__()
+        self.net, self.most, self.calls = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18)), most, calls
+
+    def forward(self, photographs):
+        self.calls -= 1
+        if len(photographs) > self.most and self.calls < 0 and torch.is_grad_enabled() | (self.most < 2):
+            torch.empty(2**46)
+        return self.net(photographs)
+
+
+def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(data, tmp_path, capsys):
+    config = TrainSettings(lr=1e-3, weight_decay=0.0, epochs=2, batch_size=32)
+    for folder, net in (("enough", Hungry(32)), ("little", Hungry(9))):
+        (tmp_path / folder).mkdir()
+        torch.manual_seed(0)
+        nn.init.constant_(net.net[2].weight, 0.01)
+        nn.init.zeros_(net.net[2].bias)
+        run = runs.Run(tmp_path / folder, States(tmp_path / folder), None)
+        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run, HEADER)
+    said = capsys.readouterr().out
+    assert "takes its 32 photographs 16 at a time" in said and "32 photographs 8 at a time" in said
+    histories = [pd.read_csv(tmp_path / folder / "history.csv") for folder in ("enough", "little")]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-5)
+
+
+def test_out_of_memory_later_on_says_what_to_lower(data, tmp_path):
+    config = TrainSettings(lr=1e-3, weight_decay=0.0, epochs=2, batch_size=32)
+    run = runs.Run(tmp_path, States(tmp_path), None)
+    net = Hungry(9, calls=2)
+    with pytest.raises(InputError, match="out of memory: lower MICRO_BATCH_SIZE, BATCH_SIZE or SIZE.*allocate"):
+        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run, HEADER)
 
 
 def test_class_weights_come_from_the_training_side(data, drawn):

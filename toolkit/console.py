@@ -1,8 +1,12 @@
-"""What a script says, and how it ends: done, or with one clear line (expected, found, where, what to do)."""
+"""What a script says, and how it ends: done, told to stop, or with one clear line (expected, found, where, what to do).
+
+Of several processes of one job (torchrun's, who numbers them in RANK) only the first says anything but errors.
+"""
 
 import contextlib
 import os
 import pathlib
+import signal
 import sys
 import traceback
 
@@ -11,25 +15,50 @@ class InputError(Exception):
     """Bad input. The text is what the person reads: one line, or one line for each thing that is wrong."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the machine is needed for something else."""
+
+
+def rank() -> int:
+    """The number of this process among those of its job, from 0; alone it is 0."""
+    number = os.environ.get("RANK", "") if os.environ.get("WORLD_SIZE") else ""
+    return int(number) if number.isdigit() else 0
+
+
 def say(text: str) -> None:
     """Print lines in one piece and at once: of a line that is written in pieces, SageMaker's logs cut some."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    if rank() == 0:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+def bar(items=None, what: str = "", total: int | None = None):
+    """tqdm's bar over `items`, on a terminal only; gone when it is done."""
+    from tqdm import tqdm
+
+    return tqdm(items, what, total, leave=False, disable=None if rank() == 0 else True)
 
 
 def run(main) -> None:
     """Call `main(argv)`; bad input ends the process with its message and exit status 2, without a traceback.
 
-    Whatever ends the run is also left where SageMaker shows it to the person who started the job
-    ($SM_OUTPUT_DIR/failure, of which the first 1,024 characters are shown).
+    Ctrl-C ends it with 130 and SIGTERM with 143, either as KeyboardInterrupt; `held` puts that off. Whatever ends the
+    run is also left where SageMaker shows it to the person who started the job ($SM_OUTPUT_DIR/failure, of which the
+    first 1,024 characters are shown).
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background
+            signal.signal(number, _stop)
     try:
         main(sys.argv[1:])
     except InputError as error:
         _refuse(str(error))
+    except Terminated:
+        print("terminated", file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:  # a folder that cannot be read, a full disk
             _refuse(f"{error.filename}: {error.strerror}")
@@ -37,8 +66,38 @@ def run(main) -> None:
         raise
 
 
+_holding, _came = False, None  # whether a signal waits; and the one that does
+
+
+def _stop(number, _frame) -> None:
+    global _came
+    if _holding and _came is None:
+        _came = number
+        if rank() == 0:  # past Python's own buffers, in which the signal may have come upon a line
+            os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
+    else:
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def held():
+    """Ctrl-C and SIGTERM wait until the block ends: what is done in it is done as a whole. A second one does not wait.
+
+    One that came is raised in place of an error: with several processes, the others have ended in the meantime.
+    """
+    global _holding, _came
+    _holding = True
+    try:
+        yield
+    finally:
+        number, _holding, _came = _came, False, None
+        if number is not None:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
 def _refuse(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    where = f"process {rank()}: " if rank() else ""
+    print(f"error: {where}{text}", file=sys.stderr, flush=True)
     _leave_failure_reason(text)
     sys.exit(2)
 

@@ -1,11 +1,12 @@
 """Where and how the net runs: device and precision."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
 import torch
 
-from toolkit import convolution
+from toolkit import convolution, processes
 from toolkit.console import InputError, say
 
 COMPILE_FROM_STEPS = 10_000
@@ -22,6 +23,11 @@ class Machine:
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether Python goes on while the device works, and would have to wait to read a number from it."""
+        return self.device.type == "cuda"
 
     def place(self, net: torch.nn.Module) -> torch.nn.Module:
         """The net on the device, its weights in the layout that is fastest there: it is the same net, moved."""
@@ -74,7 +80,26 @@ def choose(device: str, precision: str) -> Machine:
         raise InputError(f"DEVICE={device}: torch {torch.__version__} finds none on this machine; it finds {found}")
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    return Machine(torch.device(device), PRECISIONS[precision])
+    place = torch.device(device, processes.local_rank()) if device == "cuda" else torch.device(device)
+    return Machine(place, PRECISIONS[precision])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether this is one of the errors by which torch says so: the processor's has no class of its own."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
+@contextlib.contextmanager
+def naming_what_saves_memory(settings: str):
+    """Raises InputError that names these settings where the block runs out of memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"out of memory: lower {settings}; nothing that was saved is lost ({reason})") from None
 
 
 def _computes_in_bf16(device: str) -> bool:

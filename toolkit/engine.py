@@ -3,21 +3,20 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from toolkit import augment, folding
-from toolkit.console import InputError, listed
+from toolkit import augment, folding, processes
+from toolkit.console import InputError, bar, held, listed, rank
 from toolkit.device import Machine
+from toolkit.labels import CLASSES
 from toolkit.store import Store
 
-BAR = {"leave": False, "disable": None}  # of tqdm: on a terminal only
 FEW = 4  # photographs on which the folded net must say what the plain one says
 SAMPLE = 32  # photographs on which is measured what a lower precision changes
 
@@ -29,9 +28,10 @@ class Recipe:
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits (b, 18) and labels (b,) -> loss
     learning_rate: Callable[[int], float]  # of a step, counted from 0 over the whole run
     policy: augment.Policy
-    batch_size: int
+    batch_size: int  # of all processes together
     clip_grad: float
     seed: int
+    micro_batch_size: int | None = None  # photographs that one process takes at once; None takes its whole share
 
 
 def batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -48,44 +48,93 @@ def order(photographs: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 0]).permutation(photographs)
 
 
-def train_one_epoch(model, optimizer, recipe: Recipe, faces: "Faces", photographs: np.ndarray, epoch: int) -> float:
+def train_one_epoch(
+    model,
+    optimizer,
+    recipe: Recipe,
+    faces: "Faces",
+    photographs: np.ndarray,
+    epoch: int,
+    losses: Sequence[float] = (),
+    after_step: Callable[[torch.Tensor], None] = lambda losses: None,
+) -> float:
     """Train on `photographs` (indices into the store) once; the mean loss over them.
 
-    Epochs count from 0. Raises InputError where the loss is no longer a finite number.
+    Epochs count from 0. `losses` are of the steps that were done before, where training goes on within an epoch;
+    `after_step` gets those of all steps that are done, float32, shape (steps,), on the device. Of several processes
+    each takes its part of every batch. Raises InputError where loss or gradient are no longer finite: before the
+    weights have taken it.
     """
     model.train()
     parts = batches(order(photographs, recipe.seed, epoch), recipe.batch_size)
     draws = augment.draw(recipe.seed, epoch, len(faces.store))
-    losses = torch.zeros(len(parts), device=faces.machine.device)  # reading them would wait for every step
-    batches_of_epoch = faces.batches(parts, recipe.policy, draws)
-    for number, (inputs, labels) in enumerate(tqdm(batches_of_epoch, f"epoch {epoch + 1}", len(parts), **BAR)):
-        step = epoch * len(parts) + number
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, is a function of (seed, step)
-        rate = recipe.learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    first = len(losses)
+    losses = torch.tensor([*losses, *[0.0] * (len(parts) - first)], device=faces.machine.device)
+    lengths = torch.zeros_like(losses)  # of the gradients
+    micro = [batches(part, recipe.micro_batch_size or len(part)) for part in map(processes.own, parts[first:])]
+    all_pieces = [piece for pieces in micro for piece in pieces]
+    inputs = (pixels for pixels, _ in faces.batches(all_pieces, recipe.policy, draws))
+    # Whether loss or gradient were no numbers. A GPU would have to wait if Python looked at every step; there the
+    # optimizer keeps itself from that step and from all that follow (torch's own means, made for GradScaler).
+    broken = torch.zeros((), device=faces.machine.device)
+    optimizer.found_inf = broken if faces.machine.runs_ahead else None
+    steps = range(first, len(parts))
+    for number, pieces in bar(zip(steps, micro, strict=True), f"epoch {epoch + 1}", len(steps)):
+        with held():
+            step = epoch * len(parts) + number
+            rate = recipe.learning_rate(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            batch = [next(inputs) for _ in pieces]
+            losses[number] = _backward(model, recipe, faces, parts[number], batch, step)
+            lengths[number] = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad or math.inf)
+            broken.logical_or_(~(losses[number] + lengths[number]).isfinite())
+            if not faces.machine.runs_ahead and broken:
+                break
+            optimizer.step()
+            after_step(losses[: number + 1])
+    if broken:
+        _stop(losses, lengths, parts, recipe, faces, epoch)
+    return float(losses.cpu().double().numpy() @ [len(part) for part in parts]) / len(photographs)
+
+
+def _backward(model, recipe: Recipe, faces: "Faces", part: np.ndarray, batch: list[torch.Tensor], step: int):
+    """The loss of the photographs of `part`, and its gradients.
+
+    This process has the inputs of its share of them, in one piece or more; the loss is of all of them at once all the
+    same, whatever loss it is. With more pieces than one each goes through the net twice: for the loss, and when it is
+    known what the loss wants of its logits (Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory
+    Limited Setup, 2021). Dropout is a function of seed, step, process and piece.
+    """
+
+    def logits_of(piece: int) -> torch.Tensor:
+        torch.manual_seed(((recipe.seed * 1_000_003 + step) * 4099 + rank()) * 257 + piece)
         with faces.machine.autocast():
-            logits = model(inputs)
-        loss = recipe.criterion(logits.float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if recipe.clip_grad:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-        optimizer.step()
-        losses[number] = loss.detach()
-    losses = losses.cpu().double().numpy()
-    if not np.isfinite(losses).all():
-        _stop(losses, parts, recipe, faces, epoch)
-    return float(losses @ [len(part) for part in parts]) / len(photographs)
+            return model(batch[piece]).float()
+
+    pieces = range(len(batch))
+    with torch.set_grad_enabled(len(batch) == 1):
+        logits = torch.cat([logits_of(piece) for piece in pieces])
+    own = logits if len(batch) == 1 else logits.requires_grad_()
+    loss = recipe.criterion(processes.whole(own, len(part)), faces.labels[part])
+    # Gradients of the processes are averaged, not summed.
+    (loss * processes.count()).backward()
+    if len(batch) > 1:
+        for piece, wanted in zip(pieces, logits.grad.split([len(inputs) for inputs in batch]), strict=True):
+            with model.no_sync() if processes.count() > 1 and piece != pieces[-1] else contextlib.nullcontext():
+                logits_of(piece).backward(wanted)
+    return loss.detach()
 
 
-def _stop(losses: np.ndarray, parts: list[np.ndarray], recipe: Recipe, faces: "Faces", epoch: int) -> None:
-    first = int(np.argmax(~np.isfinite(losses)))
-    rate = recipe.learning_rate(epoch * len(parts) + first)
+def _stop(losses, lengths, parts: list[np.ndarray], recipe: Recipe, faces: "Faces", epoch: int) -> None:
+    first = int((losses + lengths).isfinite().cpu().numpy().argmin())
     raise InputError(
-        f"epoch {epoch + 1}, step {first + 1} of {len(parts)}, learning rate {rate:.3g}: the loss is {losses[first]}, "
-        f"not a finite number; lower LR, or set PRECISION=fp32; the photographs of this step are "
-        f"{listed(os.fsdecode(faces.store.paths[photograph]) for photograph in parts[first])}"
+        f"epoch {epoch + 1}, step {first + 1} of {len(parts)}, learning rate "
+        f"{recipe.learning_rate(epoch * len(parts) + first):.3g}: expected finite numbers, found a loss of "
+        f"{losses[first]:.3g} and a gradient of length {lengths[first]:.3g}; that step was not taken; lower LR, or set "
+        f"PRECISION=fp32; its photographs are "
+        f"{listed((os.fsdecode(faces.store.paths[photograph]) for photograph in parts[first]), most=len(parts[first]))}"
     )
 
 
@@ -104,11 +153,14 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a plain mean over all batches
-    for inputs, _ in faces.batches(parts) if norms else ():
+    own = processes.own(parts)
+    for inputs, _ in faces.batches(own) if norms and own else ():
         with faces.machine.autocast():
             model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        for statistics in (norm.running_mean, norm.running_var) if norm.track_running_stats else ():
+            processes.total(statistics.mul_(len(own) / len(parts)))
 
 
 @torch.inference_mode()
@@ -120,6 +172,8 @@ def predict(model, faces: "Faces", photographs: np.ndarray, batch_size: int | No
     Photographs with no larger gap than that and half as much again, whose class may have changed, are predicted anew in
     float32. They are few, but with a net that has learned little, which so gets what it would have got in float32.
     """
+    if not len(photographs):
+        return torch.zeros(0, CLASSES)
     model.eval()
     exact = folding.fold(model, next(faces.batches([photographs[:FEW]]))[0])
     if faces.machine.precision == torch.float32:
@@ -145,9 +199,12 @@ def _gap(logits: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
 def _logits(net, faces: "Faces", photographs: np.ndarray, batch_size: int | None) -> torch.Tensor:
     parts = batches(photographs, batch_size or faces.machine.batch_for_prediction(faces.store.size))
     dtype = next(net.parameters()).dtype
-    bar = tqdm(faces.batches(parts), "predicting", len(parts), **BAR)
     with faces.machine.autocast() if dtype != torch.float32 else contextlib.nullcontext():  # for what it makes itself
-        logits = torch.cat([net(inputs.to(dtype)) for inputs, _ in bar]).float().cpu()
+        logits = (
+            torch.cat([net(inputs.to(dtype)) for inputs, _ in bar(faces.batches(parts), "predicting", len(parts))])
+            .float()
+            .cpu()
+        )
     assert len(logits) == len(photographs)
     return logits
 

@@ -7,6 +7,7 @@ case, flags with dashes or underscores; an empty value or `null` counts as unset
 import difflib
 import json
 import os
+import pathlib
 import re
 import sys
 
@@ -109,6 +110,15 @@ def hyperparameters(environ) -> dict:
         raise InputError(f"SM_HPS={environ['SM_HPS']}: expected a JSON object of hyperparameters")
     single = {name[6:]: value for name, value in environ.items() if name.startswith("SM_HP_") and _is_set(value)}
     return _own({_canonical(name): value for name, value in {**typed, **single}.items()})
+
+
+def sagemaker_checkpoints() -> pathlib.Path | None:
+    """The folder that SageMaker keeps while it moves a job to another machine, where the job was given one."""
+    folder = pathlib.Path(os.environ.get("SM_INPUT_CONFIG_DIR") or "/opt/ml/input/config")
+    try:
+        return pathlib.Path(json.loads((folder / "checkpointconfig.json").read_text())["LocalPath"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def near_misses(environ) -> list[str]:

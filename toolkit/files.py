@@ -2,22 +2,29 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
+import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import tempfile
 import time
 from collections import Counter
 
 from toolkit.console import InputError, listed, say
 
+PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # a name that `replacing` makes
+
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path):
+def replacing(path: pathlib.Path, size: int):
     """The path of a temporary file beside `path`, which takes its place when the block ends without an error.
 
-    Raises InputError where the folder cannot be written to or the disk is full; what was at `path` is then untouched.
+    `size` is what it will take, in bytes. Raises InputError where the folder cannot be written to or the disk is full;
+    what was at `path` is then untouched.
     """
     temporary = None
     try:
@@ -28,29 +35,50 @@ def replacing(path: pathlib.Path):
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are private; what the person keeps has the usual rights
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)  # and the name
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or error
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+            reason = f"{reason}; expected room for {size / 2**20:,.1f} MiB, found {free / 2**20:,.1f} MiB free there"
+        raise InputError(f"{path}: cannot be written: {reason}; what was there before is untouched") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
+def _flush(path: pathlib.Path) -> None:
+    """Have the disk hold what was written: a file, or the names in a folder."""
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    content = text.encode()
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_csv(path: pathlib.Path, table) -> None:
     """Write columns {name: values}, or a pandas table; NaN becomes an empty cell."""
     columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([name for name, _ in table.items()])
-        writer.writerows(["" if cell != cell else cell for cell in row] for row in zip(*columns, strict=True))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name for name, _ in table.items()])
+    writer.writerows(["" if cell != cell else cell for cell in row] for row in zip(*columns, strict=True))
+    write(path, text.getvalue())
 
 
 def write_json(path: pathlib.Path, content) -> None:
     """`content` of plain types only; NaN and infinity are refused, as they are no JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> dict[str, list]:
@@ -100,9 +128,11 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path, until=lambda: False):
-    """Processes that change a file of this folder take turns; whether this one has it for itself.
+    """Processes that change the files of this folder take turns; whether this one has it for itself.
 
-    Where the system has no such locks nobody waits. Raises InterruptedError when `until` is true before it is its turn.
+    Then temporary files that lie in it are of a process that was killed, and go. Where the system has no such locks
+    nobody waits. Raises InterruptedError when `until` is true before it is its turn. The system lets go of the lock of
+    a process that is killed.
     """
     with contextlib.ExitStack() as stack:
         alone = False
@@ -125,6 +155,11 @@ def locked(folder: pathlib.Path, until=lambda: False):
                     time.sleep(0.05)
                 except OSError:  # on some network disks
                     break
+            if alone:
+                if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):  # it was taken away meanwhile
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+                for name in filter(PART.fullmatch, os.listdir(descriptor)):
+                    (folder / name).unlink(missing_ok=True)
         yield alone
 
 

@@ -35,3 +35,25 @@ def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule
     if schedule == "constant":
         return highest
     return highest * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+
+
+def state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What the optimizer remembers of each weight, as {"number.name": tensor}."""
+    return {
+        f"{number}.{name}": value
+        for number, memory in optimizer.state_dict()["state"].items()
+        for name, value in memory.items()
+    }
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
+    """Have it remember what `state` gave. The learning rate and the like stay as they are."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    memories = {}
+    for key, value in state.items():
+        number, _, name = key.partition(".")
+        weight = weights[int(number)]
+        if value.shape == weight.shape:  # in the weight's layout, as fused optimizers go through both side by side
+            value = torch.empty_like(weight).copy_(value)
+        memories.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": memories, "param_groups": optimizer.state_dict()["param_groups"]})

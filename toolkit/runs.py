@@ -1,37 +1,163 @@
-"""Runs in their folders: where a new one goes, which one is meant, and the leaderboard of the finished ones."""
+"""Runs in their folders: where a new one goes, which one goes on, which one is meant, and the leaderboard."""
 
 import contextlib
 import glob
+import hashlib
 import itertools
 import os
 import pathlib
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from toolkit import files
-from toolkit.console import InputError, listed, say
+from toolkit.checkpoint import STATES, State, States
+from toolkit.console import InputError, listed, rank, say
 
 WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far; and, once it is finished, the scores
+SETTINGS = "settings.json"
+CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that this process has for itself: its folder, and the one of its resumable state, where it may be."""
+
+    folder: pathlib.Path
+    states: States
+    state: State | None  # from which it goes on
 
 
 @contextlib.contextmanager
-def new_folder(runs: pathlib.Path, name: str):
-    """A folder of its own for a new run: runs/name, or name-2, name-3 and so on where that is taken.
+def opened(
+    runs: pathlib.Path, checkpoints: pathlib.Path | None, name: str, identity: dict, resume: str
+) -> Iterator[Run | None]:
+    """The unfinished run of this identity, where there is one and `resume` is "auto"; else a new one in its own folder.
 
-    `runs` must be there. The new folder goes again where the block ends with an error before there are weights in it.
+    That is runs/name, or name-2, name-3 and so on where it is taken. Its state goes there too, or to the same name in
+    `checkpoints`. Both folders must be there. A new run's folders go again where the block ends with an error before
+    there is a state or weights in them. Nobody else has the run until the block ends. Of several processes only the
+    first one gets it.
     """
+    if rank():
+        yield None
+        return
+    if checkpoints is None or checkpoints.samefile(runs):
+        checkpoints = runs
+    with contextlib.ExitStack() as stack:
+        run = _unfinished(runs, checkpoints, name, identity, stack) if resume == "auto" else None
+        if run is None:
+            run = _new(runs, checkpoints, name, stack)
+        try:
+            yield run
+        except BaseException:
+            if not (run.folder / WEIGHTS).exists() and not run.states.notes:
+                for folder in {run.folder, run.states.folder}:
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _unfinished(runs, checkpoints, name: str, identity: dict, stack: contextlib.ExitStack) -> Run | None:
+    """The newest run of that name and identity that did not finish and that nobody is at. Says what others lack."""
+    pattern = re.compile(re.escape(name) + r"(-\d+)?")
+    times = {
+        file.parent: file.stat().st_mtime
+        for file in checkpoints.glob(f"{glob.escape(name)}*/{STATES[0][:5]}*")
+        if file.name in STATES and pattern.fullmatch(file.parent.name)
+    }
+    for folder in sorted(times, key=times.get, reverse=True):
+        run = runs / folder.name
+        if (run / RESULT).exists():
+            if folder == run:  # killed when all was done
+                States(folder).remove()
+            continue
+        notes = States(folder).notes.values()
+        if differing := next(filter(None, (compare(note.identity, identity) for note in notes)), None):
+            say(f"note: the run {folder.name} did not finish, but does not go on: {listed(differing, most=20)}")
+            continue
+        with contextlib.ExitStack() as attempt:
+            try:
+                run.mkdir(exist_ok=True)  # where only the checkpoints outlived the machine
+                _lock(run, folder, attempt)
+            except InterruptedError:
+                say(f"note: the run {folder.name} is being trained by another process at this moment")
+                continue
+            states = States(folder)
+            if not (run / RESULT).exists() and (state := states.load()):
+                stack.push(attempt.pop_all())
+                return Run(run, states, state)
+    return None
+
+
+def _new(runs, checkpoints, name: str, stack: contextlib.ExitStack) -> Run:
     for number in itertools.count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError):  # taken, by another run of this moment even
-            folder.mkdir()
-            break
+        states = checkpoints / folder.name
+        with contextlib.ExitStack() as attempt:
+            try:
+                ours = [_make(path) for path in dict.fromkeys((folder, states))]
+                alone = _lock(folder, states, attempt)
+            except InterruptedError:  # another run has it
+                continue
+            # One that was killed before it had anything is taken over, where a lock tells that it is not at it still.
+            if all(ours) or (alone and all(_is_empty(path) for path in (folder, states))):
+                stack.push(attempt.pop_all())
+                return Run(folder, States(states), None)
+            for path, made in zip(dict.fromkeys((folder, states)), ours, strict=True):
+                if made:
+                    path.rmdir()
+
+
+def _make(folder: pathlib.Path) -> bool:
+    """Whether it was made by this call."""
     try:
-        yield folder
-    except BaseException:
-        if not (folder / WEIGHTS).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_empty(folder: pathlib.Path) -> bool:
+    return {file.name for file in folder.iterdir()} <= {SETTINGS}
+
+
+def _lock(run: pathlib.Path, states: pathlib.Path, stack: contextlib.ExitStack) -> bool:
+    """Have both folders until the stack is closed; whether nobody else can. Raises InterruptedError if another has."""
+    alone = True
+    for folder in dict.fromkeys((run, states)):
+        try:
+            alone &= stack.enter_context(files.locked(folder, until=lambda: True))
+        except FileNotFoundError:  # taken away in this moment, by a run that has failed
+            raise InterruptedError from None
+    return alone
+
+
+def identity(settings: dict, photographs: str) -> dict:
+    """What must be the same for a run to go on: settings that change its result, photographs and labels, and code."""
+    root = pathlib.Path(__file__).parent.parent
+    code = {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for pattern in CODE
+        for path in sorted(root.glob(pattern))
+    }
+    return {"settings": settings, "photographs": photographs, "code": code}
+
+
+def compare(before: dict, now: dict) -> list[str]:
+    """What differs between two identities, each as a person would say it."""
+    settings = [before.get("settings", {}), now["settings"]]
+    code = [before.get("code", {}), now["code"]]
+    differing = [
+        f"{key.upper()} is {settings[1].get(key)}, was {settings[0].get(key)}"
+        for key in dict.fromkeys([*settings[1], *settings[0]])
+        if settings[0].get(key) != settings[1].get(key)
+    ]
+    if before.get("photographs") != now["photographs"]:
+        differing.append("the photographs or their labels have changed")
+    changed = [path for path in dict.fromkeys([*code[1], *code[0]]) if code[0].get(path) != code[1].get(path)]
+    return differing + [f"{path} has changed" for path in changed]
 
 
 def find(runs: pathlib.Path, name: str | None) -> pathlib.Path:
@@ -59,20 +185,29 @@ def newer(folder: pathlib.Path) -> list[str]:
 
 
 def finish(folder: pathlib.Path, row: dict) -> None:
-    """Mark a run as finished by its result.json, and add its line to the leaderboard, which keeps all that it has."""
-    files.write_json(folder / RESULT, row)
-    path = folder.parent / "leaderboard.csv"
+    """Mark a run as finished by its result.json, and add its line to the leaderboard, which keeps all that it has.
+
+    A run that was killed in here does it again, and has one line all the same: lines of one run began at one time.
+    """
     with files.locked(folder.parent):
-        try:
-            before = files.read_csv(path, ("run",), "SM_MODEL_DIR") if path.exists() else {}
-        except InputError as error:  # a finished run is not lost over a damaged table
-            if not os.access(path, os.R_OK):
-                say(f"note: {error}; the run's line is not added, it stands in {folder / RESULT}")
-                return
-            aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
-            path.rename(aside)
-            say(f"note: {error}; it is now {aside.name}, and a new one is begun")
-            before = {}
-        empty = [""] * len(before.get("run", []))
-        columns = dict.fromkeys([*before, *row])
-        files.write_csv(path, {name: [*before.get(name, empty), row.get(name, "")] for name in columns})
+        _add_line(folder.parent / "leaderboard.csv", row)
+        files.write_json(folder / RESULT, row)
+
+
+def _add_line(path: pathlib.Path, row: dict) -> None:
+    try:
+        before = files.read_csv(path, ("run",), "SM_MODEL_DIR") if path.exists() else {}
+    except InputError as error:  # a finished run is not lost over a damaged table
+        if not os.access(path, os.R_OK):
+            say(f"note: {error}; the run's line is not added, it stands in its {RESULT}")
+            return
+        aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
+        path.rename(aside)
+        say(f"note: {error}; it is now {aside.name}, and a new one is begun")
+        before = {}
+    rows = [dict(zip(before, cells, strict=True)) for cells in zip(*before.values(), strict=True)]
+    rows = [
+        other for other in rows if [other.get(key) for key in ("run", "started")] != [row["run"], row.get("started")]
+    ]
+    columns = dict.fromkeys([*before, *row])
+    files.write_csv(path, {name: [other.get(name, "") for other in [*rows, row]] for name in columns})

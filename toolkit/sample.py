@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from toolkit import labels
+from toolkit import files, labels
 from toolkit.console import InputError, say
 from toolkit.portrait import PHOTOGRAPHS, make_films, make_person, portrait
 
@@ -101,18 +101,23 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
     marker = f"drawing {DRAWING}, seed {seed}, people {people}, eval_people {eval_people}"
     if is_whole(folder, marker):
         return
-    say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        draw_train(draft / "train", people, seed)
-        draw_eval(draft / "eval", eval_people, seed)
-        (draft / MARKER).write_text(marker)
-        draft.chmod(0o755)  # mkdtemp's folders are private
+    with files.locked(folder.parent) as alone:
+        if is_whole(folder, marker):  # another process has drawn it meanwhile
+            return
+        for leftover in folder.parent.glob(f".{folder.name}-*") if alone else ():  # of one that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")
+        draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            os.rename(draft, folder)
-        except OSError:
-            if not is_whole(folder, marker):  # else another process was faster, and drew the same
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            draw_train(draft / "train", people, seed)
+            draw_eval(draft / "eval", eval_people, seed)
+            (draft / MARKER).write_text(marker)
+            draft.chmod(0o755)  # mkdtemp's folders are private
+            try:
+                os.rename(draft, folder)
+            except OSError:
+                if not is_whole(folder, marker):  # else another process was faster, and drew the same
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)

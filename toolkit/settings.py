@@ -110,6 +110,12 @@ class TrainSettings(Settings):
     # A small net from scratch in about a minute on two cores: drawn faces need no ImageNet weights.
     DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7, "batch_size": 32}
 
+    # They say where and how fast, but not what comes out: a run goes on where they have changed.
+    UNDECIDING: ClassVar[tuple[str, ...]] = (
+        "sm_channel_train", "sm_model_dir", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
+        "device", "cache_gib", "cache_dir", "compile",
+    )  # fmt: skip
+
     sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
     """Folder of training photographs: the image folder itself, or its parent."""
     sm_model_dir: pathlib.Path = DEMO / "runs"
@@ -124,6 +130,8 @@ class TrainSettings(Settings):
     """Passes over the training photographs."""
     batch_size: int = Field(64, ge=2)
     """Photographs a step, at the most: an epoch is cut into equal batches."""
+    micro_batch_size: int | None = Field(None, ge=2)
+    """Photographs of a step that one process takes at once, to save memory; unset takes all of its share."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Decides the split, the order, the augmentation and the first weights."""
 
@@ -162,6 +170,13 @@ class TrainSettings(Settings):
     patience: int = Field(0, ge=0)
     """Stop after so many epochs without a better macro F1; 0 is off."""
 
+    resume: Annotated[Literal["auto", "never"], BeforeValidator(lower_case)] = "auto"
+    """`auto` goes on with an unfinished run of the same settings, photographs and code; `never` begins a new one."""
+    checkpoint_seconds: float = Field(300, ge=0)
+    """Save the state of the run at least so often, beside every epoch's end."""
+    sm_checkpoint_dir: pathlib.Path | None = None
+    """Folder for the state of unfinished runs; unset takes SageMaker's where the job has one, else SM_MODEL_DIR."""
+
     device: Device = "auto"
     """`auto` takes CUDA, else MPS, else the CPU."""
     precision: Precision = "auto"
@@ -172,6 +187,10 @@ class TrainSettings(Settings):
     """Folder where decoded photographs are kept for later runs; unset keeps none."""
     compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(lower_case)] = "auto"
     """Compile the net for training; `auto` does so in long runs on CUDA."""
+
+    def deciding(self) -> dict:
+        """The settings that decide what comes out, of JSON's types."""
+        return self.model_dump(mode="json", exclude=set(self.UNDECIDING))
 
     def problems(self) -> list[str]:
         found = super().problems()

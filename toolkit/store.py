@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from toolkit import images
-from toolkit.console import InputError, say
+from toolkit.console import InputError, bar, say
 
 CHUNK = 64  # photographs that are decoded, written and waited for together
 
@@ -201,12 +200,11 @@ class Store:
 
         # Threads serve as well as processes: Pillow, torch and zlib work outside the interpreter's lock. None of them
         # may let torch copy: it shares a copy among threads of its own, for each of ours, and all wait for all.
-        bar = tqdm(total=len(self), desc=what, leave=False, disable=None)
-        with bar, ThreadPoolExecutor(processors()) as pool:
+        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(processors()) as pool:
             results = []
             for result in pool.map(unless_stopped, self._chunks()):
                 results.append(result)
-                bar.update(min(CHUNK, len(self) - bar.n))
+                progress.update(min(CHUNK, len(self) - progress.n))
         return results
 
     def _decode(self, first: int) -> np.ndarray:

@@ -1,0 +1,280 @@
+"""Faults on purpose, of any number: the tests try each a few times, `make torture` often (torture.py).
+
+Each function tries one kind of fault again and again, with real files and real processes, and gives an outcome for
+every try: an empty text where all went as it should, else what did not.
+"""
+
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from toolkit import checkpoint  # noqa: E402
+from toolkit.checkpoint import STATES, State, States  # noqa: E402
+from toolkit.console import InputError  # noqa: E402
+
+# A small net with batch norm, some two dozen steps, and a state after each.
+SMALL = {
+    "NAME": "shufflenet_v2_x0_5", "PRETRAINED": "false", "SIZE": "32x32", "DEVICE": "cpu",
+    "EPOCHS": "3", "BATCH_SIZE": "16", "CHECKPOINT_SECONDS": "0",
+}  # fmt: skip
+TORCHRUN = ("-m", "torch.distributed.run")
+WRONG = pathlib.Path("/nowhere/executed")
+
+
+def environment(**variables) -> dict[str, str]:
+    """Of a script that is started: these settings, none of the surrounding ones, and one thread."""
+    keep = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**keep, **own, **{key: str(value) for key, value in variables.items()}}
+
+
+def start(script: str, *, launcher=(), largest_file: int | None = None, **variables) -> subprocess.Popen:
+    """A process of that script, by this Python; `largest_file` in bytes is what the disk takes."""
+
+    def limit():
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    return subprocess.Popen(
+        [sys.executable, *launcher, ROOT / script], cwd=ROOT, env=environment(**variables), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=limit,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen, seconds: float = 120) -> str:
+    """What it said, once it has ended; killed with all that it started where that takes longer."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[0] + "\nstill running: killed"
+
+
+def results(run: pathlib.Path) -> dict[str, bytes]:
+    """What a run has made, but for times: weights bit by bit, tables byte by byte."""
+    state, _ = checkpoint.load_weights(run / "model.safetensors")
+    weights = {name: value.numpy().tobytes() for name, value in state.items()}
+    return {**weights, **{name: (run / name).read_bytes() for name in ("history.csv", "validation.csv")}}
+
+
+def differing(run: pathlib.Path, expected: dict[str, bytes]) -> str:
+    found = results(run)
+    names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+    return f"other results: {', '.join(names[:3])}" if names else ""
+
+
+class Forked:
+    """A training process that need not import torch: a fork of this one, which has and must not have threads."""
+
+    def __init__(self, log: pathlib.Path, **variables):
+        self.returncode, self.pid = None, os.fork()
+        if self.pid == 0:
+            self._run(log, variables)
+
+    def _run(self, log: pathlib.Path, variables: dict) -> None:
+        import train
+        from toolkit import console
+
+        code = 1
+        try:
+            with log.open("a") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+                sys.stdout, sys.stderr, sys.argv = os.fdopen(1, "w"), os.fdopen(2, "w"), ["train.py"]
+                os.environ.clear()
+                os.environ.update(environment(**variables))
+                console.run(train.main)
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        finally:
+            os._exit(code)
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status, negative for a signal; None where it runs on."""
+        until = time.monotonic() + seconds
+        while self.returncode is None and time.monotonic() < until:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            else:
+                time.sleep(0.002)
+        return self.returncode
+
+
+def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expected: dict, **variables):
+    """Runs that get a signal at random instants and are started again until they end, until `stops` were sent.
+
+    Gives the outcome of every run, how often it was stopped, and the longest that it took to stop, in seconds.
+    """
+    instants, sent = random.Random(seed), 0
+    while sent < stops:
+        runs, log, here, slowest, outcome = scratch / f"{number}-{sent}", scratch / "log", 0, 0.0, ""
+        log.unlink(missing_ok=True)
+        while not outcome:
+            process = Forked(log, SM_MODEL_DIR=runs, **variables)
+            if process.wait(instants.uniform(0.02, 3)) is None:
+                os.kill(process.pid, number)
+                here += 1
+            began = time.monotonic()
+            code = process.wait(60)
+            slowest = max(slowest, time.monotonic() - began) if code else slowest
+            if (runs / variables["NAME"] / "result.json").exists():  # it may be stopped when all was done
+                break
+            if code != (-number if number == signal.SIGKILL else 128 + number):
+                outcome = f"exit {code}: {log.read_text()[-500:]}"
+        there = sorted(path.name for path in runs.iterdir())
+        if not outcome and there != sorted([variables["NAME"], "leaderboard.csv"]):
+            outcome = f"found {there}"
+        sent += here
+        yield outcome or differing(runs / variables["NAME"], expected), here, slowest
+        shutil.rmtree(runs)
+
+
+def damaged_files(scratch: pathlib.Path, weights: pathlib.Path, flips: int, truncations: int, seed: int):
+    """Weights and the newer of two states, with a bit flipped or cut short: refused, and the older state used."""
+    import torch
+
+    draws, states = random.Random(seed), scratch / "states"
+    states.mkdir()
+    for epoch in (1, 2):
+        tensors = {"net.weight": torch.randn(200, 200), "best.weight": torch.randn(10)}
+        States(states).save(State({"settings": {"lr": 0.1}}, "now", epoch=epoch, tensors=tensors))
+    newer = States(states).newest()[0]
+    for number in range(flips + truncations):
+        path = (weights, newer)[number % 2]
+        content = whole = path.read_bytes()
+        if number < flips:  # half of them in the header, which is small and says what all the rest means
+            place = draws.randrange(len(content) if number % 4 < 2 else 8 + int.from_bytes(content[:8], "little"))
+            content = bytearray(content)
+            content[place] ^= 1 << draws.randrange(8)
+        else:
+            content = content[: draws.randrange(len(content))]
+        path.write_bytes(content)
+        outcome = "taken as whole"
+        if path == weights:
+            try:
+                checkpoint.load_weights(path)
+            except InputError as error:
+                outcome = "" if str(path) in str(error) and "\n" not in str(error) else str(error)
+        else:
+            state = States(states).load()
+            outcome = "" if state and state.epoch == 1 else "taken as whole" if state else "both are lost"
+        path.write_bytes(whole)
+        yield outcome
+
+
+def malicious_files(marker: pathlib.Path) -> dict[str, bytes]:
+    """Four kinds of files that make `marker` when they are unpickled without care."""
+    import io
+    import pickle
+    import tarfile
+    import zipfile
+
+    import torch
+
+    class Malicious:
+        def __reduce__(self):
+            return (os.system, (f"touch '{marker}'",))
+
+    plain = pickle.dumps(Malicious())
+    zipped, legacy, tarred = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save({"weight": Malicious()}, zipped)
+    torch.save({"weight": Malicious()}, legacy, _use_new_zipfile_serialization=False)
+    with tarfile.open(fileobj=tarred, mode="w") as archive:  # torch's first format
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = len(plain)
+            archive.addfile(info, io.BytesIO(plain))
+    assert zipfile.is_zipfile(zipped)
+    return {
+        "pickle": plain, "zip": zipped.getvalue(), "legacy": legacy.getvalue(), "tar": tarred.getvalue(),
+    }  # fmt: skip
+
+
+def full_disks(scratch: pathlib.Path, sizes: list[int], expected: dict, **variables):
+    """A run that was killed goes on where no file can be larger than `sizes`; then where there is room again."""
+    runs, name = scratch / "runs", variables["NAME"]
+    process = start("train.py", SM_MODEL_DIR=runs, **variables)
+    wait_for(runs / name / STATES[1], process)
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+    for size in sizes:
+        here = scratch / str(size)
+        shutil.copytree(runs, here)
+        before = States(here / name).load().steps
+        process = start("train.py", SM_MODEL_DIR=here, largest_file=size, **variables)
+        said = finish(process)
+        after = States(here / name).load()
+        words = ("cannot be written", "expected room for", str(here))
+        if process.returncode != 2 or "Traceback" in said or not all(word in said for word in words):
+            yield f"exit {process.returncode}: {said[-300:]}"
+        elif after is None or after.steps < before:
+            yield "the state before is lost"
+        else:
+            process = start("train.py", SM_MODEL_DIR=here, **variables)
+            said = finish(process)
+            yield differing(here / name, expected) if process.returncode == 0 else said[-300:]
+        shutil.rmtree(here)
+
+
+def wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def mutated_photographs(folder: pathlib.Path, number: int, seed: int) -> list[pathlib.Path]:
+    """JPEGs and PNGs with bytes changed, cut, doubled, moved, and sides of any length in their headers."""
+    draws, originals = random.Random(seed), []
+    picture = np.random.default_rng(seed).integers(0, 255, (16, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    for mode in ("RGB", "L", "CMYK", "P", "RGBA", "1", "I;16"):
+        for extension in ("jpg", "png"):
+            path = folder / f"original.{extension}"
+            try:
+                photo = Image.fromarray(picture[..., 0].astype(np.uint16) * 256) if mode == "I;16" else None
+                (photo or Image.fromarray(picture).convert(mode)).save(path)
+            except (OSError, KeyError):  # no JPEG of this mode
+                path.unlink(missing_ok=True)
+                continue
+            originals.append((extension, path.read_bytes()))
+            path.unlink()
+    paths = []
+    for index in range(number):
+        extension, content = originals[index % len(originals)]
+        content = bytearray(content)
+        for _ in range(draws.randint(1, 4)):
+            place, end = sorted(draws.randrange(len(content) + 1) for _ in range(2))
+            how = draws.randrange(5)
+            if how == 0 and place < len(content):
+                content[place] = draws.randrange(256)
+            elif how == 1 and len(content) > 40:  # the header
+                content[draws.randrange(40)] = draws.randrange(256)
+            elif how == 2:
+                content = content[: max(end, 1)]
+            elif how == 3:
+                content[place:place] = content[place:end][:1000]
+            else:
+                content[place : place + draws.randint(1, 60)] = draws.randbytes(draws.randint(0, 60))
+        paths.append(folder / f"{index}.{extension}")
+        paths[-1].write_bytes(content)
+    return paths
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

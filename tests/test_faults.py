@@ -1,0 +1,166 @@
+"""Runs that are killed, stopped, starved and given damaged files: a few of the faults that `make torture` tries."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from faults import (
+    SMALL,
+    damaged_files,
+    differing,
+    finish,
+    full_disks,
+    malicious_files,
+    mutated_photographs,
+    results,
+    start,
+    wait_for,
+)
+from safetensors.torch import save_file
+
+import model
+from toolkit import checkpoint, images, store
+from toolkit.checkpoint import STATES, State, States
+from toolkit.console import InputError
+
+
+@pytest.fixture(scope="session")
+def whole(drawn, tmp_path_factory) -> pathlib.Path:
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, **SMALL)
+    said = finish(process)
+    assert process.returncode == 0, said
+    return folder / SMALL["NAME"]
+
+
+@pytest.fixture(scope="session")
+def expected(whole) -> dict[str, bytes]:
+    return results(whole)
+
+
+def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_happened(drawn, expected, tmp_path):
+    """Its checkpoints outlive it, and its folder does not: so it is on SageMaker, where machines are taken away."""
+    states, said = tmp_path / "checkpoints", []
+    states.mkdir()
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130), (None, 0)):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        process = start(
+            "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "runs", SM_CHECKPOINT_DIR=states, **SMALL
+        )
+        if number:
+            (states / f"{STATES[0]}.sagemaker-uploading").touch()
+            before = newest(states / SMALL["NAME"])
+            while newest(states / SMALL["NAME"]) == before:
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.01)
+            began = time.monotonic()
+            os.kill(process.pid, number)
+        said.append(finish(process))
+        assert process.returncode == code, said[-1]
+        assert number is None or time.monotonic() - began < 5
+    assert "goes on from" not in said[0] and all("goes on from epoch" in text for text in said[1:])
+    assert "terminated" in said[1] and "interrupted" in said[2] and "Traceback" not in "".join(said)
+    assert all("saved at epoch" in text for text in said[1:3])
+    assert differing(tmp_path / "runs" / SMALL["NAME"], expected) == ""
+    assert [path.name for path in states.glob("*/*")] == []
+
+
+def newest(folder: pathlib.Path) -> list[int]:
+    return [(folder / name).stat().st_mtime_ns for name in STATES if (folder / name).exists()]
+
+
+def test_a_flipped_bit_or_a_missing_end_is_refused_and_the_state_before_is_used(whole, tmp_path):
+    shutil.copy(whole / "model.safetensors", tmp_path)
+    outcomes = list(damaged_files(tmp_path, tmp_path / "model.safetensors", flips=120, truncations=20, seed=0))
+    assert len(outcomes) == 140 and set(outcomes) == {""}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("kind", ["pickle", "zip", "legacy", "tar"])
+def test_a_malicious_file_executes_nothing(kind, tmp_path, monkeypatch):
+    marker = tmp_path / "executed"
+    content = malicious_files(marker)[kind]
+    assert not marker.exists()
+    for path in (tmp_path / "model.safetensors", tmp_path / STATES[0]):
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="found a damaged or foreign file"):
+        checkpoint.load_weights(tmp_path / "model.safetensors")
+    assert States(tmp_path).load() is None and not marker.exists()
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "resnet18-f37072fd.pth").write_bytes(content)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="PRETRAINED=true: expected torchvision's weights"):
+        model.build("resnet18", (32, 32), pretrained=True)
+    assert not marker.exists()
+
+
+def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(drawn, expected, tmp_path):
+    outcomes = list(full_disks(tmp_path, [1_000_000], expected, SM_CHANNEL_TRAIN=drawn.train, **SMALL))
+    assert outcomes == [""]
+
+
+def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
+    """In a process of its own, which neither dies nor hangs nor says anything."""
+    mutated_photographs(tmp_path, 150, seed=0)
+    code = (
+        "import pathlib, sys; from toolkit.store import Store; "
+        "paths = sorted(map(str, pathlib.Path(sys.argv[1]).iterdir())); "
+        "bad = Store(paths, (64, 48)).fill(); assert all('\\n' not in reason for reason in bad.values()); "
+        "print(len(paths), len(bad))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    total, bad = map(int, done.stdout.split())
+    assert total == 150 and 20 < bad < 150
+
+
+def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(tmp_path):
+    """20,000 x 20,000 pixels of nothing are a PNG of some hundred kB, and 1.2 GB decoded."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"no pixel is ever looked at"))
+    (reason,) = store.Store([str(path)], (32, 32)).fill().values()
+    assert "20000 x 20000" in reason or "exceeds limit" in reason
+    assert images.decode  # by which the store reads
+
+
+def test_two_generations_of_state_are_kept_and_the_older_one_goes(tmp_path):
+    states = States(tmp_path)
+    for epoch in range(4):
+        states.save(State({}, "now", epoch=epoch, tensors={"net.a": torch.full((3,), float(epoch))}))
+        assert States(tmp_path).load().epoch == epoch
+    found = States(tmp_path)
+    assert sorted(state.epoch for state in found.notes.values()) == [2, 3]
+    assert found.load().part("net")["a"].tolist() == [3.0] * 3
+    save_file({"a": torch.zeros(1)}, tmp_path / STATES[0])  # of something else
+    assert States(tmp_path).load().epoch in (2, 3)
+
+
+def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
+    from toolkit import files
+
+    for name in (".output.csv.abcd1234.part", "mine.part", ".hidden", "output.csv"):
+        (tmp_path / name).touch()
+    with files.locked(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "mine.part", "output.csv"]
+
+
+def test_wait_for_tells_of_a_process_that_ends(tmp_path):
+    process = start("train.py", EPOCHS="many")
+    with pytest.raises(AssertionError, match="EPOCHS=many"):
+        wait_for(tmp_path / "never", process)
