@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint readme picture clean
+.PHONY: demo test lint torture readme picture clean
 
 demo: $(VENV)/ready  ## train, infer and evaluate on drawn faces
 	$(BIN)/python train.py
@@ -17,6 +17,9 @@ test: $(VENV)/ready lint
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+torture: $(VENV)/ready  ## all faults, often: half an hour
+	$(BIN)/python tests/torture.py
 
 readme: $(VENV)/ready  ## write the settings tables of the README anew
 	$(BIN)/python tests/readme.py

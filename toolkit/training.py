@@ -19,6 +19,7 @@ from toolkit.console import InputError, held, listed, say
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.settings import TrainSettings
 
+SAVING_IS_CHEAP = 20  # times as long as it takes: epochs that are shorter do not each save
 SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means and variances of batches of 64
 
 
@@ -162,7 +163,7 @@ class Keeper:
         self.state, self.run, self.header = state, run, header
         self.updated = False  # whether this process has changed the weights
         self.began, self.before = time.time(), state.seconds
-        self.saved = time.time()
+        self.saved, self.cost = time.time(), 0.0  # when it was saved last, and how many seconds that took
         self.losses: torch.Tensor | None = None  # of this epoch's steps: read only when it is saved
 
     def restore(self) -> None:
@@ -195,13 +196,15 @@ class Keeper:
                 best = {f"best.{name}": value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
                 state.tensors |= {**best, "validation": logits}
             state.epoch, state.losses, self.losses = state.epoch + 1, [], None
-        self.save()
+        since = time.time() - self.saved
+        if since >= min(SAVING_IS_CHEAP * self.cost, self.config.checkpoint_seconds):
+            self.save()
         if self.run:
             self.publish(improved)
 
     def save(self) -> None:
         """Write the state, if this process has the run."""
-        state = self.state
+        state, began = self.state, time.time()
         if self.losses is not None:
             state.losses = self.losses.tolist()
         state.seconds = self.before + time.time() - self.began
@@ -210,6 +213,7 @@ class Keeper:
             state.tensors |= {f"optimizer.{name}": value for name, value in optimization.state(self.optimizer).items()}
             self.run.states.save(state)
         self.saved = time.time()
+        self.cost = self.saved - began
 
     def publish(self, improved: bool) -> None:
         """Write the files that people read."""

@@ -1,0 +1,163 @@
+"""All faults, often: a table of what was tried, what was survived and what was lost. `make torture`; half an hour.
+
+python tests/torture.py [--share 0.1] tries a tenth of it.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+import faults
+import torch
+import torchvision  # noqa: F401 (forks need not import it)
+
+import model
+from toolkit import cache, corrections, engine, sample, training  # noqa: F401
+
+ROW = "{:44} {:>6} {:>9} {:>6} {:>8}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--share", default=1.0, type=float, help="of the number of faults")
+    parser.add_argument("--seed", default=None, type=int)
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.randrange(10**6)
+    torch.set_num_threads(1)  # a process with threads cannot be forked
+    print(f"seed {seed}\n{ROW.format('fault', 'tried', 'survived', 'lost', 'seconds')}", flush=True)
+    lost = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for what, outcomes in kinds(pathlib.Path(scratch), lambda number: max(round(number * options.share), 1), seed):
+            began, outcomes = time.monotonic(), list(outcomes)
+            bad = [outcome for outcome in outcomes if outcome]
+            row = (what, len(outcomes), len(outcomes) - len(bad), len(bad), f"{time.monotonic() - began:.0f}")
+            print(ROW.format(*row), flush=True)
+            for outcome in bad[:5]:
+                print(f"    {outcome}", flush=True)
+            lost += len(bad)
+    sys.exit(lost > 0)
+
+
+def kinds(scratch: pathlib.Path, share, seed: int):
+    """(what is tried, the outcome of every try: empty where it went as it should)."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        sample.ensure(scratch / "data", people=24, eval_people=6)
+    training_of = {"SM_CHANNEL_TRAIN": scratch / "data" / "train", **faults.SMALL}
+    whole = scratch / "whole"
+    process = faults.Forked(scratch / "log", SM_MODEL_DIR=whole, **training_of)
+    assert process.wait(120) == 0, (scratch / "log").read_text()
+    expected = faults.results(whole / training_of["NAME"])
+    weights = whole / training_of["NAME"] / "model.safetensors"
+
+    for number, name, times in (
+        (signal.SIGKILL, "kill -9", 200), (signal.SIGTERM, "SIGTERM", 40), (signal.SIGINT, "Ctrl-C", 40),
+    ):  # fmt: skip
+        yield f"{name} in training", stops(folder(scratch), number, share(times), seed, expected, training_of)
+    for what, flips, cuts in (("a flipped bit", share(1000), 0), ("a missing end", 0, share(200))):
+        yield f"{what} in weights or state", quietly(faults.damaged_files, folder(scratch), weights, flips, cuts, seed)
+    yield "a malicious file as weights or state", quietly(malicious, folder(scratch))
+    draws = random.Random(seed)
+    sizes = [draws.choice((300, 3_000, 100_000, 2_000_000, 5_000_000)) + draws.randrange(300) for _ in range(share(20))]
+    yield "a full disk, at a save of any file", faults.full_disks(folder(scratch), sizes, expected, **training_of)
+    yield "a mutated JPEG or PNG", photographs(folder(scratch), share(3000), seed)
+    yield "runs that end in one instant", leaderboard(folder(scratch), share(50))
+    yield "runs of one name that begin in one instant", together(folder(scratch), share(8), expected, training_of)
+
+
+numbers = itertools.count()
+
+
+def folder(scratch: pathlib.Path) -> pathlib.Path:
+    path = scratch / f"part-{next(numbers)}"
+    path.mkdir()
+    return path
+
+
+def quietly(tries, *given) -> list[str]:
+    """The outcomes, without what is said on the way."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(tries(*given))
+
+
+def stops(scratch, number, times, seed, expected, variables):
+    """An outcome for each stop: those of a run that lost something count as lost."""
+    slowest = 0.0
+    for outcome, stopped, seconds in faults.stopped_runs(scratch, number, times, seed, expected, **variables):
+        slowest = max(slowest, seconds)
+        yield from [outcome] * max(stopped, bool(outcome))
+    if number != signal.SIGKILL and slowest > 5:
+        yield f"one took {slowest:.1f} s to stop"
+
+
+def malicious(scratch):
+    os.environ["TORCH_HOME"] = str(scratch)
+    (scratch / "hub" / "checkpoints").mkdir(parents=True)
+    readers = {
+        "model.safetensors": faults.checkpoint.load_weights,
+        faults.STATES[0]: lambda path: faults.States(path.parent).load(),
+        "hub/checkpoints/resnet18-f37072fd.pth": lambda path: model.build("resnet18", (32, 32), pretrained=True),
+    }
+    for kind, content in faults.malicious_files(scratch / "executed").items():
+        for name, read in readers.items():
+            (scratch / name).write_bytes(content)
+            taken = None
+            with contextlib.suppress(faults.InputError):
+                taken = read(scratch / name)
+            yield f"{kind}: {name} was taken" if taken or (scratch / "executed").exists() else ""
+
+
+def photographs(scratch, number, seed):
+    """Decoded by a process of their own; whichever it does not answer for is lost."""
+    faults.mutated_photographs(scratch, number, seed)
+    done = subprocess.run(
+        [sys.executable, faults.ROOT / "tests" / "decode_all.py", scratch], capture_output=True, text=True, timeout=600
+    )
+    if done.stderr or done.returncode:
+        yield f"exit {done.returncode}: {done.stderr[-300:]}"
+    answered = done.stdout.count("\n")
+    yield from [""] * answered + ["no answer"] * (number - answered)
+
+
+def leaderboard(scratch, number):
+    """All wait for one file, so that they end together; then every line must be there, and whole."""
+    code = (
+        "import pathlib, sys, time; from toolkit import runs; folder = pathlib.Path(sys.argv[1])\n"
+        "while not (folder.parent / 'go').exists(): time.sleep(0.001)\n"
+        "runs.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
+    )
+    processes = []
+    for run in range(number):
+        (scratch / f"run-{run}").mkdir()
+        command = [sys.executable, "-c", code, scratch / f"run-{run}"]
+        processes.append(subprocess.Popen(command, cwd=faults.ROOT, stdout=subprocess.DEVNULL))
+    time.sleep(5)
+    (scratch / "go").touch()
+    codes = [process.wait(120) for process in processes]
+    lines = (scratch / "leaderboard.csv").read_text().splitlines()[1:]
+    for run, code in enumerate(codes):
+        whole = lines.count(f"run-{run},run-{run},0.5") == 1 and len(lines) == number
+        yield "" if whole and code == 0 else f"exit {code}, {len(lines)} lines"
+
+
+def together(scratch, number, expected, variables):
+    runs = scratch / "runs"
+    processes = [faults.Forked(scratch / f"log-{run}", SM_MODEL_DIR=runs, **variables) for run in range(number)]
+    codes = [process.wait(300) for process in processes]
+    names = [path for path in runs.iterdir() if path.is_dir()]
+    for code, path in itertools.zip_longest(codes, names):
+        yield f"exit {code}" if code or path is None else faults.differing(path, expected)
+
+
+if __name__ == "__main__":
+    main()
