@@ -18,7 +18,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-torture: $(VENV)/ready  ## all faults, often: half an hour
+torture: $(VENV)/ready  ## all faults, often: a quarter of an hour
 	$(BIN)/python tests/torture.py
 
 readme: $(VENV)/ready  ## write the settings tables of the README anew

@@ -1,6 +1,9 @@
 """Which epoch is kept, and what the loss of a run is made of."""
 
+import copy
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -87,6 +90,29 @@ def test_learning_rates_are_those_of_the_whole_run(data, tmp_path, monkeypatch):
     steps = 2 * len(engine.batches(data.train, 8))
     rates = [recipes[0].learning_rate(step) for step in range(steps)]
     assert int(np.argmax(rates)) == steps // 2 and max(rates) == 1e-3 and rates[-1] < 1e-4
+
+
+class RunsAhead(device.Machine):
+    """A processor on which numbers are not read at every step, as on a GPU."""
+
+    runs_ahead = True
+
+
+def test_no_state_is_saved_once_a_step_was_not_finite(data, tmp_path):
+    machine = data.faces.machine
+    faces = copy.copy(data.faces)
+    faces.machine = RunsAhead(machine.device, machine.precision)
+    calls = iter(range(100))
+
+    def criterion(logits, labels):
+        value = loss.cross_entropy(logits, labels)
+        return value * math.inf if next(calls) == 2 else value
+
+    with pytest.raises(InputError, match="epoch 1, step 3 of"):
+        fit(dataclasses.replace(data, faces=faces), tmp_path, criterion, epochs=2, batch_size=8, checkpoint_seconds=0)
+    state = States(tmp_path).load()
+    assert state.steps == (0, 2) and np.isfinite(state.losses).all()
+    assert all(value.isfinite().all() for value in state.tensors.values())
 
 
 class Hungry(nn.Module):

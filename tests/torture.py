@@ -1,4 +1,4 @@
-"""All faults, often: a table of what was tried, what was survived and what was lost. `make torture`; half an hour.
+"""All faults, often: a table of what was tried, survived and lost. `make torture`; a quarter of an hour.
 
 python tests/torture.py [--share 0.1] tries a tenth of it.
 """

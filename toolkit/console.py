@@ -10,6 +10,8 @@ import signal
 import sys
 import traceback
 
+OTHERS_WAIT = 15  # seconds
+
 
 class InputError(Exception):
     """Bad input. The text is what the person reads: one line, or one line for each thing that is wrong."""
@@ -71,10 +73,12 @@ _holding, _came = False, None  # whether a signal waits; and the one that does
 
 def _stop(number, _frame) -> None:
     global _came
-    if _holding and _came is None:
+    if rank() and _came is None:  # the first process needs this one to end its step, and ends the job when it has saved
         _came = number
-        if rank() == 0:  # past Python's own buffers, in which the signal may have come upon a line
-            os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
+        signal.alarm(OTHERS_WAIT)
+    elif _holding and _came is None:
+        _came = number  # said past Python's own buffers, in which the signal may have come upon a line
+        os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
     else:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
@@ -90,8 +94,9 @@ def held():
     try:
         yield
     finally:
-        number, _holding, _came = _came, False, None
-        if number is not None:
+        _holding = False
+        if _came is not None and rank() == 0:
+            number, _came = _came, None
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 

@@ -203,8 +203,10 @@ class Keeper:
             self.publish(improved)
 
     def save(self) -> None:
-        """Write the state, if this process has the run."""
+        """Write the state, if this process has the run and the weights still move."""
         state, began = self.state, time.time()
+        if getattr(self.optimizer, "found_inf", None):  # on a GPU: the end of the epoch says which step was no number
+            return
         if self.losses is not None:
             state.losses = self.losses.tolist()
         state.seconds = self.before + time.time() - self.began
