@@ -25,7 +25,8 @@ def main(argv: list[str]) -> None:
     result = metrics.scores(matrix)
     path = config.sm_output_data_dir / "evaluation.json"
     say(report(result))
-    files.write_json(path, {**result, "confusion": matrix.tolist()})
+    with files.locked(path.parent):
+        files.write_json(path, {**result, "confusion": matrix.tolist()})
     say(f"written: {path.absolute()}")
 
 

@@ -91,6 +91,11 @@ def refuse_bad_photographs(config: settings.InferenceSettings, images: list[str]
 
 def write(config: settings.InferenceSettings, info: dict[str, list[str]], logits, bad: dict[int, str]) -> None:
     """Write output.csv and the files beside it."""
+    with files.locked(config.sm_output_data_dir):
+        write_all(config, info, logits, bad)
+
+
+def write_all(config: settings.InferenceSettings, info: dict[str, list[str]], logits, bad: dict[int, str]) -> None:
     folder, rows = config.sm_output_data_dir, list(bad)
     for name in ("bad_images.csv", "probabilities.csv"):
         (folder / name).unlink(missing_ok=True)  # of an earlier answer, which this one takes the place of

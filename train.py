@@ -52,8 +52,8 @@ def train(config: settings.TrainSettings, origin: dict, table, sides: dataset.Sp
         state = training.begin(run, identity)
         header = describe_run(config, run, weights, corrected, machine)
         if run:
-            values = config.model_dump(mode="json")
-            files.write_json(run.folder / runs.SETTINGS, {"settings": values, "origin": origin, "run": header})
+            values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": header}
+            files.write_json(run.folder / runs.SETTINGS, {**values, "started": state.started})
         best = training.fit(config, net, criterion, data, state, run, header)
         if run:
             runs.finish(run.folder, summary(config, header, best, state))

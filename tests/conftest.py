@@ -1,6 +1,5 @@
 """Real files and real processes: a small drawn data set in the true layout, and a run that train.py made on it."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -8,29 +7,21 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from faults import ROOT, environment
 
 from toolkit import sample
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Two threads that wait for each other are far slower than one where something else runs beside the tests.
-THREADS = "1"
-torch.set_num_threads(int(THREADS))
+torch.set_num_threads(1)
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 
 
 def run_script(name: str, *argv: str, cwd: pathlib.Path | None = None, **variables) -> subprocess.CompletedProcess:
     """Run one of the scripts as a process, with these variables and none of the surrounding settings."""
-    keep = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
-    environment = {
-        **keep,
-        "OMP_NUM_THREADS": THREADS,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **{key: str(value) for key, value in variables.items()},
-    }
     return subprocess.run(
         [sys.executable, ROOT / name, *argv],
         cwd=cwd or ROOT,
-        env=environment,
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=300,

@@ -103,6 +103,11 @@ class Forked:
         finally:
             os._exit(code)
 
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(60)
+
     def wait(self, seconds: float) -> int | None:
         """The exit status, negative for a signal; None where it runs on."""
         until = time.monotonic() + seconds
@@ -132,10 +137,11 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
             began = time.monotonic()
             code = process.wait(60)
             slowest = max(slowest, time.monotonic() - began) if code else slowest
+            if code not in (0, -number if number == signal.SIGKILL else 128 + number):
+                outcome = f"exit {code}: {log.read_text()[-500:]}"
+                process.kill()
             if (runs / variables["NAME"] / "result.json").exists():  # it may be stopped when all was done
                 break
-            if code != (-number if number == signal.SIGKILL else 128 + number):
-                outcome = f"exit {code}: {log.read_text()[-500:]}"
         there = sorted(path.name for path in runs.iterdir())
         if not outcome and there != sorted([variables["NAME"], "leaderboard.csv"]):
             outcome = f"found {there}"

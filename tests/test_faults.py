@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -16,17 +17,15 @@ from faults import (
     damaged_files,
     differing,
     finish,
-    full_disks,
     malicious_files,
     mutated_photographs,
     results,
     start,
-    wait_for,
 )
 from safetensors.torch import save_file
 
 import model
-from toolkit import checkpoint, images, store
+from toolkit import checkpoint, store
 from toolkit.checkpoint import STATES, State, States
 from toolkit.console import InputError
 
@@ -56,11 +55,11 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
             "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "runs", SM_CHECKPOINT_DIR=states, **SMALL
         )
         if number:
-            (states / f"{STATES[0]}.sagemaker-uploading").touch()
             before = newest(states / SMALL["NAME"])
             while newest(states / SMALL["NAME"]) == before:
                 assert process.poll() is None, process.communicate()[0]
                 time.sleep(0.01)
+            (states / SMALL["NAME"] / f"{STATES[0]}.sagemaker-uploading").touch()
             began = time.monotonic()
             os.kill(process.pid, number)
         said.append(finish(process))
@@ -70,7 +69,7 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
     assert "terminated" in said[1] and "interrupted" in said[2] and "Traceback" not in "".join(said)
     assert all("saved at epoch" in text for text in said[1:3])
     assert differing(tmp_path / "runs" / SMALL["NAME"], expected) == ""
-    assert [path.name for path in states.glob("*/*")] == []
+    assert [path.name for path in states.glob("*/*")] == [f"{STATES[0]}.sagemaker-uploading"]
 
 
 def newest(folder: pathlib.Path) -> list[int]:
@@ -103,9 +102,28 @@ def test_a_malicious_file_executes_nothing(kind, tmp_path, monkeypatch):
     assert not marker.exists()
 
 
-def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(drawn, expected, tmp_path):
-    outcomes = list(full_disks(tmp_path, [1_000_000], expected, SM_CHANNEL_TRAIN=drawn.train, **SMALL))
-    assert outcomes == [""]
+FULL = """
+import pathlib, resource, sys, torch
+from toolkit.checkpoint import State, States
+from toolkit.console import InputError
+states = States(pathlib.Path(sys.argv[1]))
+for epoch in range(5):
+    if epoch == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        states.save(State({}, "now", epoch=epoch, tensors={"net.a": torch.full((100_000,), float(epoch))}))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    words = r"state-1.safetensors: cannot be written: .*File too large.*; expected room for 0.4 MiB, found [0-9,.]+ MiB"
+    assert len(re.findall(words, done.stdout)) == 3, done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(STATES)
+    assert States(tmp_path).load().epoch == 1
 
 
 def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
@@ -131,7 +149,23 @@ def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"no pixel is ever looked at"))
     (reason,) = store.Store([str(path)], (32, 32)).fill().values()
     assert "20000 x 20000" in reason or "exceeds limit" in reason
-    assert images.decode  # by which the store reads
+
+
+def test_a_second_signal_does_not_wait_and_saves_nothing(tmp_path):
+    code = (
+        "import os, pathlib, signal, sys; from toolkit import console\n"
+        "def main(argv):\n"
+        "    try:\n"
+        "        with console.held():\n"
+        "            for number in range(2):\n"
+        "                os.kill(os.getpid(), signal.SIGTERM)\n"
+        "            print('went on')\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('saved what is half done')\n"
+        "console.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and done.stdout == "" and "once more stops at once" in done.stderr
 
 
 def test_two_generations_of_state_are_kept_and_the_older_one_goes(tmp_path):
@@ -152,10 +186,5 @@ def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
     for name in (".output.csv.abcd1234.part", "mine.part", ".hidden", "output.csv"):
         (tmp_path / name).touch()
     with files.locked(tmp_path):
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "mine.part", "output.csv"]
-
-
-def test_wait_for_tells_of_a_process_that_ends(tmp_path):
-    process = start("train.py", EPOCHS="many")
-    with pytest.raises(AssertionError, match="EPOCHS=many"):
-        wait_for(tmp_path / "never", process)
+        assert (tmp_path / files.LOCK).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "mine.part", "output.csv"]

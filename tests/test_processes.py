@@ -2,13 +2,15 @@
 
 import pathlib
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
-from conftest import run_script
-from faults import TORCHRUN, finish, free_port, start
+from conftest import ROOT, refused, run_script
+from faults import TORCHRUN, environment, finish, free_port, start, wait_for
 
 from toolkit import processes
+from toolkit.checkpoint import States
 
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have.
 TINY = {
@@ -61,7 +63,7 @@ def test_a_batch_in_pieces_is_the_same_batch(drawn, alone, tmp_path):
 
 
 def test_two_processes_make_the_run_of_one_and_one_of_them_writes(drawn, alone, tmp_path):
-    said = train(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", MICRO_BATCH_SIZE=9)
+    said = train(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", MICRO_BATCH_SIZE=13)  # shares of 14 and 13
     same_run(tmp_path, alone)
     assert said.count("epoch   1/2") == 1 and "Warning" not in said
 
@@ -83,7 +85,8 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
 def test_a_process_that_dies_ends_the_job_clearly_and_torchruns_restart_goes_on(drawn, alone, tmp_path):
     dying = {"DYING_RANK": "1", "DYING_STEP": "8"}
     said = train(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", "--max-restarts=1", **dying)
-    assert "another process of this job has ended, or cannot be reached" in said
+    assert "failed (exitcode: -9) local_rank: 1" in said
+    assert "another process of this job has ended, or cannot be reached" in said or "\nterminated" in said
     assert "run tiny goes on from epoch 2, after 2 of its steps" in said
     steps = losses(tmp_path)
     assert steps[:7] + steps[-3:] == pytest.approx(losses(alone), abs=1e-6)
@@ -91,6 +94,43 @@ def test_a_process_that_dies_ends_the_job_clearly_and_torchruns_restart_goes_on(
         *(pd.read_csv(where / "runs" / "tiny" / "history.csv") for where in (tmp_path, alone)), atol=2e-6
     )
     assert [file.name for file in (tmp_path / "runs").iterdir() if file.name.startswith("tiny")] == ["tiny"]
+
+
+def test_several_processes_save_when_they_are_told_to_stop(drawn, tmp_path):
+    process = begin(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", EPOCHS=100_000, CHECKPOINT_SECONDS=1000)
+    wait_for(tmp_path / "runs" / "tiny" / "history.csv", process)
+    process.terminate()
+    said = finish(process)
+    assert "saved at epoch" in said and "terminated" in said
+    assert States(tmp_path / "runs" / "tiny").load().epoch > 0
+
+
+SETTLE = """
+import numpy as np, torch
+from torch import nn
+from toolkit import device, engine, processes
+from toolkit.store import Memory, Store
+with processes.joined("cpu"):
+    store = Store([""] * 48, (8, 8))
+    store.place = Memory(torch.randint(0, 255, (48, 8, 8, 3), generator=torch.Generator().manual_seed(0)).byte())
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    nn.init.constant_(net[0].weight, 0.1), nn.init.zeros_(net[0].bias)
+    faces = engine.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
+    parts = np.array_split(np.arange(48), 4)
+    engine.settle_batch_norm(net, faces, processes.own(parts))
+    if processes.rank() == 0:
+        print("settled", *net[1].running_mean.tolist(), *net[1].running_var.tolist())
+"""
+
+
+def test_batch_norm_is_settled_over_the_photographs_of_all_processes():
+    found = []
+    for launcher in ((), (sys.executable, *TORCHRUN, "--nproc-per-node=2", "--no-python")):
+        command = [*launcher, sys.executable, "-c", SETTLE]
+        done = subprocess.run(command, cwd=ROOT, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append([float(word) for word in done.stdout.split()[1:]])
+    assert len(found[0]) == 8 and found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_inference_is_shared_out_and_joined(drawn, trained, tmp_path):
@@ -116,14 +156,13 @@ def test_only_rank_and_world_size_together_mean_several(monkeypatch):
     assert processes.count() == 4 and processes.local_rank() == 1 and processes.own(list(range(9))) == [3, 7]
 
 
+def test_what_torchrun_did_not_set_is_named(drawn, tmp_path):
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path}
+    refused(run_script("train.py", **folders, RANK="0", WORLD_SIZE="2"), "RANK and WORLD_SIZE are set, but not all")
+
+
 def test_machines_that_nothing_joins_leave_the_work_to_the_first(drawn, tmp_path):
     hosts = {"SM_HOSTS": '["algo-1", "algo-2"]', "SM_CURRENT_HOST": "algo-2"}
     done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path, NAME="resnet18", **hosts)
     assert done.returncode == 0 and "nothing to do on algo-2: algo-1 does all" in done.stdout
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_batch_too_small_for_its_processes_is_refused(drawn, tmp_path):
-    process = begin(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", BATCH_SIZE=3)
-    said = finish(process)
-    assert process.returncode == 1 and "BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes" in said

@@ -36,8 +36,7 @@ def test_an_unfinished_run_of_the_same_settings_goes_on_and_a_finished_one_does_
         runs.finish(run.folder, {"run": "a", "started": "now"})
         run.states.remove()
     with opened(tmp_path) as run:
-        assert run.folder == tmp_path / "a-3" or run.folder == tmp_path / "a-2"
-        assert run.state is None
+        assert run.folder.name == "a-2" and run.state is None  # the one before left nothing in it, and was taken away
 
 
 @pytest.mark.parametrize(
@@ -56,6 +55,48 @@ def test_what_has_changed_is_said_and_a_new_run_begins(tmp_path, capsys, change,
     assert f"the run a did not finish, but does not go on: {said}" in capsys.readouterr().out
     with opened(tmp_path) as run:
         assert run.folder == tmp_path / "a" and run.state
+
+
+def test_a_damaged_generation_is_passed_over_and_the_other_one_goes_on(tmp_path, capsys):
+    """Also where the flipped bit says that the run is of other settings."""
+    for place, said in ((b'\\"p\\"', "checksum is wrong"), (b"data_offsets", "damaged or foreign")):
+        name = said.replace(" ", "_")
+        with opened(tmp_path, name=name) as run:
+            save(run, epoch=1)
+            save(run, epoch=2)
+        newer = run.states.newest()[0]
+        content = bytearray(newer.read_bytes())
+        content[content.index(place) + 2] ^= 1
+        newer.write_bytes(content)
+        with opened(tmp_path, name=name) as run:
+            assert run.folder.name == name and run.state.epoch == 1
+        assert said in capsys.readouterr().out
+
+
+def test_with_no_whole_state_a_new_run_begins_and_says_so(tmp_path, capsys):
+    with opened(tmp_path) as run:
+        save(run)
+    for path in run.states.notes:
+        path.write_bytes(path.read_bytes()[:-1])
+    with opened(tmp_path) as run:
+        assert run.folder.name == "a-2"
+    assert "the run a did not finish, but does not go on: no state of it is whole" in capsys.readouterr().out
+
+
+def test_a_run_does_not_go_on_in_the_folder_of_another_one(tmp_path, capsys):
+    """Its state lies in a folder of checkpoints, and in the folder of runs there is another one of its name."""
+    for name in ("first", "second", "checkpoints"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "first", checkpoints=tmp_path / "checkpoints") as run:
+        save(run)
+    with opened(tmp_path / "second", {**IDENTITY, "photographs": "others"}) as run:
+        files.write_json(run.folder / runs.SETTINGS, {"started": "at another time"})
+        save(run)
+    with opened(tmp_path / "second", checkpoints=tmp_path / "checkpoints") as run:
+        assert run.folder.name == "a-2"
+    assert "holds another run of that name" in capsys.readouterr().out
+    with opened(tmp_path / "first", checkpoints=tmp_path / "checkpoints") as run:
+        assert run.folder.name == "a" and run.state
 
 
 def test_identity_holds_the_code_that_a_result_depends_on():

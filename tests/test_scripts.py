@@ -61,7 +61,7 @@ def test_training_says_what_it_does(drawn, tmp_path):
     (junk / ".DS_Store").touch()
     before = sorted(junk.rglob("*"))
     done = run_script(
-        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs", NAME="alexnet",
+        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs", NAME="squeezenet1_1",
         EPOCHES="3", LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,6 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
     assert (runs / "resnet18-2" / "validation.csv").read_bytes() == (runs / "resnet18" / "validation.csv").read_bytes()
     done = infer(SM_CHANNEL_MODEL=runs)
     assert "there are newer runs of that name: resnet18-2" in done.stdout
-    assert f"run {runs}/resnet18-2: " in infer(SM_CHANNEL_MODEL=runs, NAME="").stdout
 
 
 def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):

@@ -16,7 +16,7 @@ import dataset
 import loss
 import train
 from toolkit import device, engine, runs, training
-from toolkit.checkpoint import States
+from toolkit.checkpoint import State, States
 from toolkit.console import InputError
 from toolkit.settings import TrainSettings
 from toolkit.store import Store
@@ -150,6 +150,14 @@ def test_out_of_memory_later_on_says_what_to_lower(data, tmp_path):
     net = Hungry(9, calls=2)
     with pytest.raises(InputError, match="out of memory: lower MICRO_BATCH_SIZE, BATCH_SIZE or SIZE.*allocate"):
         training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run, HEADER)
+
+
+def test_a_batch_too_small_for_its_processes_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=3)
+    with pytest.raises(InputError, match="BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes"):
+        training.fit(config, nn.Linear(3, 18), loss.cross_entropy, data, State({}, "now"), None, HEADER)
 
 
 def test_class_weights_come_from_the_training_side(data, drawn):

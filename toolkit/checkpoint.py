@@ -70,6 +70,7 @@ class State:
     epoch: int = 0  # epochs that are done
     losses: list[float] = field(default_factory=list)  # of the steps of the next epoch that are done
     history: list[dict] = field(default_factory=list)  # a row an epoch
+    micro_batch_size: int | None = None  # where the memory asked for a smaller one than the settings
     best: int = 0  # the epoch of the best weights, from 1; 0 is none yet
     # net.*, optimizer.*, and of the best epoch best.* and validation, its logits of the validation photographs
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -78,14 +79,17 @@ class State:
     def steps(self) -> tuple[int, int]:
         return self.epoch, len(self.losses)
 
+    def where(self) -> str:
+        return f"epoch {self.epoch + 1}, after {len(self.losses)} of its steps"
+
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors of `name`.*, by the rest of their names."""
         parts = {key: key.partition(".") for key in self.tensors}
         return {rest: self.tensors[key] for key, (first, _, rest) in parts.items() if first == name}
 
-    def without_best(self) -> dict[str, Tensor]:
-        """What net and optimizer need to go on."""
-        return {key: value for key, value in self.tensors.items() if key.startswith(("net.", "optimizer."))}
+    def only(self, *parts: str) -> dict[str, Tensor]:
+        """The tensors of these parts, by their whole names."""
+        return {key: value for key, value in self.tensors.items() if key.partition(".")[0] in parts}
 
 
 class States:
@@ -94,7 +98,7 @@ class States:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.notes = {}  # {path: what it says, but for the tensors} of those that can be read
-        for path in (folder / name for name in STATES):
+        for path in self.paths:
             try:
                 header = _read_header(path)
                 self.notes[path] = State(**{key: header[key] for key in State.__dataclass_fields__ if key != "tensors"})
@@ -102,6 +106,10 @@ class States:
                 continue
             except (InputError, KeyError, TypeError):
                 say(f"note: {path} is damaged or foreign, and is passed over")
+
+    @property
+    def paths(self) -> list[pathlib.Path]:
+        return [self.folder / name for name in STATES]
 
     def newest(self) -> list[pathlib.Path]:
         """The files of this run, the newest first."""
@@ -114,21 +122,21 @@ class States:
                 self.notes[path].tensors = _load(path)
                 return self.notes[path]
             except InputError as error:
-                say(f"note: {error}; the state before it is used")
                 del self.notes[path]
+                say(f"note: {error}{'; the state before it is used' if self.notes else ''}")
         return None
 
     def save(self, state: State) -> None:
         """Write it over the older generation, or over a damaged one."""
-        free = [self.folder / name for name in STATES if self.folder / name not in self.notes]
+        free = [path for path in self.paths if path not in self.notes]
         path = free[0] if free else self.newest()[-1]
         header = {key: getattr(state, key) for key in State.__dataclass_fields__ if key != "tensors"}
         _save(path, state.tensors, header)
         self.notes[path] = State(**header)
 
     def remove(self) -> None:
-        for name in STATES:
-            (self.folder / name).unlink(missing_ok=True)
+        for path in self.paths:
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something else is in it
             self.folder.rmdir()
 
@@ -155,7 +163,8 @@ def _load(path: pathlib.Path) -> dict[str, Tensor]:
         if stated != found:
             raise ValueError("its checksum is wrong")
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # Copies, as the file may be replaced while they are in use, which some systems refuse while it is mapped.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from None
 

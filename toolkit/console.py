@@ -21,10 +21,17 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: the machine is needed for something else."""
 
 
+def place() -> tuple[int, int]:
+    """The number of this process among those of its job, from 0, and how many there are: (0, 1) alone.
+
+    Only torchrun's RANK and WORLD_SIZE, both of them, mean that there are others.
+    """
+    number, count = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return (int(number), int(count)) if number.isdigit() and count.isdigit() else (0, 1)
+
+
 def rank() -> int:
-    """The number of this process among those of its job, from 0; alone it is 0."""
-    number = os.environ.get("RANK", "") if os.environ.get("WORLD_SIZE") else ""
-    return int(number) if number.isdigit() else 0
+    return place()[0]
 
 
 def say(text: str) -> None:
@@ -66,6 +73,9 @@ def run(main) -> None:
             _refuse(f"{error.filename}: {error.strerror}")
         _leave_failure_reason(f"{error}\n\n{traceback.format_exc()}")
         raise
+    if place()[1] > 1:  # threads of torch.distributed may hold Python's objects when Python ends, which aborts it
+        sys.stdout.flush()
+        os._exit(0)
 
 
 _holding, _came = False, None  # whether a signal waits; and the one that does
@@ -76,11 +86,14 @@ def _stop(number, _frame) -> None:
     if rank() and _came is None:  # the first process needs this one to end its step, and ends the job when it has saved
         _came = number
         signal.alarm(OTHERS_WAIT)
-    elif _holding and _came is None:
+    elif not _holding:
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    elif _came is None:
         _came = number  # said past Python's own buffers, in which the signal may have come upon a line
         os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
-    else:
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    else:  # nobody may take it for an order to save: what is held is half done
+        _came = None
+        sys.exit(128 + number)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,9 @@ def choose(device: str, precision: str) -> Machine:
 
     "auto" takes CUDA, else MPS, else the CPU; and bf16 where the hardware computes in it, else fp32.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    # Several processes of one job cannot meet on Apple's GPU.
+    mps = torch.backends.mps.is_available() and processes.count() == 1
+    there = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     if device == "auto":
         device = next(kind for kind, available in there.items() if available)
     if not there[device]:

@@ -43,6 +43,13 @@ def batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return np.array_split(photographs, max(count, 1))
 
 
+def pieces(part: np.ndarray, micro_batch_size: int | None) -> list[np.ndarray]:
+    """This process's share of a batch, in pieces as `batches` cuts; as many of them in every process."""
+    smallest, largest = len(part) // processes.count(), math.ceil(len(part) / processes.count())
+    count = min(math.ceil(largest / (micro_batch_size or largest)), smallest // 2)
+    return np.array_split(processes.own(part), max(count, 1))
+
+
 def order(photographs: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The photographs of an epoch in their order: a function of (seed, epoch)."""
     return np.random.default_rng([seed, epoch, 0]).permutation(photographs)
@@ -71,23 +78,23 @@ def train_one_epoch(
     first = len(losses)
     losses = torch.tensor([*losses, *[0.0] * (len(parts) - first)], device=faces.machine.device)
     lengths = torch.zeros_like(losses)  # of the gradients
-    micro = [batches(part, recipe.micro_batch_size or len(part)) for part in map(processes.own, parts[first:])]
-    all_pieces = [piece for pieces in micro for piece in pieces]
-    inputs = (pixels for pixels, _ in faces.batches(all_pieces, recipe.policy, draws))
+    micro = [pieces(part, recipe.micro_batch_size) for part in parts[first:]]
+    inputs = (pixels for pixels, _ in faces.batches([piece for some in micro for piece in some], recipe.policy, draws))
+    labels = faces.labels_of(parts)
     # Whether loss or gradient were no numbers. A GPU would have to wait if Python looked at every step; there the
     # optimizer keeps itself from that step and from all that follow (torch's own means, made for GradScaler).
     broken = torch.zeros((), device=faces.machine.device)
     optimizer.found_inf = broken if faces.machine.runs_ahead else None
     steps = range(first, len(parts))
-    for number, pieces in bar(zip(steps, micro, strict=True), f"epoch {epoch + 1}", len(steps)):
+    for number, own in bar(zip(steps, micro, strict=True), f"epoch {epoch + 1}", len(steps)):
         with held():
             step = epoch * len(parts) + number
             rate = recipe.learning_rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-            batch = [next(inputs) for _ in pieces]
-            losses[number] = _backward(model, recipe, faces, parts[number], batch, step)
+            batch = [next(inputs) for _ in own]
+            losses[number] = _backward(model, recipe, faces.machine, batch, labels[number], step)
             lengths[number] = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad or math.inf)
             broken.logical_or_(~(losses[number] + lengths[number]).isfinite())
             if not faces.machine.runs_ahead and broken:
@@ -99,30 +106,31 @@ def train_one_epoch(
     return float(losses.cpu().double().numpy() @ [len(part) for part in parts]) / len(photographs)
 
 
-def _backward(model, recipe: Recipe, faces: "Faces", part: np.ndarray, batch: list[torch.Tensor], step: int):
-    """The loss of the photographs of `part`, and its gradients.
+def _backward(model, recipe: Recipe, machine: Machine, batch: list[torch.Tensor], labels: torch.Tensor, step: int):
+    """The loss of a whole batch, and its gradients.
 
-    This process has the inputs of its share of them, in one piece or more; the loss is of all of them at once all the
-    same, whatever loss it is. With more pieces than one each goes through the net twice: for the loss, and when it is
-    known what the loss wants of its logits (Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory
-    Limited Setup, 2021). Dropout is a function of seed, step, process and piece.
+    `labels` are those of all its photographs, `batch` the inputs of this process's share of them, in one piece or more;
+    the loss is of all of them at once all the same, whatever loss it is. With more pieces than one each goes through
+    the net twice: for the loss, and when it is known what the loss wants of its logits (Gao et al., Scaling Deep
+    Contrastive Learning Batch Size under Memory Limited Setup, 2021). Dropout is a function of seed, step, process and
+    piece.
     """
 
     def logits_of(piece: int) -> torch.Tensor:
-        torch.manual_seed(((recipe.seed * 1_000_003 + step) * 4099 + rank()) * 257 + piece)
-        with faces.machine.autocast():
+        torch.manual_seed((((recipe.seed * 1_000_003 + step) * 4099 + rank()) * 257 + piece) % 2**63)
+        with machine.autocast():
             return model(batch[piece]).float()
 
-    pieces = range(len(batch))
     with torch.set_grad_enabled(len(batch) == 1):
-        logits = torch.cat([logits_of(piece) for piece in pieces])
+        logits = torch.cat([logits_of(piece) for piece in range(len(batch))])
     own = logits if len(batch) == 1 else logits.requires_grad_()
-    loss = recipe.criterion(processes.whole(own, len(part)), faces.labels[part])
+    loss = recipe.criterion(processes.whole(own, len(labels)), labels)
     # Gradients of the processes are averaged, not summed.
     (loss * processes.count()).backward()
     if len(batch) > 1:
-        for piece, wanted in zip(pieces, logits.grad.split([len(inputs) for inputs in batch]), strict=True):
-            with model.no_sync() if processes.count() > 1 and piece != pieces[-1] else contextlib.nullcontext():
+        for piece, wanted in enumerate(logits.grad.split([len(inputs) for inputs in batch])):
+            last = piece == len(batch) - 1
+            with model.no_sync() if processes.count() > 1 and not last else contextlib.nullcontext():
                 logits_of(piece).backward(wanted)
     return loss.detach()
 
@@ -145,6 +153,7 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
     The moving averages that training keeps lag behind weights that still move fast: after some dozens of steps they
     belong to a net long gone, and validation sees noise where training has learned much (Wu and Johnson, Rethinking
     "Batch" in BatchNorm, 2021, call this PreciseBN). Nothing else changes; a net without batch norm stays as it is.
+    Each of several processes gets its own batches, as many as the others.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -153,14 +162,13 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a plain mean over all batches
-    own = processes.own(parts)
-    for inputs, _ in faces.batches(own) if norms and own else ():
+    for inputs, _ in faces.batches(parts) if norms else ():
         with faces.machine.autocast():
             model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         for statistics in (norm.running_mean, norm.running_var) if norm.track_running_stats else ():
-            processes.total(statistics.mul_(len(own) / len(parts)))
+            processes.total(statistics.div_(processes.count()))
 
 
 @torch.inference_mode()
@@ -226,6 +234,11 @@ class Faces:
                 self.resident = torch.empty(self.store.shape, dtype=torch.uint8, device=self.machine.device)
                 for index in torch.arange(len(self.store)).split(1024):
                     self.resident[index[0] : index[-1] + 1] = self.store.gather(index)
+
+    def labels_of(self, parts: list[np.ndarray]) -> tuple[torch.Tensor, ...]:
+        """The labels of each part: int64, shape (b,), on the device."""
+        indices = torch.from_numpy(np.concatenate(parts)).to(self.machine.device)
+        return self.labels.index_select(0, indices).split([len(part) for part in parts])
 
     def batches(
         self, parts: list[np.ndarray], policy: augment.Policy | None = None, draws: torch.Tensor | None = None

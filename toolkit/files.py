@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ from collections import Counter
 
 from toolkit.console import InputError, listed, say
 
+LOCK = ".lock"  # in a folder while a process has it for itself
 PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # a name that `replacing` makes
 
 
@@ -37,7 +37,8 @@ def replacing(path: pathlib.Path, size: int):
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are private; what the person keeps has the usual rights
         _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)  # and the name
+        with contextlib.suppress(OSError):  # the name, too, where the system can
+            _flush(path.parent)
     except OSError as error:
         reason = error.strerror or error
         with contextlib.suppress(OSError):
@@ -51,8 +52,6 @@ def replacing(path: pathlib.Path, size: int):
 
 def _flush(path: pathlib.Path) -> None:
     """Have the disk hold what was written: a file, or the names in a folder."""
-    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
-        return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -134,33 +133,50 @@ def locked(folder: pathlib.Path, until=lambda: False):
     nobody waits. Raises InterruptedError when `until` is true before it is its turn. The system lets go of the lock of
     a process that is killed.
     """
-    with contextlib.ExitStack() as stack:
-        alone = False
-        with contextlib.suppress(ImportError):  # on Windows
-            import fcntl
+    path, descriptor, waiting = folder / LOCK, None, False
+    while descriptor is None:
+        try:
+            descriptor = _lock(path)
+        except NotImplementedError:
+            yield False
+            return
+        if descriptor is None:
+            if until():
+                raise InterruptedError("stopped")
+            if not waiting:
+                say(f"waiting for another run that writes to {folder}")
+            waiting = True
+            time.sleep(0.05)
+    try:
+        for name in filter(PART.fullmatch, os.listdir(folder)):
+            (folder / name).unlink(missing_ok=True)
+        yield True
+    finally:
+        path.unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes another
+        os.close(descriptor)
 
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            waiting = False
-            while not alone:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    alone = True
-                except BlockingIOError:
-                    if until():
-                        raise InterruptedError("stopped") from None
-                    if not waiting:
-                        say(f"waiting for another run that writes to {folder}")
-                    waiting = True
-                    time.sleep(0.05)
-                except OSError:  # on some network disks
-                    break
-            if alone:
-                if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):  # it was taken away meanwhile
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-                for name in filter(PART.fullmatch, os.listdir(descriptor)):
-                    (folder / name).unlink(missing_ok=True)
-        yield alone
+
+def _lock(path: pathlib.Path) -> int | None:
+    """A descriptor, while which is open the file is this process's; None where it is another's.
+
+    Raises NotImplementedError where the system has no such locks: Windows, and some network disks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise NotImplementedError from None
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no file that is not open to write
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):  # another's; or it was, and is gone
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise NotImplementedError from None
+    os.close(descriptor)
+    return None
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -12,13 +12,12 @@ import pathlib
 import shutil
 import tempfile
 
-from toolkit.console import InputError, rank, say
+from toolkit.console import InputError, place, rank, say
 
 
 def count() -> int:
     """How many processes this job has."""
-    number = os.environ.get("WORLD_SIZE", "") if os.environ.get("RANK") else ""
-    return int(number) if number.isdigit() else 1
+    return place()[1]
 
 
 def local_rank() -> int:
@@ -33,7 +32,7 @@ def idle_host() -> bool:
     except ValueError:
         return False
     here = os.environ.get("SM_CURRENT_HOST")
-    if count() > 1 or len(hosts) < 2 or here == min(hosts):
+    if count() > 1 or not isinstance(hosts, list) or here not in hosts or here == min(hosts):
         return False
     say(f"nothing to do on {here}: {min(hosts)} does all; start the job with torchrun to use {len(hosts)} machines")
     return True
@@ -59,6 +58,10 @@ def joined(device: str):
             store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
         distributed.init_process_group("nccl" if cuda else "gloo", store=store, rank=number, world_size=size)
         yield
+    except ValueError as error:
+        if "env://" in str(error):
+            raise InputError(f"RANK and WORLD_SIZE are set, but not all that torchrun sets: {error}") from None
+        raise
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
             reason = str(error).strip().split("\n")[0]
@@ -143,13 +146,14 @@ def rows_of_all(own: dict) -> dict:
 @contextlib.contextmanager
 def shared_folder():
     """A temporary folder that the processes of one machine share until the block ends; None where there is one."""
-    if count() == 1 or int(os.environ.get("LOCAL_WORLD_SIZE") or 1) == 1:
+    if count() == 1:
         yield None
         return
+    several = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) > 1
     machine, made = os.environ.get("GROUP_RANK"), tempfile.mkdtemp() if local_rank() == 0 else None
     folder = next(pathlib.Path(folder) for where, folder in of_all((machine, made)) if where == machine and folder)
     try:
-        yield folder
+        yield folder if several else None
         of_all(None)  # until all are done with it
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import hashlib
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -53,7 +54,7 @@ def opened(
         try:
             yield run
         except BaseException:
-            if not (run.folder / WEIGHTS).exists() and not run.states.notes:
+            if not (run.folder / WEIGHTS).exists() and not any(path.exists() for path in run.states.paths):
                 for folder in {run.folder, run.states.folder}:
                     shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -62,20 +63,16 @@ def opened(
 def _unfinished(runs, checkpoints, name: str, identity: dict, stack: contextlib.ExitStack) -> Run | None:
     """The newest run of that name and identity that did not finish and that nobody is at. Says what others lack."""
     pattern = re.compile(re.escape(name) + r"(-\d+)?")
-    times = {
-        file.parent: file.stat().st_mtime
-        for file in checkpoints.glob(f"{glob.escape(name)}*/{STATES[0][:5]}*")
-        if file.name in STATES and pattern.fullmatch(file.parent.name)
-    }
+    times = {}
+    for file in (checkpoint for state in STATES for checkpoint in checkpoints.glob(f"{glob.escape(name)}*/{state}")):
+        with contextlib.suppress(FileNotFoundError):  # the run has just finished
+            if pattern.fullmatch(file.parent.name):
+                times[file.parent] = file.stat().st_mtime
     for folder in sorted(times, key=times.get, reverse=True):
         run = runs / folder.name
         if (run / RESULT).exists():
             if folder == run:  # killed when all was done
                 States(folder).remove()
-            continue
-        notes = States(folder).notes.values()
-        if differing := next(filter(None, (compare(note.identity, identity) for note in notes)), None):
-            say(f"note: the run {folder.name} did not finish, but does not go on: {listed(differing, most=20)}")
             continue
         with contextlib.ExitStack() as attempt:
             try:
@@ -85,10 +82,28 @@ def _unfinished(runs, checkpoints, name: str, identity: dict, stack: contextlib.
                 say(f"note: the run {folder.name} is being trained by another process at this moment")
                 continue
             states = States(folder)
-            if not (run / RESULT).exists() and (state := states.load()):
+            differing = [compare(note.identity, identity) for note in states.notes.values()]
+            state = None if all(differing) else states.load()
+            why_not = differing[0] if all(differing) and differing else ["no state of it is whole"]
+            if state:
+                why_not = compare(state.identity, identity)
+                if not _is_of(run, folder, state):
+                    why_not = [f"{run} holds another run of that name"]
+            if not why_not and not (run / RESULT).exists():
                 stack.push(attempt.pop_all())
                 return Run(run, states, state)
+            say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
     return None
+
+
+def _is_of(run: pathlib.Path, states: pathlib.Path, state: State) -> bool:
+    """Whether the run's folder is that of this state, or still empty."""
+    if states == run or _is_empty(run):
+        return True
+    try:
+        return json.loads((run / SETTINGS).read_text())["started"] == state.started
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _new(runs, checkpoints, name: str, stack: contextlib.ExitStack) -> Run:
@@ -120,7 +135,7 @@ def _make(folder: pathlib.Path) -> bool:
 
 
 def _is_empty(folder: pathlib.Path) -> bool:
-    return {file.name for file in folder.iterdir()} <= {SETTINGS}
+    return {file.name for file in folder.iterdir()} <= {SETTINGS, files.LOCK}
 
 
 def _lock(run: pathlib.Path, states: pathlib.Path, stack: contextlib.ExitStack) -> bool:
@@ -129,7 +144,7 @@ def _lock(run: pathlib.Path, states: pathlib.Path, stack: contextlib.ExitStack) 
     for folder in dict.fromkeys((run, states)):
         try:
             alone &= stack.enter_context(files.locked(folder, until=lambda: True))
-        except FileNotFoundError:  # taken away in this moment, by a run that has failed
+        except (FileNotFoundError, NotADirectoryError):  # taken away in this moment, by a run that has failed; a file
             raise InterruptedError from None
     return alone
 

@@ -173,7 +173,7 @@ class TrainSettings(Settings):
     resume: Annotated[Literal["auto", "never"], BeforeValidator(lower_case)] = "auto"
     """`auto` goes on with an unfinished run of the same settings, photographs and code; `never` begins a new one."""
     checkpoint_seconds: float = Field(300, ge=0)
-    """Save the state of the run at least so often, beside every epoch's end."""
+    """Save the state of the run so often, and at the ends of epochs that are not too short for it."""
     sm_checkpoint_dir: pathlib.Path | None = None
     """Folder for the state of unfinished runs; unset takes SageMaker's where the job has one, else SM_MODEL_DIR."""
 

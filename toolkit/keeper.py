@@ -1,0 +1,120 @@
+"""Keeps a run: its state, so that it can go on whenever it ends, and the files that people read, made of the state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from toolkit import files, optimization, runs
+from toolkit.checkpoint import State, save_weights
+from toolkit.console import held, say
+from toolkit.labels import PROBABILITY_COLUMNS
+
+if TYPE_CHECKING:
+    from toolkit.settings import TrainSettings
+    from toolkit.training import Data
+
+SAVING_IS_CHEAP = 20  # times as long as it takes: epochs that are shorter do not each save
+
+
+class Keeper:
+    """Of the process that has the run; without a run it keeps count and writes nothing."""
+
+    def __init__(self, config: TrainSettings, net, optimizer, data: Data, state: State, run: runs.Run | None, header):
+        self.config, self.net, self.optimizer, self.data = config, net, optimizer, data
+        self.state, self.run, self.header = state, run, header
+        self.losses: torch.Tensor | None = None  # of the steps of this epoch: read only when they are saved
+        self.before, self.began = state.seconds, time.monotonic()
+        self.saved, self.saved_at, self.cost = state.steps, self.began, 0.0  # the last save: what, when, for how long
+
+    def restore(self) -> None:
+        """Set net and optimizer to the state, and make the files anew: the process that was killed may not have."""
+        state = self.state
+        if not state.tensors:
+            return
+        self.net.load_state_dict(state.part("net"))
+        optimization.load_state(self.optimizer, state.part("optimizer"))
+        state.tensors = state.only("best", "validation")
+        if self.run and state.best:
+            self.publish(improved=True)
+
+    @property
+    def over(self) -> bool:
+        """Whether all epochs are done, or patience is over."""
+        epoch, patience = self.state.epoch, self.config.patience
+        return epoch >= self.config.epochs or bool(epoch and patience and epoch - self.state.best >= patience)
+
+    def after_step(self, losses: torch.Tensor) -> None:
+        """Note the losses of this epoch's steps so far; save, when it is time."""
+        self.losses = losses
+        if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
+            self.save()
+
+    def end_epoch(self, row: dict, logits: torch.Tensor) -> None:
+        """Take the row of history.csv and the logits of the validation photographs, save, and write the run's files."""
+        state = self.state
+        with held():
+            state.history.append(row)
+            improved = not state.best or row["macro_f1"] > state.history[state.best - 1]["macro_f1"]
+            if improved:
+                state.best = row["epoch"]
+                best = {f"best.{name}": value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+                state.tensors |= {**best, "validation": logits}
+            state.epoch, state.losses, self.losses = state.epoch + 1, [], None
+            state.seconds = self.before + time.monotonic() - self.began
+        worth = min(SAVING_IS_CHEAP * self.cost, self.config.checkpoint_seconds)
+        if not self.over and time.monotonic() - self.saved_at >= worth:
+            self.save()
+        if self.run:
+            self.publish(improved)
+
+    def save(self) -> bool:
+        """Write the state, if this process has the run and the weights still move; whether the disk has it."""
+        state, began = self.state, time.monotonic()
+        if getattr(self.optimizer, "found_inf", None):  # on a GPU: the end of the epoch says which step was no number
+            return False
+        if self.losses is not None:
+            state.losses = self.losses.tolist()
+        if self.run and state.steps != self.saved:
+            state.seconds = self.before + began - self.began
+            state.tensors |= {f"net.{name}": value for name, value in self.net.state_dict().items()}
+            state.tensors |= {f"optimizer.{name}": value for name, value in optimization.state(self.optimizer).items()}
+            self.run.states.save(state)
+        self.saved, self.saved_at = state.steps, time.monotonic()
+        self.cost = self.saved_at - began
+        return True
+
+    @contextlib.contextmanager
+    def saving_when_told_to_stop(self):
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.save() and self.state.steps != (0, 0):
+                say(f"saved at {self.state.where()}; the same command goes on from there")
+            raise
+
+    def publish(self, improved: bool) -> None:
+        """Write the files that people read."""
+        folder, history = self.run.folder, self.state.history
+        if improved:
+            header = {**self.header, "scores": history[self.state.best - 1]}
+            save_weights(folder / runs.WEIGHTS, self.state.part("best"), header)
+            files.write_csv(folder / "validation.csv", predictions(self.data, self.state.tensors["validation"]))
+        files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
+
+
+def predictions(data: Data, logits: torch.Tensor) -> dict:
+    """The columns of validation.csv: path, person, label, prediction and the probability of each class."""
+    rows = data.validation
+    chances = logits.double().softmax(1).numpy().round(6)
+    return {
+        "path": [os.fsdecode(path) for path in data.paths[rows]],
+        "person": data.people.iloc[rows],
+        "label": data.faces.labels[rows].cpu(),
+        "predicted": logits.argmax(1),
+        **dict(zip(PROBABILITY_COLUMNS, chances.T, strict=True)),
+    }
