@@ -1,5 +1,6 @@
 """Photographs of every kind, written by Pillow and read back."""
 
+import os
 import random
 
 import numpy as np
@@ -108,3 +109,12 @@ def test_a_store_names_every_bad_photograph_and_keeps_the_good_ones(save, tmp_pa
     assert list(bad) == [1, 2, 3, 4, 5]
     assert bad[4] == "no such file" and "pixels" in bad[5]
     assert (store.gather(torch.tensor([0]))[0].numpy() == decode(paths[0], SIZE)).all()
+
+
+def test_what_is_no_file_or_too_large_to_be_a_photograph_is_refused_unread(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(images.LARGEST_FILE + 1)
+    for name in ("pipe.jpg", "large.jpg"):
+        with pytest.raises(ValueError, match="expected a file of at most 256 MiB"):
+            images.decode(tmp_path / name, (32, 32))

@@ -64,7 +64,7 @@ class KeptStore(Store):
         decoders = (images.VERSION, PIL.__version__, torch.__version__, getattr(images.simplejpeg, "__version__", None))
         digest = hashlib.sha256(repr(decoders).encode())
         for path in self.paths:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # a name that no file can have
                 file = os.stat(path)
                 # Tools set the time of the content back at will, but not that of the last change of any kind.
                 digest.update(f"{file.st_size} {file.st_mtime_ns} {file.st_ctime_ns}\n".encode())

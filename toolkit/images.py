@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import stat
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ except ImportError:  # no more than quicker than Pillow: see `_pixels`
 
 EXIF_ORIENTATION = 0x0112
 LYING_DOWN = (5, 6, 7, 8)  # orientations that exchange width and height
+LARGEST_FILE = 2**28  # bytes
 VERSION = 2  # to be raised when `decode` gives other pixels: stores that were kept are then decoded anew
 
 
@@ -25,6 +28,9 @@ def decode(path: str | bytes, size: tuple[int, int]) -> np.ndarray:
     resize. Raises whatever Pillow raises on a file that it cannot read.
     """
     height, width = size
+    file = os.stat(path)
+    if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe, say, would never end
+        raise ValueError(f"expected a file of at most {LARGEST_FILE >> 20} MiB")
     with open(path, "rb", buffering=0) as file:
         content = file.readall()
     with Image.open(io.BytesIO(content)) as photo:

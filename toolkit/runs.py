@@ -82,18 +82,25 @@ def _unfinished(runs, checkpoints, name: str, identity: dict, stack: contextlib.
                 say(f"note: the run {folder.name} is being trained by another process at this moment")
                 continue
             states = States(folder)
-            differing = [compare(note.identity, identity) for note in states.notes.values()]
-            state = None if all(differing) else states.load()
-            why_not = differing[0] if all(differing) and differing else ["no state of it is whole"]
-            if state:
-                why_not = compare(state.identity, identity)
-                if not _is_of(run, folder, state):
-                    why_not = [f"{run} holds another run of that name"]
-            if not why_not and not (run / RESULT).exists():
+            state, why_not = _fitting(states, identity)
+            if state and not _is_of(run, folder, state):
+                why_not = [f"{run} holds another run of that name"]
+            if not why_not:
                 stack.push(attempt.pop_all())
                 return Run(run, states, state)
             say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
+        with contextlib.suppress(OSError):  # it is not empty: it was there before
+            run.rmdir()
     return None
+
+
+def _fitting(states: States, identity: dict) -> tuple[State | None, list[str]]:
+    """The newest whole state, and what keeps it from going on. What a damaged one says is not believed."""
+    differing = [compare(note.identity, identity) for note in states.notes.values()]
+    if differing and all(differing):  # so that it need not be read whole
+        return None, differing[0]
+    state = states.load()
+    return state, compare(state.identity, identity) if state else ["no state of it is whole"]
 
 
 def _is_of(run: pathlib.Path, states: pathlib.Path, state: State) -> bool:
