@@ -12,10 +12,12 @@ from faults import TORCHRUN, environment, finish, free_port, start, wait_for
 from toolkit import processes
 from toolkit.checkpoint import States
 
-# A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have.
+# A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
+# optimizer that takes gradients as they are: Adam does not mind their scale.
 TINY = {
     "NAME": "tiny", "PRETRAINED": "false", "SIZE": "32x32", "EPOCHS": "2", "BATCH_SIZE": "32", "DEVICE": "cpu",
     "PRECISION": "fp32", "LOSS": "f1", "CLASS_WEIGHTS": "balanced", "CHECKPOINT_SECONDS": "0",
+    "OPTIMIZER": "sgd", "LR": "1", "CLIP_GRAD": "0",
 }  # fmt: skip
 
 
