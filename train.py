@@ -5,6 +5,7 @@ SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epo
 
 import datetime
 import os
+import pathlib
 
 import dataset
 import loss
@@ -50,20 +51,19 @@ def train(config: settings.TrainSettings, origin: dict, table, sides: dataset.Sp
     identity = runs.identity(config.deciding(), data.digest())
     with runs.opened(config.sm_model_dir, config.sm_checkpoint_dir, config.name, identity, config.resume) as run:
         state = training.begin(run, identity)
-        header = describe_run(config, run, weights, corrected, machine)
         if run:
-            values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": header}
+            run.header = describe_run(config, run.folder, weights, corrected, machine)
+            values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": run.header}
             files.write_json(run.folder / runs.SETTINGS, {**values, "started": state.started})
-        best = training.fit(config, net, criterion, data, state, run, header)
+        best = training.fit(config, net, criterion, data, state, run)
         if run:
-            runs.finish(run.folder, summary(config, header, best, state))
+            runs.finish(run.folder, summary(config, run.header, best, state))
             run.states.remove()
             say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
 
 
 def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
-    """The settings with the optimizer's own learning rate and weight decay, and SageMaker's own folder of checkpoints,
-    where none are given."""
+    """The settings, with the optimizer's learning rate and weight decay and SageMaker's checkpoints where unset."""
     own = settings.OPTIMIZERS_OWN[config.optimizer]
     unset = {name: value for name, value in own.items() if getattr(config, name) is None}
     origin = origin | dict.fromkeys(unset, config.optimizer)
@@ -133,15 +133,13 @@ def on_machine(config: settings.TrainSettings, table, sides: dataset.Split, stor
     return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces), criterion
 
 
-def describe_run(config: settings.TrainSettings, run: runs.Run | None, weights: str, corrected, machine) -> dict:
+def describe_run(config: settings.TrainSettings, folder: pathlib.Path, weights: str, corrected, machine) -> dict:
     """The header of the run's weights, but for their scores: all that inference needs. Prints where the run is."""
     import torchvision
 
-    if run is None:  # another process of this job has it
-        return {}
-    say(f"run folder: {run.folder.absolute()}")
+    say(f"run folder: {folder.absolute()}")
     return {
-        "run": run.folder.name,
+        "run": folder.name,
         "backbone": config.name,
         "pretrained": weights,
         "size": config.size,

@@ -39,8 +39,8 @@ def fit(data, folder, criterion=loss.cross_entropy, **given):
     torch.manual_seed(0)
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
     config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, **given})
-    run = runs.Run(folder, States(folder), None)
-    return training.fit(config, net, criterion, data, training.begin(run, {}), run, HEADER)
+    run = runs.Run(folder, States(folder), None, HEADER)
+    return training.fit(config, net, criterion, data, training.begin(run, {}), run)
 
 
 def answers(data, right: list[int]) -> torch.Tensor:
@@ -136,8 +136,8 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(data
         torch.manual_seed(0)
         nn.init.constant_(net.net[2].weight, 0.01)
         nn.init.zeros_(net.net[2].bias)
-        run = runs.Run(tmp_path / folder, States(tmp_path / folder), None)
-        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run, HEADER)
+        run = runs.Run(tmp_path / folder, States(tmp_path / folder), None, HEADER)
+        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run)
     said = capsys.readouterr().out
     assert "takes its 32 photographs 16 at a time" in said and "32 photographs 8 at a time" in said
     histories = [pd.read_csv(tmp_path / folder / "history.csv") for folder in ("enough", "little")]
@@ -146,10 +146,10 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(data
 
 def test_out_of_memory_later_on_says_what_to_lower(data, tmp_path):
     config = TrainSettings(lr=1e-3, weight_decay=0.0, epochs=2, batch_size=32)
-    run = runs.Run(tmp_path, States(tmp_path), None)
+    run = runs.Run(tmp_path, States(tmp_path), None, HEADER)
     net = Hungry(9, calls=2)
     with pytest.raises(InputError, match="out of memory: lower MICRO_BATCH_SIZE, BATCH_SIZE or SIZE.*allocate"):
-        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run, HEADER)
+        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run)
 
 
 def test_a_batch_too_small_for_its_processes_is_refused(data, tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_batch_too_small_for_its_processes_is_refused(data, tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=3)
     with pytest.raises(InputError, match="BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes"):
-        training.fit(config, nn.Linear(3, 18), loss.cross_entropy, data, State({}, "now"), None, HEADER)
+        training.fit(config, nn.Linear(3, 18), loss.cross_entropy, data, State({}, "now"), None)
 
 
 def test_class_weights_come_from_the_training_side(data, drawn):

@@ -24,9 +24,9 @@ SAVING_IS_CHEAP = 20  # times as long as it takes: epochs that are shorter do no
 class Keeper:
     """Of the process that has the run; without a run it keeps count and writes nothing."""
 
-    def __init__(self, config: TrainSettings, net, optimizer, data: Data, state: State, run: runs.Run | None, header):
+    def __init__(self, config: TrainSettings, net, optimizer, data: Data, state: State, run: runs.Run | None):
         self.config, self.net, self.optimizer, self.data = config, net, optimizer, data
-        self.state, self.run, self.header = state, run, header
+        self.state, self.run = state, run
         self.losses: torch.Tensor | None = None  # of the steps of this epoch: read only when they are saved
         self.before, self.began = state.seconds, time.monotonic()
         self.saved, self.saved_at, self.cost = state.steps, self.began, 0.0  # the last save: what, when, for how long
@@ -101,7 +101,7 @@ class Keeper:
         """Write the files that people read."""
         folder, history = self.run.folder, self.state.history
         if improved:
-            header = {**self.header, "scores": history[self.state.best - 1]}
+            header = {**self.run.header, "scores": history[self.state.best - 1]}
             save_weights(folder / runs.WEIGHTS, self.state.part("best"), header)
             files.write_csv(folder / "validation.csv", predictions(self.data, self.state.tensors["validation"]))
         files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})

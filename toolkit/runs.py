@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toolkit import files
 from toolkit.checkpoint import STATES, State, States
@@ -22,13 +22,14 @@ SETTINGS = "settings.json"
 CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """A run that this process has for itself: its folder, and the one of its resumable state, where it may be."""
+    """A run that this process has for itself."""
 
     folder: pathlib.Path
-    states: States
+    states: States  # which may lie in another folder
     state: State | None  # from which it goes on
+    header: dict = field(default_factory=dict)  # of its weights, but for their scores
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def begin(run: runs.Run | None, identity: dict) -> State:
     return state or others
 
 
-def fit(config: TrainSettings, net, criterion, data: Data, state: State, run: runs.Run | None, header: dict) -> dict:
+def fit(config: TrainSettings, net, criterion, data: Data, state: State, run: runs.Run | None) -> dict:
     """Train from `state` on, validate after every epoch, and keep the best by macro F1: its row of history.csv.
 
     The files of the run are written by the process that has it; the other ones have None. Told to stop, it saves first.
@@ -69,7 +69,7 @@ def fit(config: TrainSettings, net, criterion, data: Data, state: State, run: ru
         )
     recipe = make_recipe(config, criterion, config.epochs * len(parts), state)
     optimizer = optimization.build(config.optimizer, net, config.lr, config.weight_decay)
-    keeper = Keeper(config, net, optimizer, data, state, run, header)
+    keeper = Keeper(config, net, optimizer, data, state, run)
     keeper.restore()
     labels = data.faces.labels[data.validation]
     stepping = data.faces.machine.compiled(processes.parallel(net), config.compile, config.epochs * len(parts))
