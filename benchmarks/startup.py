@@ -28,7 +28,7 @@ import dataset, loss, model, train
 part("our own modules, pydantic, numpy")
 from toolkit import environment, settings
 config, origin = environment.read(settings.TrainSettings, sys.argv[1:], train.CHOICES)
-config, origin = train.with_optimizers_own(config, origin)
+config, origin = train.with_own_defaults(config, origin)
 part("settings")
 import pandas
 part("pandas")
