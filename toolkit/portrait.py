@@ -130,14 +130,15 @@ class Canvas:
 # ---------------------------------------------------------------- people
 
 
-def make_person(gender, age, rng):
+def make_person(gender, age, looks=None, *, rng):
     """The traits of one made-up person; amounts run from 0 to 1, lengths are in face units.
 
-    An `age` of 60 stands for 60 and over, as in the real data, and so may look like 80.
+    An `age` of 60 stands for 60 and over, as in the real data, and so may look like 80. `looks` are the years that the
+    person looks; None draws them.
     """
-    # People look their age band more than their year: a few hundred of them teach no finer difference.
-    looks = np.interp(age, (18, 29, 30, 59, 60), (18, 27, 38, 54, 68)) + rng.normal(0, 2)
-    looks += rng.uniform(0, 12) if age >= 60 else 0
+    if looks is None:  # people look their age band more than their year: a few hundred of them teach nothing finer
+        looks = np.interp(age, (18, 29, 30, 59, 60), (18, 27, 38, 54, 68)) + rng.normal(0, 2)
+        looks += rng.uniform(0, 12) if age >= 60 else 0
     feminine = rng.normal((-1, 1)[gender], 0.35)
 
     def aged(begin, end, noise=2.5):

@@ -32,11 +32,14 @@ def draw_cast(shares, people, rng):
 
 
 def draw_people(cast, keys, seed, path_of):
-    """Draw everybody's photographs to path_of(number, photograph); each person's key is part of the random seed."""
+    """Draw everybody's photographs to path_of(number, photograph); each person's key is part of the random seed.
+
+    `cast` holds (gender, age) of each person, or (gender, age, the years that the person looks).
+    """
     films = make_films(np.random.default_rng([seed, 0]))
 
     def draw(number):
-        person = make_person(*cast[number], np.random.default_rng([seed, keys[number]]))
+        person = make_person(*cast[number], rng=np.random.default_rng([seed, keys[number]]))
         for photograph in range(len(PHOTOGRAPHS)):
             image = portrait(person, photograph, np.random.default_rng([seed, keys[number], photograph]), films)
             image.save(path_of(number, photograph), quality=90, compress_level=1)  # of JPEG, of PNG
@@ -45,10 +48,9 @@ def draw_people(cast, keys, seed, path_of):
         list(threads.map(draw, range(len(cast))))
 
 
-def draw_train(folder, people, seed):
-    cast = draw_cast(TRAIN_SHARES, people, np.random.default_rng([seed, 1]))
-    keys = range(900001, 900001 + people)
-    people = pd.DataFrame(cast, columns=["gender", "age"]).assign(id=keys, race="Drawn")
+def draw_train(folder, cast, seed):
+    keys = range(900001, 900001 + len(cast))
+    people = pd.DataFrame([person[:2] for person in cast], columns=["gender", "age"]).assign(id=keys, race="Drawn")
     people["gender"] = people["gender"].map({0: "male", 1: "female"})
     people["path"] = [f"{row.id}_{row.gender}_{row.race}_{row.age}" for row in people.itertuples()]
     for name in people["path"]:
@@ -62,10 +64,8 @@ def draw_train(folder, people, seed):
     people[["id", "gender", "race", "age", "path"]].to_csv(folder / "train.csv", index=False)
 
 
-def draw_eval(folder, people, seed):
-    rng = np.random.default_rng([seed, 2])
-    cast = draw_cast(EVAL_SHARES, people, rng)
-    keys = range(950001, 950001 + people)
+def draw_eval(folder, cast, seed, rng):
+    keys = range(950001, 950001 + len(cast))
     (folder / "images").mkdir(parents=True)
 
     def name_of(number, photograph):
@@ -74,7 +74,7 @@ def draw_eval(folder, people, seed):
     draw_people(cast, keys, seed, lambda number, photograph: folder / "images" / name_of(number, photograph))
     rows = [
         (name_of(number, photograph), labels.encode(max(0, photograph - 4), gender, labels.age_band(age)))
-        for number, (gender, age) in enumerate(cast)
+        for number, (gender, age, *_) in enumerate(cast)
         for photograph in range(len(PHOTOGRAPHS))
     ]
     truth = pd.DataFrame([rows[i] for i in rng.permutation(len(rows))], columns=["ImageID", "ans"])
@@ -110,8 +110,9 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
         say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")
         draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            draw_train(draft / "train", people, seed)
-            draw_eval(draft / "eval", eval_people, seed)
+            draw_train(draft / "train", draw_cast(TRAIN_SHARES, people, np.random.default_rng([seed, 1])), seed)
+            rng = np.random.default_rng([seed, 2])
+            draw_eval(draft / "eval", draw_cast(EVAL_SHARES, eval_people, rng), seed, rng)
             (draft / MARKER).write_text(marker)
             draft.chmod(0o755)  # mkdtemp's folders are private
             try:
