@@ -18,7 +18,7 @@ import numpy as np
 
 from toolkit import files
 from toolkit.console import InputError, listed
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, age_band, encode
+from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, age_band, encode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +134,16 @@ def split(faces: pd.DataFrame, held_out: set[str]) -> Split:
         )
     assert not set(faces["person"].iloc[sides.train]) & set(faces["person"].iloc[sides.validation])
     return sides
+
+
+def without_border_ages(faces: pd.DataFrame, sides: Split) -> Split:
+    """The two sides, without BORDER_YEARS on that of training. Raises InputError where that leaves nobody."""
+    train = sides.train[~faces["years"].iloc[sides.train].isin(BORDER_YEARS).to_numpy()]
+    if len(train) < 2:
+        raise InputError(
+            f"BORDER_AGES=leave_out: expected other ages than {listed(BORDER_YEARS)}, found none to train on"
+        )
+    return Split(train, sides.validation)
 
 
 def counts(faces: pd.DataFrame, sides: Split) -> str:

@@ -1,4 +1,4 @@
-"""Write the submission: the class of every photograph in info.csv, by a run that train.py made.
+"""Write the submission: the class of every photograph in info.csv, by one run or several that train.py made.
 
 SM_CHANNEL_EVAL=<folder> SM_CHANNEL_MODEL=<folder of runs> SM_OUTPUT_DATA_DIR=<folder> NAME=resnet18 python inference.py
 """
@@ -12,7 +12,9 @@ import dataset
 import model
 from toolkit import checkpoint, console, environment, files, processes, runs, settings
 from toolkit.console import InputError, listed, rank, say
-from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
+
+BESIDE = ("inference.json", "bad_images.csv", "probabilities.csv")  # what lies beside output.csv
 
 
 def main(argv: list[str]) -> None:
@@ -26,57 +28,128 @@ def main(argv: list[str]) -> None:
         from toolkit import sample
 
         sample.ensure(settings.DEMO_DATA)
-    weights, header = find_run(config)
+    headers = find_runs(config)
+    refuse_what_does_not_fit(config, headers)
     info, paths = dataset.read_eval(config.sm_channel_eval)
     with processes.joined(config.device):
-        logits, bad = predict(config, weights, header, info, paths)
+        probabilities, bad = predict(config, headers, info, paths)
     if rank() == 0:
-        write(config, info, logits, bad)
+        write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
-def predict(config: settings.InferenceSettings, weights: pathlib.Path, header: dict, info: dict, paths: list[str]):
-    """The logits of all photographs, and which of them are bad, as {row: reason}. Several processes share them out."""
+def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
+    """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
+    headers = {}
+    for name in (config.name or "").split(","):
+        folders = runs.find(config.sm_channel_model, name.strip() or None)
+        found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
+        meant = folders[0] if len(folders) == 1 else folders[0].parent
+        own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
+        if name.strip() and name.strip() not in own_names:
+            raise InputError(
+                f"NAME={name}: SM_CHANNEL_MODEL={meant} is itself a run, {', '.join(own_names)}; leave NAME unset"
+            )
+        for folder, header in found.items():
+            scores, (height, width) = header["scores"], header["size"]
+            say(
+                f"run {folder.absolute()}: {header['backbone']} at {height}x{width}, "
+                f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
+            )
+            if not (folder / runs.RESULT).exists():
+                say("note: this run did not finish, or is still running: these are its best weights so far")
+        if others := runs.newer(meant):
+            say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
+        headers |= found
+    return headers
+
+
+def refuse_what_does_not_fit(config: settings.InferenceSettings, headers: dict[pathlib.Path, dict]) -> None:
+    """Raises InputError where a setting asks of these runs what they cannot give."""
+    flat = [folder.name for folder, header in headers.items() if header["head"] == "flat"]
+    if config.old_from is not None and flat:
+        raise InputError(
+            f"OLD_FROM={config.old_from}: expected runs of HEAD=factored, which tell single years of age; found "
+            f"HEAD=flat in {listed(flat)}; leave OLD_FROM unset, or train with HEAD=factored"
+        )
+    if "ensemble" in config.model_fields_set and len(headers) == 1:
+        raise InputError(f"ENSEMBLE={config.ensemble}: has no effect with one run; remove it, or name several in NAME")
+
+
+def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths: list[str]):
+    """The calibrated probabilities of each run, and which photographs are bad, as {row: reason}.
+
+    Probabilities are float64, shape (runs, photographs, 18). Several processes share the photographs out.
+    """
     started = time.time()
     # What takes seconds to import comes only here: torch, and while photographs are decoded, torchvision.
     from toolkit.cache import open_store
 
-    own = processes.own(paths)
-    with open_store(own, tuple(header["size"]), config.cache_gib, config.cache_dir) as store:
-        from toolkit import device, engine
+    own, bad, found = processes.own(paths), {}, {}
+    for size in dict.fromkeys(tuple(header["size"]) for header in headers.values()):  # decoded once for each size
+        with open_store(own, size, config.cache_gib, config.cache_dir) as store:
+            from toolkit import device
 
-        machine = device.choose(config.device, config.precision)
-        net, _ = model.load(weights)
-        say(f"running on {machine}")
-        if machine.device.type == "cpu":  # a GPU predicts while others are decoded; a processor cannot do both at once
-            refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
-        faces = engine.Faces(store, machine, header["mean"], header["std"])
-        with device.naming_what_saves_memory("BATCH_SIZE"):
-            logits = engine.predict(machine.place(net), faces, np.arange(len(own)), config.batch_size)
-        bad = processes.rows_of_all(store.wait())
-    refuse_bad_photographs(config, info["ImageID"], bad)
-    say(f"{store}; predicted them; {time.time() - started:.1f} s since the start")
-    return processes.whole(logits, len(paths)), bad
+            machine = device.choose(config.device, config.precision)
+            for folder, header in headers.items():
+                if tuple(header["size"]) == size:
+                    net, _ = model.load(folder / runs.WEIGHTS)
+                    if not found:
+                        say(f"running on {machine}")
+                    if machine.device.type == "cpu":  # which cannot predict and decode at once, as a GPU does
+                        refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
+                    found[folder] = probabilities_of(config, net, header, store, machine)
+            bad |= processes.rows_of_all(store.wait())
+        refuse_bad_photographs(config, info["ImageID"], bad)
+        say(f"{store}; {time.time() - started:.1f} s since the start")
+    whole = [processes.whole(found[folder], len(paths)).numpy() for folder in headers]
+    return np.stack(whole), bad
 
 
-def find_run(config: settings.InferenceSettings) -> tuple[pathlib.Path, dict]:
-    """The weights and their header; says which run it is, and of newer ones."""
-    folder = runs.find(config.sm_channel_model, config.name)
-    weights = folder / runs.WEIGHTS
-    header = checkpoint.read_header(weights)
-    if config.name not in (None, folder.name, header["run"], header["backbone"]):
-        raise InputError(
-            f"NAME={config.name}: SM_CHANNEL_MODEL={folder} is itself a run, {header['run']}; leave NAME unset"
-        )
-    scores, (height, width) = header["scores"], header["size"]
-    say(
-        f"run {folder.absolute()}: {header['backbone']} at {height}x{width}, "
-        f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
+def probabilities_of(config: settings.InferenceSettings, net, header: dict, store, machine):
+    """What one run says of the photographs in the store: a tensor, float64, shape (n, 18)."""
+    import torch
+
+    from toolkit import device, engine, factored
+    from toolkit.decision import Decision
+
+    decision = Decision.of_header(header["decision"])
+    faces = engine.Faces(store, machine, header["mean"], header["std"])
+    net = machine.place(net)
+    nets = [net, engine.Mirrored(net)] if config.tta else [net]
+    offset = torch.from_numpy(decision.offset()).float()
+    found = []
+    with device.naming_what_saves_memory("BATCH_SIZE"):
+        for each in nets:
+            outputs = engine.predict(each, faces, np.arange(len(store)), config.batch_size, offset)
+            if config.old_from is not None:
+                outputs = factored.move_old(outputs, config.old_from)
+            found.append(decision.probabilities(outputs[:, :CLASSES].numpy()))
+    return torch.from_numpy(np.mean(found, 0))
+
+
+def decide(config: settings.InferenceSettings, headers: dict, probabilities: np.ndarray, bad: list[int]):
+    """The class and the probabilities of each photograph, and what inference.json says of how they came about."""
+    from toolkit import decision
+
+    decisions = [decision.Decision.of_header(header["decision"]) for header in headers.values()]
+    if config.old_from is not None:
+        decisions = [one.with_old_from(config.old_from) for one in decisions]
+    good = np.setdiff1d(np.arange(probabilities.shape[1]), bad)
+    answers, meant, found = decision.decide_together(
+        decisions, probabilities[:, good], config.ensemble, config.adapt_priors
     )
-    if not (folder / runs.RESULT).exists():
-        say("note: this run did not finish, or is still running: these are its best weights so far")
-    if others := runs.newer(folder):
-        say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
-    return weights, header
+    for line in found:
+        say(str(line))
+    chances = np.full(probabilities.shape[1:], np.nan)
+    chances[good] = meant
+    classes = np.full(len(chances), config.fallback_class)
+    classes[good] = answers
+    report = {
+        "runs": {str(folder.absolute()): header["decision"] | header["scores"] for folder, header in headers.items()},
+        "settings": config.model_dump(mode="json"),
+        "shares": [line.as_json() for line in found],
+    }
+    return classes, chances, report
 
 
 def refuse_bad_photographs(config: settings.InferenceSettings, images: list[str], bad: dict[int, str]) -> None:
@@ -89,30 +162,23 @@ def refuse_bad_photographs(config: settings.InferenceSettings, images: list[str]
         )
 
 
-def write(config: settings.InferenceSettings, info: dict[str, list[str]], logits, bad: dict[int, str]) -> None:
+def write(config: settings.InferenceSettings, info: dict, bad: dict[int, str], answers, probabilities, report) -> None:
     """Write output.csv and the files beside it."""
     with files.locked(config.sm_output_data_dir):
-        write_all(config, info, logits, bad)
-
-
-def write_all(config: settings.InferenceSettings, info: dict[str, list[str]], logits, bad: dict[int, str]) -> None:
-    folder, rows = config.sm_output_data_dir, list(bad)
-    for name in ("bad_images.csv", "probabilities.csv"):
-        (folder / name).unlink(missing_ok=True)  # of an earlier answer, which this one takes the place of
-    answers = logits.argmax(1)
-    answers[rows] = config.fallback_class
-    if bad:
-        images = [info["ImageID"][row] for row in rows]
-        table = {"ImageID": images, "ans": [config.fallback_class] * len(bad), "reason": list(bad.values())}
-        files.write_csv(folder / "bad_images.csv", table)
-        say(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
-    if config.probabilities:
-        chances = logits.double().softmax(1).numpy().round(6)
-        chances[rows] = np.nan
-        columns = dict(zip(PROBABILITY_COLUMNS, chances.T, strict=True))
-        files.write_csv(folder / "probabilities.csv", {"ImageID": info["ImageID"], **columns})
-    files.write_csv(folder / "output.csv", {**info, "ans": answers})
-    say(f"written: {(folder / 'output.csv').absolute()} ({len(answers)} rows)")
+        folder = config.sm_output_data_dir
+        for name in BESIDE:
+            (folder / name).unlink(missing_ok=True)  # of an earlier answer, which this one takes the place of
+        if bad:
+            images = [info["ImageID"][row] for row in bad]
+            table = {"ImageID": images, "ans": [config.fallback_class] * len(bad), "reason": list(bad.values())}
+            files.write_csv(folder / "bad_images.csv", table)
+            say(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
+        if config.probabilities:
+            columns = dict(zip(PROBABILITY_COLUMNS, probabilities.T.round(6), strict=True))
+            files.write_csv(folder / "probabilities.csv", {"ImageID": info["ImageID"], **columns})
+        files.write_json(folder / "inference.json", report)
+        files.write_csv(folder / "output.csv", {**info, "ans": answers})
+        say(f"written: {(folder / 'output.csv').absolute()} ({len(answers)} rows)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and gives one number.
 
-To add one, write a function like these and name it in LOSSES.
+To add one, write a function like these and name it in LOSSES. Where photographs are mixed, or labels softened, a label
+is a share of each class instead, float32 (b, 18): a loss that can learn from those is named in TAKES_SHARES too.
 
 torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
 name is answered at once. A loss of your own may import it wherever it likes.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
+
+from toolkit.labels import CLASSES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,18 +47,51 @@ def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     and would teach nothing. With weights it is their weighted mean.
     """
     p = logits.softmax(1)
-    true = p.new_zeros(p.shape).scatter(1, labels[:, None], 1.0)
+    true = labels if labels.is_floating_point() else p.new_zeros(p.shape).scatter(1, labels[:, None], 1.0)
     soft_f1 = 2 * (p * true).sum(0) / (p + true).sum(0).clamp(min=1e-8)  # 0 / 0 where p has underflowed
-    share = true.amax(0) if weight is None else true.amax(0) * weight
+    share = (true.sum(0) > 0).float() if weight is None else (true.sum(0) > 0) * weight
     return 1 - (soft_f1 * share).sum() / share.sum()
 
 
-LOSSES = {"cross_entropy": cross_entropy, "label_smoothing": label_smoothing, "focal": focal, "f1": f1}
+def logit_adjusted(
+    logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, shares: Tensor, strength: float
+) -> Tensor:
+    """Cross entropy of logits to which the logarithms of the classes' shares are added (Menon et al., 2021).
+
+    The net learns what photographs say beyond how common a class is; with a `strength` of 1 this is balanced softmax
+    (Ren et al., 2020). `shares`, shape (18,), are those of training.
+    """
+    import torch.nn.functional as F
+
+    return F.cross_entropy(logits + strength * shares.log(), labels, weight)
+
+
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "label_smoothing": label_smoothing,
+    "logit_adjusted": logit_adjusted,
+    "focal": focal,
+    "f1": f1,
+}
+TAKES_SHARES = ("cross_entropy", "label_smoothing", "logit_adjusted", "f1")
 
 
 def build(name: str, weight: Tensor | None = None, **options):
-    """The loss of that name as a function of (logits, labels); `options` are what it takes beside them."""
-    return partial(LOSSES[name], weight=weight, **options)
+    """The loss of that name as a function of (outputs, targets); `options` are what it takes beside them.
+
+    Outputs are those of a net and targets those of toolkit/targets.py. Years behind the 18 classes add cross entropy.
+    """
+    loss = partial(LOSSES[name], weight=weight, **options)
+
+    def of_all(outputs: Tensor, targets: Tensor) -> Tensor:
+        logits = outputs[:, :CLASSES]
+        if not targets.is_floating_point():
+            return loss(logits, targets)
+        classes, years = targets[:, :CLASSES], targets[:, CLASSES:]
+        value = loss(logits, classes if name in TAKES_SHARES else classes.argmax(1))
+        return value - (years * outputs[:, CLASSES:]).sum() / len(years) if years.shape[1] else value
+
+    return of_all
 
 
 def class_weights(counts: Tensor, how: str) -> Tensor | None:

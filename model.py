@@ -1,6 +1,6 @@
-"""The backbones: built by their torchvision names, with a head of 18 classes, from ImageNet weights or from scratch.
+"""The backbones: built by their torchvision names, with a fresh head, from ImageNet weights or from scratch.
 
-To add a net of your own, name the function that builds it in OWN: classes -> module of logits (b, classes).
+To add a net of your own, name the function that builds it in OWN: outputs -> module of logits (b, outputs).
 
 torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
 once. A net of your own may import them wherever it likes.
@@ -25,6 +25,7 @@ BACKBONES = (
     "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2",
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
 )  # fmt: skip
+WITHOUT_BATCH_NORM = ("vgg11", "vgg13", "vgg16", "vgg19", "alexnet")  # of them
 OWN = {}
 IMAGENET_CLASSES = 1000
 
@@ -37,18 +38,19 @@ def names() -> list[str]:
     return list(dict.fromkeys([*BACKBONES, *OWN, *(name for source in sources for name in registered.findall(source))]))
 
 
-def build(name: str, size: tuple[int, int], pretrained: bool) -> tuple[nn.Module, str]:
-    """The net with a fresh head of 18 classes, and which weights it starts from ("none" or torchvision's name).
+def build(name: str, size: tuple[int, int], pretrained: bool, head: str = "flat") -> tuple[nn.Module, str]:
+    """The net with a fresh head, and which weights it starts from ("none" or torchvision's name).
 
-    It takes float inputs of shape (b, 3, height, width) and gives logits of shape (b, 18). Raises InputError where
-    the net does not take photographs of `size`, or its ImageNet weights cannot be had.
+    It takes float inputs of shape (b, 3, height, width) and gives logits of shape (b, 18); with the factored head more
+    columns follow (toolkit/factored.py). Raises InputError where the net does not take photographs of `size`, or its
+    ImageNet weights cannot be had.
     """
     if not pretrained:
-        net, weights = _with_head(name, size, None), None
+        net, weights = _with_head(name, size, None, head), None
     elif name in OWN:
         raise InputError(f"PRETRAINED=true: {name} has no ImageNet weights; set PRETRAINED=false")
     else:
-        net, weights = _from_imagenet(name, size)
+        net, weights = _from_imagenet(name, size, head)
     refuse_unfit_size(net, name, size)
     return net, str(weights or "none")
 
@@ -64,7 +66,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
         raise InputError(
             f"{file}: expected a net that torchvision {torchvision.__version__} knows, found {header['backbone']}"
         )
-    net = _with_head(header["backbone"], header["size"], None)
+    net = _with_head(header["backbone"], header["size"], None, header["head"])
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -85,7 +87,7 @@ def refuse_unfit_size(net: nn.Module, name: str, size: tuple[int, int]) -> None:
         raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {_first_line(error)}") from None
 
 
-def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, WeightsEnum]:
+def _from_imagenet(name: str, size: tuple[int, int], head: str) -> tuple[nn.Module, WeightsEnum]:
     import torch
     import torchvision
 
@@ -101,7 +103,7 @@ def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, Weights
             f"train from scratch"
         ) from None
     try:
-        return _with_head(name, size, weights), weights
+        return _with_head(name, size, weights, head), weights
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         height, width = size
         raise InputError(
@@ -110,12 +112,20 @@ def _from_imagenet(name: str, size: tuple[int, int]) -> tuple[nn.Module, Weights
         ) from None
 
 
-def _with_head(name: str, size: tuple[int, int], weights) -> nn.Module:
-    """The net with a fresh head. Whatever the weights do not hold is the same with and without them, for `load`."""
+def _with_head(name: str, size: tuple[int, int], weights, head: str) -> nn.Module:
+    if head == "flat":
+        return _with_outputs(name, size, weights, CLASSES)
+    from toolkit import factored
+
+    return factored.Factored(_with_outputs(name, size, weights, sum(factored.PARTS)))
+
+
+def _with_outputs(name: str, size: tuple[int, int], weights, outputs: int) -> nn.Module:
+    """The net with a fresh last layer. What the weights do not hold is the same with and without them, for `load`."""
     import torchvision
 
     if name in OWN:
-        return OWN[name](CLASSES)
+        return OWN[name](outputs)
     options = {}
     if name.startswith("vit_"):  # made for square photographs of one size
         options["image_size"] = size[0]
@@ -128,12 +138,17 @@ def _with_head(name: str, size: tuple[int, int], weights) -> nn.Module:
         for part in ("aux1", "aux2", "AuxLogits"):
             if hasattr(net, part):
                 setattr(net, part, None)
-    replace_head(net, CLASSES)
+    replace_head(net, outputs)
     return net
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
+
+
+def head_weights(net: nn.Module) -> list[nn.Parameter]:
+    """The weights of the last layer that has any: all that pretraining does not know of."""
+    return list([layer for layer in net.modules() if list(layer.parameters(recurse=False))][-1].parameters())
 
 
 def replace_head(net: nn.Module, classes: int) -> None:

@@ -3,15 +3,15 @@
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epochs=3 python train.py
 """
 
+import copy
 import datetime
 import os
-import pathlib
 
 import dataset
 import loss
 import model
 from toolkit import console, environment, files, processes, runs, settings
-from toolkit.console import InputError, listed, say
+from toolkit.console import InputError, listed, rank, say
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 SCORES = ("macro_f1", "accuracy", "mask", "gender", "age", "val_loss")  # of the leaderboard
@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     config, origin = environment.read(settings.TrainSettings, argv, CHOICES)
     if processes.idle_host():
         return
+    refuse_shares_for(config)
     config, origin = with_own_defaults(config, origin)
     say(environment.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
@@ -29,13 +30,13 @@ def main(argv: list[str]) -> None:
             files.make_folder(folder, name.upper())
     # What takes seconds to import comes where it is needed: wrong settings are answered before any of it, and
     # torchvision, which wants as long as torch itself, is imported while photographs are being decoded.
-    table, sides, corrected = read_faces(config)
+    table, splits, corrected = read_faces(config)
     with processes.joined(config.device):
-        train(config, origin, table, sides, corrected)
+        train(config, origin, table, splits, corrected)
 
 
-def train(config: settings.TrainSettings, origin: dict, table, sides: dataset.Split, corrected) -> None:
-    """One run, from the photographs to its line of the leaderboard."""
+def train(config: settings.TrainSettings, origin: dict, table, splits: list[dataset.Split], corrected) -> None:
+    """From the photographs to a run for each split of them, and the leaderboard."""
     from toolkit.cache import open_store
 
     paths = dataset.paths(table, config.sm_channel_train)
@@ -45,26 +46,77 @@ def train(config: settings.TrainSettings, origin: dict, table, sides: dataset.Sp
             net, weights, machine = build_net(config)
             refuse_bad_photographs(config, table, store.wait())
     say(str(store))
+    header = describe_run(config, weights, corrected, machine)
+    faces = on_machine(config, table, store, machine)
+    if config.find_lr:
+        find_lr(config, net, *data_and_loss(config, table, splits[0], faces))
+    elif len(splits) > 1:
+        train_folds(config, origin, header, net, table, splits, faces)
+    else:
+        train_run(config, origin, header, net, *data_and_loss(config, table, splits[0], faces))
+
+
+def train_run(config: settings.TrainSettings, origin: dict, header: dict, net, data, criterion) -> None:
+    """One run, and its line of the leaderboard."""
     from toolkit import training
 
-    data, criterion = on_machine(config, table, sides, store, machine)
     identity = runs.identity(config.deciding(), data.digest())
     with runs.opened(config.sm_model_dir, config.sm_checkpoint_dir, config.name, identity, config.resume) as run:
         state = training.begin(run, identity)
         if run:
-            run.header = describe_run(config, run.folder, weights, corrected, machine)
+            say(f"run folder: {run.folder.absolute()}")
+            run.header = {"run": run.folder.name, **header}
             values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": run.header}
             files.write_json(run.folder / runs.SETTINGS, {**values, "started": state.started})
-        best = training.fit(config, net, criterion, data, state, run)
+        learner = training.make_learner(config, net, model.head_weights(net))
+        best = training.fit(config, learner, criterion, data, state, run)
         if run:
             runs.finish(run.folder, summary(config, run.header, best, state))
             run.states.remove()
             say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
 
 
+def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net, table, splits, faces) -> None:
+    """A run for each fold, in one folder, with the probabilities of every photograph by the run that never saw it."""
+    from toolkit import folds
+
+    tasks = [data_and_loss(config, table, sides, faces) for sides in splits]
+    identity = runs.identity(config.deciding(), "/".join(data.digest() for data, _ in tasks))
+    with folds.opened(config, identity) as (folder, done):
+        for fold, task in enumerate(tasks):
+            say(f"fold {fold} of {config.folds}{': done before' if fold in done else ''}")
+            if fold not in done:
+                train_run(folds.settings_of(config, folder, fold), origin, header, copy.deepcopy(net), *task)
+        if rank() == 0:
+            description = {"backbone": config.name, "pretrained": header["pretrained"]}
+            folds.finish(folder, config.sm_checkpoint_dir, config.folds, description)
+
+
+def find_lr(config: settings.TrainSettings, net, data, criterion) -> None:
+    """Try learning rates from low to high, and say which one to take. Nothing is trained or kept."""
+    from toolkit import finder, training
+
+    learner = training.make_learner(config, net, model.head_weights(net))
+    say(finder.report(finder.sweep(config, learner, criterion, data)))
+
+
+def refuse_shares_for(config: settings.TrainSettings) -> None:
+    """Raises InputError where labels become shares of classes, which the loss cannot take."""
+    makes_shares = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
+    found = [f"{name}={getattr(config, name.lower())}" for name, makes in makes_shares.items() if makes]
+    if found and config.loss not in loss.TAKES_SHARES:
+        names = list(dict.fromkeys(name.partition("=")[0] for name in found))
+        raise InputError(
+            f"{' and '.join(found)}: LOSS={config.loss} takes whole labels, not shares of several classes; "
+            f"set LOSS to one of {', '.join(loss.TAKES_SHARES)}, or leave {' and '.join(names)} unset"
+        )
+
+
 def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
     """The settings, with the optimizer's learning rate and weight decay and SageMaker's checkpoints where unset."""
-    own = settings.OPTIMIZERS_OWN[config.optimizer]
+    own = dict(settings.OPTIMIZERS_OWN[config.optimizer])
+    if config.pretrained or config.name in model.WITHOUT_BATCH_NORM:
+        own["lr"] /= 2
     unset = {name: value for name, value in own.items() if getattr(config, name) is None}
     origin = origin | dict.fromkeys(unset, config.optimizer)
     if config.sm_checkpoint_dir is None and (folder := environment.sagemaker_checkpoints()):
@@ -73,7 +125,7 @@ def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[set
 
 
 def read_faces(config: settings.TrainSettings):
-    """The table of photographs, corrected; its two sides; and what was corrected. Prints what it found."""
+    """The table of photographs, corrected; its split, or each fold's; what was corrected. Prints what it found."""
     from toolkit import corrections
 
     if config.demo:
@@ -83,11 +135,15 @@ def read_faces(config: settings.TrainSettings):
     as_found, passed_over = dataset.read_faces(config.sm_channel_train)
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
-    held_out = dataset.hold_out(as_found, config.val_ratio, config.folds, config.fold, config.seed)
     table, corrected = corrections.apply(as_found, config.relabel)
-    sides = dataset.split(table, held_out)
-    say(f"{corrected}\n{dataset.counts(table, sides)}")
-    return table, sides, corrected
+    folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
+    splits = []
+    for fold in folds:
+        held_out = dataset.hold_out(as_found, config.val_ratio, config.folds, fold, config.seed)
+        sides = dataset.split(table, held_out)
+        splits.append(dataset.without_border_ages(table, sides) if config.border_ages == "leave_out" else sides)
+    say(f"{corrected}\n{dataset.counts(table, splits[0])}")
+    return table, splits, corrected
 
 
 def build_net(config: settings.TrainSettings):
@@ -98,7 +154,7 @@ def build_net(config: settings.TrainSettings):
 
     machine = device.choose(config.device, config.precision)
     torch.manual_seed(config.seed)
-    net, weights = model.build(config.name, config.size, config.pretrained)
+    net, weights = model.build(config.name, config.size, config.pretrained, config.head)
     size = sum(parameter.numel() for parameter in net.parameters())
     say(f"{config.name} of {size:,} weights, pretrained: {weights}\nrunning on {machine}")
     return machine.place(net), weights, machine
@@ -117,30 +173,45 @@ def refuse_bad_photographs(config: settings.TrainSettings, table, bad: dict[int,
         )
 
 
-def on_machine(config: settings.TrainSettings, table, sides: dataset.Split, store, machine):
-    """The data for the net, and the loss, whose class weights come from the labels of training."""
+def on_machine(config: settings.TrainSettings, table, store, machine):
+    """The faces, ready for the net, with what it is to learn of each."""
     import torch
 
-    from toolkit import engine, training
-    from toolkit.labels import CLASSES
+    from toolkit import engine, targets
 
     faces = engine.Faces(store, machine, MEAN, STD, dataset.labels(table))
     faces.move()
+    factored, soften = config.head == "factored", config.border_ages == "soften"
+    years = torch.from_numpy(table["years"].to_numpy(copy=True)).to(machine.device)
+    faces.targets = targets.build(faces.labels, years, config.mix != "none", soften, factored)
+    return faces
+
+
+def data_and_loss(config: settings.TrainSettings, table, sides: dataset.Split, faces):
+    """The data of one run, and its loss, whose class weights come from the labels of training."""
+    import torch
+
+    from toolkit import training
+    from toolkit.labels import CLASSES
+
+    data = training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
     counts = torch.bincount(faces.labels[sides.train], minlength=CLASSES)
     weight = loss.class_weights(counts, config.class_weights)
-    options = {"label_smoothing": {"smoothing": config.smoothing}, "focal": {"gamma": config.gamma}}
-    criterion = loss.build(config.loss, weight, **options.get(config.loss, {}))
-    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces), criterion
+    options = {
+        "label_smoothing": {"smoothing": config.smoothing},
+        "focal": {"gamma": config.gamma},
+        "logit_adjusted": {"shares": counts.clamp(min=1) / counts.sum(), "strength": config.tau},
+    }
+    return data, loss.build(config.loss, weight, **options.get(config.loss, {}))
 
 
-def describe_run(config: settings.TrainSettings, folder: pathlib.Path, weights: str, corrected, machine) -> dict:
-    """The header of the run's weights, but for their scores: all that inference needs. Prints where the run is."""
+def describe_run(config: settings.TrainSettings, weights: str, corrected, machine) -> dict:
+    """The header of a run's weights, but for its name, decision and scores: all that inference needs."""
     import torchvision
 
-    say(f"run folder: {folder.absolute()}")
     return {
-        "run": folder.name,
         "backbone": config.name,
+        "head": config.head,
         "pretrained": weights,
         "size": config.size,
         "mean": MEAN,

@@ -18,7 +18,7 @@ LOOKS = (4.0, 6.0)  # years: the spread of looks around the age, and how much ol
 
 
 def make(folder: pathlib.Path, people: int, eval_people: int, seed: int = 0) -> None:
-    """Draw folder/train, and folder/same, folder/equal and folder/moved in the layout of eval, unless they are there."""
+    """Draw folder/train and, in the layout of eval, folder/same, /equal and /moved, unless they are there."""
     if (folder / "done").exists():
         return
     sample.draw_train(folder / "train", cast(SHARES, people, np.random.default_rng([seed, 1])), seed)

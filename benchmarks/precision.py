@@ -76,7 +76,7 @@ def prediction(run: pathlib.Path, data: pathlib.Path) -> str:
         for precision in ("fp32", "bf16")
     )
     parts = engine.batches(everything, 64)
-    plain = torch.cat([net(inputs.contiguous()) for inputs, _ in plainly.batches(parts)])
+    plain = torch.cat([net(inputs.contiguous()) for inputs in plainly.batches(parts)])
     seen = []
     batches = quickly.batches
     quickly.batches = lambda parts: (seen.append(sum(map(len, parts))), batches(parts))[1]

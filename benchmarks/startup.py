@@ -32,7 +32,7 @@ config, origin = train.with_own_defaults(config, origin)
 part("settings")
 import pandas
 part("pandas")
-table, sides, corrected = train.read_faces(config)
+table, (sides,), corrected = train.read_faces(config)
 part("folder, corrections, split")
 import torch
 part("torch")
@@ -45,10 +45,11 @@ with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store
     part("net, beside decoding")
     store.wait()
     part("the rest of decoding")
-    data, criterion = train.on_machine(config, table, sides, store, machine)
-    from toolkit import training, optimization
-    optimization.build(config.optimizer, net, config.lr, config.weight_decay)
-    inputs, labels = next(data.faces.batches([sides.train[:64]]))
+    faces = train.on_machine(config, table, store, machine)
+    data, criterion = train.data_and_loss(config, table, sides, faces)
+    from toolkit import training
+    training.make_learner(config, net, [])
+    inputs = next(data.faces.batches([sides.train[:64]]))
     part("optimizer and first batch")
 open_store(paths, config.size, config.cache_gib, config.cache_dir).fill()
 part(f"(the store of {len(paths)} once more, alone)")

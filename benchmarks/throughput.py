@@ -150,7 +150,7 @@ class Bench:
     def train_limit(self):
         net = self.machine.place(copy.deepcopy(self.untrained)).train()
         optimizer = optimization.build("adamw", net, LR, 0.05)
-        inputs, labels = next(self.faces.batches([self.everything[:BATCH]]))
+        inputs, labels = next(self.faces.batches([self.everything[:BATCH]])), self.faces.labels[:BATCH]
 
         def measure() -> float:
             started = self.now()
@@ -229,7 +229,7 @@ class Bench:
 
     def infer_limit(self, trained):
         batch = self.machine.batch_for_prediction(self.size)
-        inputs, _ = next(self.faces.batches([self.everything[:batch]]))
+        inputs = next(self.faces.batches([self.everything[:batch]]))
         net = folding.cast(folding.fold(trained, inputs), self.machine.precision)
         inputs, steps = inputs.to(self.machine.precision), len(self.paths) // len(inputs)
 

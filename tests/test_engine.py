@@ -129,7 +129,7 @@ def test_batch_norm_is_settled_to_the_statistics_of_the_net_as_it_is_now(faces):
     weights = nn.utils.parameters_to_vector(net.parameters()).clone()
     engine.settle_batch_norm(net, faces, engine.batches(np.arange(48), 16))
     with torch.inference_mode():
-        maps = convolution(next(faces.batches([np.arange(48)]))[0])
+        maps = convolution(next(faces.batches([np.arange(48)])))
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)), rtol=0.05, atol=1e-3)
     assert norm.momentum == 0.1 and torch.equal(weights, nn.utils.parameters_to_vector(net.parameters()))
@@ -175,7 +175,7 @@ def test_prediction_in_bf16_says_what_float32_says(faces):
     everything = np.arange(70)
     net = trained_resnet(faces, everything, epochs=6)
     with torch.inference_mode():
-        plain = torch.cat([net.eval()(inputs) for inputs, _ in faces.batches([everything])])
+        plain = torch.cat([net.eval()(inputs) for inputs in faces.batches([everything])])
     fast_machine = device.Machine(CPU.device, torch.bfloat16)
     fast = engine.Faces(faces.store, fast_machine, (0.5,) * 3, (0.25,) * 3)
     exact, quick = (engine.predict(net, some, everything) for some in (faces, fast))
@@ -242,7 +242,9 @@ def test_a_step_that_is_not_finite_is_not_taken_and_said(faces, machine, what, n
 def test_a_batch_in_pieces_has_the_loss_and_the_gradients_of_the_batch(faces, criterion):
     """Whatever the loss is, and with a last piece that is shorter: a mean of the pieces' means would differ."""
     weight = torch.linspace(0.1, 2, 18)
-    options = {loss.label_smoothing: {"smoothing": 0.1}, loss.focal: {"gamma": 2.0}}.get(criterion, {})
+    adjusted = {"shares": torch.linspace(0.01, 0.1, 18), "strength": 1.0}
+    own = {loss.label_smoothing: {"smoothing": 0.1}, loss.focal: {"gamma": 2.0}, loss.logit_adjusted: adjusted}
+    options = own.get(criterion, {})
     nets, losses = [], []
     for micro_batch_size in (None, 7):
         torch.manual_seed(0)

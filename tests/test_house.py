@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, run_script
 
+from toolkit import environment
 from toolkit.settings import SCRIPTS
 
 MIDDLE = ("dataset", "model", "loss")
@@ -43,7 +44,7 @@ def test_importing_has_no_side_effect_and_waits_for_nothing_slow(module, tmp_pat
 def test_help_shows_every_setting(script):
     done = run_script(script, "--help")
     assert done.returncode == 0 and done.stderr == ""
-    for name in SCRIPTS[script].model_fields:
+    for name in environment.own_fields(SCRIPTS[script]):
         assert f"`{name.upper()}`" in done.stdout
 
 

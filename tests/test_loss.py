@@ -60,7 +60,9 @@ def test_soft_f1_of_certain_logits_is_one_minus_macro_f1_over_the_classes_presen
 def test_every_loss_takes_18_classes_weighted_or_not_and_falls_under_its_gradient(name, weights):
     torch.manual_seed(0)
     logits, labels = torch.randn(32, 18, requires_grad=True), torch.randint(0, 17, (32,))  # none of class 17
-    options = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}}.get(name, {})
+    shares = {"shares": torch.full((18,), 1 / 18), "strength": 1.0}
+    own = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": shares}
+    options = own.get(name, {})
     weight = loss.class_weights(torch.bincount(labels, minlength=18), weights)
     criterion = loss.build(name, weight, **options)
     before = criterion(logits, labels)

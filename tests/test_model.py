@@ -14,7 +14,7 @@ from toolkit import checkpoint, optimization
 from toolkit.console import InputError
 
 SIZE = (64, 64)
-HEADER = {"run": "r", "size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3, "scores": {}}
+HEADER = {"run": "r", "size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3, "scores": {}, "head": "flat", "decision": {}}
 
 
 @pytest.fixture

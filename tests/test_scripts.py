@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +11,7 @@ from conftest import QUICK, refused, run_script
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from toolkit import decision
 from toolkit.labels import PROBABILITY_COLUMNS
 
 
@@ -37,16 +39,19 @@ def evaluate(drawn, tmp_path):
 def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     run = trained / "resnet18"
     assert sorted(file.name for file in run.iterdir()) == [
-        "history.csv", "model.safetensors", "result.json", "settings.json", "validation.csv",
+        "calibration.json", "history.csv", "model.safetensors", "result.json", "settings.json", "validation.csv",
     ]  # fmt: skip
     history, validation = pd.read_csv(run / "history.csv"), pd.read_csv(run / "validation.csv")
     assert history["epoch"].tolist() == [1] and history["macro_f1"].between(0, 1).all()
     assert validation[list(PROBABILITY_COLUMNS)].sum(axis=1).round(3).eq(1).all()
-    assert (validation[list(PROBABILITY_COLUMNS)].to_numpy().argmax(1) == validation["predicted"]).mean() > 0.99
+    decided = json.loads((run / "calibration.json").read_text())
+    p = validation[list(PROBABILITY_COLUMNS)].to_numpy()
+    answers = decision.decide(p, np.array(decided["shares"]), decided["strength"])
+    assert (answers == validation["predicted"]).mean() > 0.99
     settings = json.loads((run / "settings.json").read_text())
     assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "environment"
     assert len(settings["run"]["corrections"]) == 64
-    assert settings["settings"]["lr"] == 5e-4 and settings["origin"]["lr"] == "adamw"
+    assert settings["settings"]["lr"] == 1e-3 and settings["origin"]["lr"] == "adamw"
     with safe_open(run / "model.safetensors", "pt") as file:
         header = {key: json.loads(value) for key, value in file.metadata().items()}
     assert header["backbone"] == "resnet18" and header["size"] == [32, 32] and header["pretrained"] == "none"
@@ -99,7 +104,12 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
     assert output["ans"].between(0, 17).all()
     probabilities = pd.read_csv(tmp_path / "out" / "probabilities.csv")
     assert probabilities.columns.tolist() == ["ImageID", *PROBABILITY_COLUMNS]
-    assert (probabilities[list(PROBABILITY_COLUMNS)].to_numpy().argmax(1) == output["ans"]).mean() > 0.99
+    report = json.loads((tmp_path / "out" / "inference.json").read_text())
+    (decided,) = report["runs"].values()
+    shares = [line["trusted"] for line in report["shares"]]
+    assert shares == [False, False]  # of 6 people nobody can tell
+    p = probabilities[list(PROBABILITY_COLUMNS)].to_numpy()
+    assert (decision.decide(p, np.array(decided["shares"]), decided["strength"]) == output["ans"]).mean() > 0.99
     done = evaluate()
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())

@@ -61,7 +61,7 @@ def test_hyperparameters_however_the_launcher_spells_them(given, name):
 
 def test_typed_hyperparameters(given):
     settings, _ = given(SM_HPS='{"size": [160, 120], "pretrained": false, "lr": 1000.0, "fold": null, "_x": 1}')
-    assert (settings.size, settings.pretrained, settings.lr, settings.fold) == ((160, 120), False, 1000.0, 0)
+    assert (settings.size, settings.pretrained, settings.lr, settings.fold) == ((160, 120), False, 1000.0, None)
 
 
 @pytest.mark.parametrize("value", ["128x96", "128X96", "128 96", "128,96", "[128, 96]", "(128, 96)", " 128 x 96 "])
@@ -100,8 +100,13 @@ def test_all_that_is_wrong_is_said_at_once(given):
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"GAMMA": 1}, "GAMMA: has no effect with LOSS=cross_entropy"),
-        ({"SMOOTHING": 0.1}, "SMOOTHING: has no effect"),
+        ({"GAMMA": 1}, "GAMMA: has no effect with LOSS=label_smoothing"),
+        ({"SMOOTHING": 0.1, "LOSS": "focal"}, "SMOOTHING: has no effect"),
+        (
+            {"PRETRAINED": "false", "FREEZE_EPOCHS": 1},
+            "FREEZE_EPOCHS: has no effect with PRETRAINED=false; remove it, or set PRETRAINED=true",
+        ),
+        ({"EPOCHS": 2, "FREEZE_EPOCHS": 2}, "FREEZE_EPOCHS=2: expected less than EPOCHS=2"),
         ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
         ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
         ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import json
 import math
 
@@ -21,7 +22,7 @@ from toolkit.console import InputError
 from toolkit.settings import TrainSettings
 from toolkit.store import Store
 
-HEADER = {"run": "r", "backbone": "resnet18", "size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3}
+HEADER = {"run": "r", "backbone": "resnet18", "head": "flat", "size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,10 @@ def data(drawn) -> training.Data:
 def fit(data, folder, criterion=loss.cross_entropy, **given):
     torch.manual_seed(0)
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
-    config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, **given})
+    config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, "logit_adjustment": 0.0, **given})
     run = runs.Run(folder, States(folder), None, HEADER)
-    return training.fit(config, net, criterion, data, training.begin(run, {}), run)
+    learner = training.make_learner(config, net, [])
+    return training.fit(config, learner, criterion, data, training.begin(run, {}), run)
 
 
 def answers(data, right: list[int]) -> torch.Tensor:
@@ -64,7 +66,7 @@ def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the
     with safe_open(tmp_path / runs.WEIGHTS, "pt") as file:
         assert json.loads(file.metadata()["scores"])["epoch"] == 2
     validation = pd.read_csv(tmp_path / "validation.csv")
-    assert validation["predicted"].tolist() == answers(data, EPOCHS[1]).argmax(1).tolist()
+    assert validation["predicted"].tolist() == answers(data, EPOCHS[1]).argmax(1).tolist()  # LOGIT_ADJUSTMENT=0
     assert validation["path"].tolist() == [path.decode() for path in data.paths[data.validation]]
     people = validation["person"].astype(str)
     assert all(path.startswith(person) for path, person in zip(validation["path"], people, strict=True))
@@ -137,7 +139,8 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(data
         nn.init.constant_(net.net[2].weight, 0.01)
         nn.init.zeros_(net.net[2].bias)
         run = runs.Run(tmp_path / folder, States(tmp_path / folder), None, HEADER)
-        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run)
+        learner = training.make_learner(config, net, [])
+        training.fit(config, learner, loss.cross_entropy, data, training.begin(run, {}), run)
     said = capsys.readouterr().out
     assert "takes its 32 photographs 16 at a time" in said and "32 photographs 8 at a time" in said
     histories = [pd.read_csv(tmp_path / folder / "history.csv") for folder in ("enough", "little")]
@@ -149,7 +152,8 @@ def test_out_of_memory_later_on_says_what_to_lower(data, tmp_path):
     run = runs.Run(tmp_path, States(tmp_path), None, HEADER)
     net = Hungry(9, calls=2)
     with pytest.raises(InputError, match="out of memory: lower MICRO_BATCH_SIZE, BATCH_SIZE or SIZE.*allocate"):
-        training.fit(config, net, loss.cross_entropy, data, training.begin(run, {}), run)
+        learner = training.make_learner(config, net, [])
+        training.fit(config, learner, loss.cross_entropy, data, training.begin(run, {}), run)
 
 
 def test_a_batch_too_small_for_its_processes_is_refused(data, tmp_path, monkeypatch):
@@ -157,24 +161,33 @@ def test_a_batch_too_small_for_its_processes_is_refused(data, tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=3)
     with pytest.raises(InputError, match="BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes"):
-        training.fit(config, nn.Linear(3, 18), loss.cross_entropy, data, State({}, "now"), None)
+        training.fit(
+            config,
+            training.make_learner(config, nn.Linear(3, 18), []),
+            loss.cross_entropy,
+            data,
+            State({}, "now"),
+            None,
+        )
 
 
 def test_class_weights_come_from_the_training_side(data, drawn):
     table, _ = dataset.read_faces(drawn.train)
     config = TrainSettings(class_weights="balanced", loss="focal", gamma=3.0)
     sides = dataset.Split(data.train, data.validation)
-    _, criterion = train.on_machine(config, table, sides, data.faces.store, data.faces.machine)
+    faces = train.on_machine(config, table, data.faces.store, data.faces.machine)
+    _, criterion = train.data_and_loss(config, table, sides, faces)
+    of_classes = inspect.getclosurevars(criterion).nonlocals["loss"]
     labels = dataset.labels(table)
     counts = np.bincount(labels[data.train], minlength=18)
     assert (counts != np.bincount(labels[data.validation], minlength=18)).any()
-    torch.testing.assert_close(criterion.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
-    assert criterion.func is loss.focal and criterion.keywords["gamma"] == 3.0
+    torch.testing.assert_close(of_classes.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
+    assert of_classes.func is loss.focal and of_classes.keywords["gamma"] == 3.0
 
 
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(data):
     labels = data.faces.labels[data.validation]
     logits = torch.randn(len(labels), 18, generator=torch.Generator().manual_seed(0))
-    scores = training.validation_scores(loss.f1, logits, labels)
+    scores, decided = training.judge(TrainSettings(), loss.f1, logits, data)
     assert scores["val_loss"] == pytest.approx(loss.f1(logits, labels).item())
-    assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert scores["accuracy"] == pytest.approx((decided.classes(logits.numpy()) == labels.numpy()).mean())

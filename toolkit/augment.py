@@ -1,7 +1,7 @@
 """From stored pixels to the net's input, for a whole batch at once: the preprocessing, and augmentation by policy.
 
-Every photograph has draws of its own, which depend on nothing but (seed, epoch, its index): not on the batch that it
-falls into, the number of processes, or where a run was interrupted.
+Every photograph has draws of its own, which depend on nothing but (seed, epoch, its place in the epoch's order): not on
+the batch that it falls into, the number of processes, or where a run was interrupted.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,12 @@ POLICIES = {
 DRAWS = ("flip", "down", "right", "scale", "brightness", "contrast", "erase", "top", "left", "height", "width")
 
 
+MIXES = ("none", "mixup", "cutmix")
+MIXED = 0.5  # share of photographs that are mixed
+
+
 def draw(seed: int, epoch: int, count: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1): float32, shape (count, len(DRAWS)); row i belongs to photograph i in this epoch."""
+    """Uniform numbers in [0, 1): float32, shape (count, len(DRAWS)); row i is of the i-th photograph of the epoch."""
     return torch.from_numpy(np.random.default_rng([seed, epoch, 1]).random((count, len(DRAWS)), np.float32))
 
 
@@ -64,6 +68,31 @@ def prepare(
     if policy is not None and policy.erase:
         _erase(result, draws, policy)
     return result.permute(0, 3, 1, 2)
+
+
+def mix_shares(how: str, seed: int, epoch: int, count: int) -> torch.Tensor:
+    """How much of the i-th photograph of the epoch stays when it is mixed with another: float32, shape (count,).
+
+    1 is all of it; "cutmix" keeps a half, "mixup" what a Beta(1/2, 1/2) says.
+    """
+    rng = np.random.default_rng([seed, epoch, 2])
+    mixed = rng.random(count) < MIXED
+    kept = np.sin(np.pi / 2 * rng.random(count)) ** 2 if how == "mixup" else np.full(count, 0.5)  # arcsine law
+    return torch.from_numpy(np.where(mixed, kept, 1.0).astype(np.float32))
+
+
+def mix(how: str, first: torch.Tensor, second: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Each photograph of `first` mixed with that of `second`, both (b, 3, height, width), by its share `kept`, (b,).
+
+    "mixup" blends them (Zhang et al., 2018). "cutmix" puts the right half of the second beside the left half of the
+    first (after Yun et al., 2019): a cut from top to bottom, which leaves half of the mask, and half of all that tells
+    gender and age, of each.
+    """
+    share = kept[:, None, None, None]
+    if how == "mixup":
+        return torch.lerp(second, first, share)
+    left = torch.arange(first.shape[3], device=first.device) < first.shape[3] // 2
+    return torch.where(left | (share == 1), first, second)
 
 
 def _warp(pixels: torch.Tensor, draws: dict, policy: Policy) -> torch.Tensor:

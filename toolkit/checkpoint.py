@@ -23,8 +23,8 @@ from toolkit.labels import CLASS_NAMES
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 2
-HEADER = ("format", "classes", "run", "backbone", "size", "mean", "std", "scores")  # of weights
+FORMAT = 3
+HEADER = ("format", "classes", "run", "backbone", "head", "size", "mean", "std", "decision", "scores")  # of weights
 UNKNOWN = "0" * 64  # stands in the place of the checksum while it is taken
 CHECKSUM = re.compile(rb'"checksum":"\\"([0-9a-f]{64})\\""')
 STATES = ("state-1.safetensors", "state-2.safetensors")  # two generations: the older one is written over
@@ -72,7 +72,8 @@ class State:
     history: list[dict] = field(default_factory=list)  # a row an epoch
     micro_batch_size: int | None = None  # where the memory asked for a smaller one than the settings
     best: int = 0  # the epoch of the best weights, from 1; 0 is none yet
-    # net.*, optimizer.*, and of the best epoch best.* and validation, its logits of the validation photographs
+    decision: dict = field(default_factory=dict)  # of the best epoch: how its logits become classes
+    # net.*, average.*, optimizer.*, and of the best epoch best.* and validation: its logits of validation photographs
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property

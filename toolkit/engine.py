@@ -25,13 +25,15 @@ SAMPLE = 32  # photographs on which is measured what a lower precision changes
 class Recipe:
     """What one step of training does."""
 
-    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits (b, 18) and labels (b,) -> loss
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # the net's outputs and targets (b, ...) -> loss
     learning_rate: Callable[[int], float]  # of a step, counted from 0 over the whole run
     policy: augment.Policy
     batch_size: int  # of all processes together
     clip_grad: float
     seed: int
     micro_batch_size: int | None = None  # photographs that one process takes at once; None takes its whole share
+    mix: str = "none"  # one of augment.MIXES
+    chances: np.ndarray | None = None  # of each photograph to be drawn, the next time and again; None takes each once
 
 
 def batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -50,9 +52,15 @@ def pieces(part: np.ndarray, micro_batch_size: int | None) -> list[np.ndarray]:
     return np.array_split(processes.own(part), max(count, 1))
 
 
-def order(photographs: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The photographs of an epoch in their order: a function of (seed, epoch)."""
-    return np.random.default_rng([seed, epoch, 0]).permutation(photographs)
+def order(photographs: np.ndarray, seed: int, epoch: int, chances: np.ndarray | None = None) -> np.ndarray:
+    """The photographs of an epoch in their order: a function of (seed, epoch), of as many as there are.
+
+    Each of them once, or, with `chances` (shape (n,), their sum is 1), as often as it is drawn.
+    """
+    rng = np.random.default_rng([seed, epoch, 0])
+    if chances is None:
+        return rng.permutation(photographs)
+    return rng.choice(photographs, len(photographs), p=chances)
 
 
 def train_one_epoch(
@@ -72,15 +80,15 @@ def train_one_epoch(
     each takes its part of every batch. Raises InputError where loss or gradient are no longer finite: before the
     weights have taken it.
     """
-    model.train()
-    parts = batches(order(photographs, recipe.seed, epoch), recipe.batch_size)
-    draws = augment.draw(recipe.seed, epoch, len(faces.store))
+    _train_mode(model)
+    epoch_of = _Epoch(recipe, faces, photographs, epoch)
+    parts = batches(np.arange(len(photographs)), recipe.batch_size)  # of places in the epoch's order
     first = len(losses)
     losses = torch.tensor([*losses, *[0.0] * (len(parts) - first)], device=faces.machine.device)
     lengths = torch.zeros_like(losses)  # of the gradients
     micro = [pieces(part, recipe.micro_batch_size) for part in parts[first:]]
-    inputs = (pixels for pixels, _ in faces.batches([piece for some in micro for piece in some], recipe.policy, draws))
-    labels = faces.labels_of(parts)
+    inputs = epoch_of.inputs([piece for some in micro for piece in some])
+    targets = epoch_of.targets.split([len(part) for part in parts])
     # Whether loss or gradient were no numbers. A GPU would have to wait if Python looked at every step; there the
     # optimizer keeps itself from that step and from all that follow (torch's own means, made for GradScaler).
     broken = torch.zeros((), device=faces.machine.device)
@@ -91,10 +99,10 @@ def train_one_epoch(
             step = epoch * len(parts) + number
             rate = recipe.learning_rate(step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_share", 1.0)
             optimizer.zero_grad(set_to_none=True)
             batch = [next(inputs) for _ in own]
-            losses[number] = _backward(model, recipe, faces.machine, batch, labels[number], step)
+            losses[number] = _backward(model, recipe, faces.machine, batch, targets[number], step)
             lengths[number] = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad or math.inf)
             broken.logical_or_(~(losses[number] + lengths[number]).isfinite())
             if not faces.machine.runs_ahead and broken:
@@ -102,18 +110,65 @@ def train_one_epoch(
             optimizer.step()
             after_step(losses[: number + 1])
     if broken:
-        _stop(losses, lengths, parts, recipe, faces, epoch)
+        _stop(losses, lengths, [epoch_of.order[part] for part in parts], recipe, faces, epoch)
     return float(losses.cpu().double().numpy() @ [len(part) for part in parts]) / len(photographs)
 
 
-def _backward(model, recipe: Recipe, machine: Machine, batch: list[torch.Tensor], labels: torch.Tensor, step: int):
+class _Epoch:
+    """The photographs of an epoch in their order, and what each of them is mixed with."""
+
+    def __init__(self, recipe: Recipe, faces: "Faces", photographs: np.ndarray, epoch: int):
+        count, device = len(photographs), faces.machine.device
+        self.recipe, self.faces = recipe, faces
+        self.order = order(photographs, recipe.seed, epoch, recipe.chances)
+        self.draws = augment.draw(recipe.seed, epoch, count)
+        rows = torch.from_numpy(self.order).to(device)
+        self.targets = faces.targets.index_select(0, rows)
+        self.others, self.kept = None, None
+        if recipe.mix != "none":  # whatever comes at that place in another shuffle of the epoch
+            self.others = np.random.default_rng([recipe.seed, epoch, 3]).permutation(count)
+            self.kept = augment.mix_shares(recipe.mix, recipe.seed, epoch, count).to(device)
+            theirs = self.targets[torch.from_numpy(self.others).to(device)]
+            self.targets = torch.lerp(theirs, self.targets, self.kept[:, None])
+
+    def inputs(self, parts: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        """The net's input for each part, an array of places in the order."""
+        if self.others is None:
+            yield from self._batches(parts)
+            return
+        both = self._batches([np.concatenate([part, self.others[part]]) for part in parts])
+        kept = self.kept[torch.from_numpy(np.concatenate(parts)).to(self.kept.device)].split([len(p) for p in parts])
+        for pixels, share in zip(both, kept, strict=True):
+            yield augment.mix(self.recipe.mix, *pixels.chunk(2), share)
+
+    def _batches(self, parts: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        draws = self.draws[np.concatenate(parts)]
+        return self.faces.batches([self.order[part] for part in parts], self.recipe.policy, draws)
+
+
+def _train_mode(model) -> None:
+    """But for batch norms whose weights are frozen: their statistics are frozen with them."""
+    model.train()
+    for norm in _norms(model):
+        norm.train(_learns(norm))
+
+
+def _norms(model) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def _learns(norm) -> bool:
+    return norm.weight is None or norm.weight.requires_grad
+
+
+def _backward(model, recipe: Recipe, machine: Machine, batch: list[torch.Tensor], targets: torch.Tensor, step: int):
     """The loss of a whole batch, and its gradients.
 
-    `labels` are those of all its photographs, `batch` the inputs of this process's share of them, in one piece or more;
-    the loss is of all of them at once all the same, whatever loss it is. With more pieces than one each goes through
-    the net twice: for the loss, and when it is known what the loss wants of its logits (Gao et al., Scaling Deep
-    Contrastive Learning Batch Size under Memory Limited Setup, 2021). Dropout is a function of seed, step, process and
-    piece.
+    `targets` are those of all its photographs, `batch` the inputs of this process's share of them, in one piece or
+    more; the loss is of all of them at once all the same, whatever loss it is. With more pieces than one each goes
+    through the net twice: for the loss, and when it is known what the loss wants of its logits (Gao et al., Scaling
+    Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021). Dropout is a function of seed, step, process
+    and piece.
     """
 
     def logits_of(piece: int) -> torch.Tensor:
@@ -124,7 +179,7 @@ def _backward(model, recipe: Recipe, machine: Machine, batch: list[torch.Tensor]
     with torch.set_grad_enabled(len(batch) == 1):
         logits = torch.cat([logits_of(piece) for piece in range(len(batch))])
     own = logits if len(batch) == 1 else logits.requires_grad_()
-    loss = recipe.criterion(processes.whole(own, len(labels)), labels)
+    loss = recipe.criterion(processes.whole(own, len(targets)), targets)
     # Gradients of the processes are averaged, not summed.
     (loss * processes.count()).backward()
     if len(batch) > 1:
@@ -152,17 +207,17 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
 
     The moving averages that training keeps lag behind weights that still move fast: after some dozens of steps they
     belong to a net long gone, and validation sees noise where training has learned much (Wu and Johnson, Rethinking
-    "Batch" in BatchNorm, 2021, call this PreciseBN). Nothing else changes; a net without batch norm stays as it is.
+    "Batch" in BatchNorm, 2021, call this PreciseBN). Nothing else changes; norms that are frozen stay as they are.
     Each of several processes gets its own batches, as many as the others.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in _norms(model) if _learns(norm)]
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a plain mean over all batches
-    for inputs, _ in faces.batches(parts) if norms else ():
+    for inputs in faces.batches(parts) if norms else ():
         with faces.machine.autocast():
             model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -172,26 +227,31 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
 
 
 @torch.inference_mode()
-def predict(model, faces: "Faces", photographs: np.ndarray, batch_size: int | None = None) -> torch.Tensor:
-    """Logits of the photographs, in their order: float32, shape (n, classes), on the CPU.
+def predict(
+    model, faces: "Faces", photographs: np.ndarray, batch_size: int | None = None, offset: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What the net gives for the photographs, in their order: float32, shape (n, 18 or more), on the CPU.
 
     With batch norm folded into the convolutions and, where the machine's precision is less than float32, weights of
-    that precision. What that changes is measured on a sample: how far the gap between the two best classes moves.
-    Photographs with no larger gap than that and half as much again, whose class may have changed, are predicted anew in
-    float32. They are few, but with a net that has learned little, which so gets what it would have got in float32.
+    that precision. What that changes is measured on a sample: how far the gap moves between the two best classes, by
+    their logits plus `offset`, shape (18,). Photographs with no larger gap than that and half as much again, whose
+    class may have changed, are predicted anew in float32. They are few, but with a net that has learned little, which
+    so gets what it would have got in float32.
     """
     if not len(photographs):
         return torch.zeros(0, CLASSES)
     model.eval()
-    exact = folding.fold(model, next(faces.batches([photographs[:FEW]]))[0])
+    exact = folding.fold(model, next(faces.batches([photographs[:FEW]])))
     if faces.machine.precision == torch.float32:
         return _logits(exact, faces, photographs, batch_size)
     logits = _logits(folding.cast(exact, faces.machine.precision), faces, photographs, batch_size)
-    two = logits.topk(2).indices
+    offset = torch.zeros(CLASSES) if offset is None else offset
+    two = (logits[:, :CLASSES] + offset).topk(2).indices
     sample = np.arange(0, len(photographs), max(len(photographs) // SAMPLE, 1))[:SAMPLE]
     known = _logits(exact, faces, photographs[sample], batch_size)
     moved = (_gap(logits, two)[sample] - _gap(known, two[sample])).abs().max()
-    unsure = ~(_gap(logits, two) > 1.5 * moved)  # also where they are no numbers
+    first, second = offset[two].unbind(1)
+    unsure = ~(_gap(logits, two) + first - second > 1.5 * moved)  # also where they are no numbers
     logits[sample], unsure[sample] = known, False
     if unsure.any():
         logits[unsure] = _logits(exact, faces, photographs[unsure.numpy()], batch_size)
@@ -209,7 +269,7 @@ def _logits(net, faces: "Faces", photographs: np.ndarray, batch_size: int | None
     dtype = next(net.parameters()).dtype
     with faces.machine.autocast() if dtype != torch.float32 else contextlib.nullcontext():  # for what it makes itself
         logits = (
-            torch.cat([net(inputs.to(dtype)) for inputs, _ in bar(faces.batches(parts), "predicting", len(parts))])
+            torch.cat([net(inputs.to(dtype)) for inputs in bar(faces.batches(parts), "predicting", len(parts))])
             .float()
             .cpu()
         )
@@ -217,13 +277,28 @@ def _logits(net, faces: "Faces", photographs: np.ndarray, batch_size: int | None
     return logits
 
 
+class Mirrored(torch.nn.Module):
+    """A net that sees every photograph from left to right."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, photographs: torch.Tensor) -> torch.Tensor:
+        return self.net(photographs.flip(3))
+
+
 class Faces:
-    """A store of photographs and their labels, made ready for a net on a machine."""
+    """A store of photographs and their labels, made ready for a net on a machine.
+
+    `targets` are what the loss is told of each photograph (toolkit/targets.py); at first the labels themselves.
+    """
 
     def __init__(self, store: Store, machine: Machine, mean, std, labels: np.ndarray | None = None):
         self.store, self.machine = store, machine
         self.mean, self.std = torch.tensor([mean, std], device=machine.device)
         self.labels = None if labels is None else torch.from_numpy(labels).to(machine.device)
+        self.targets = self.labels
         self.resident: torch.Tensor | None = None  # all pixels, on a GPU
 
     def move(self) -> None:
@@ -235,29 +310,20 @@ class Faces:
                 for index in torch.arange(len(self.store)).split(1024):
                     self.resident[index[0] : index[-1] + 1] = self.store.gather(index)
 
-    def labels_of(self, parts: list[np.ndarray]) -> tuple[torch.Tensor, ...]:
-        """The labels of each part: int64, shape (b,), on the device."""
-        indices = torch.from_numpy(np.concatenate(parts)).to(self.machine.device)
-        return self.labels.index_select(0, indices).split([len(part) for part in parts])
-
     def batches(
         self, parts: list[np.ndarray], policy: augment.Policy | None = None, draws: torch.Tensor | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """The net's input and the labels for each part, an array of indices into the store.
+    ) -> Iterator[torch.Tensor]:
+        """The net's input for each part, an array of indices into the store.
 
-        Inputs are float32, shape (b, 3, height, width), and labels int64, shape (b,), both on the device. With a policy
-        photographs are augmented by their rows of `draws`, shape (n, len(augment.DRAWS)).
+        Inputs are float32, shape (b, 3, height, width), on the device. With a policy photographs are augmented by
+        `draws`, shape (n, len(augment.DRAWS)): a row for each photograph of all parts together.
         """
         # The order and the draws of all parts go to the device at once, so that no step waits for a copy.
         indices = torch.from_numpy(np.concatenate(parts)).to(self.machine.device)
-        rows = None if draws is None else draws.to(self.machine.device).index_select(0, indices)
-        begin = 0
-        for pixels in self._pixels(parts, indices):
-            end = begin + len(pixels)
-            some = None if rows is None else rows[begin:end]
-            labels = None if self.labels is None else self.labels[indices[begin:end]]
-            yield augment.prepare(pixels, self.mean, self.std, policy, some), labels
-            begin = end
+        lengths = [len(part) for part in parts]
+        rows = [None] * len(parts) if draws is None else draws.to(self.machine.device).split(lengths)
+        for pixels, some in zip(self._pixels(parts, indices), rows, strict=True):
+            yield augment.prepare(pixels, self.mean, self.std, policy, some)
 
     def _pixels(self, parts: list[np.ndarray], indices: torch.Tensor) -> Iterator[torch.Tensor]:
         """The pixels of each part: uint8, shape (b, height, width, 3), on the device."""

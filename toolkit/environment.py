@@ -139,17 +139,28 @@ def did_you_mean(name: str, names) -> str:
 
 def describe(settings: Settings, origin: dict[str, str]) -> str:
     """The settings as aligned lines: name, value, where it came from."""
-    rows = [(name, _text(value)) for name, value in settings]
+    rows = [(name, as_text(value)) for name, value in settings]
     width = max(len(name) for name, _ in rows)
     value_width = min(40, max(len(value) for _, value in rows))
     return "\n".join(f"  {name:{width}}  {value:{value_width}}  {origin[name]}" for name, value in rows)
 
 
+def own_fields(cls: type[Settings]) -> dict:
+    """The settings of a script that are not another script's, whose class it extends."""
+    others = {
+        name for base in SCRIPTS.values() if base is not cls and issubclass(cls, base) for name in base.model_fields
+    }
+    return {name: field for name, field in cls.model_fields.items() if name not in others}
+
+
 def table(cls: type[Settings], choices: dict | None = None) -> str:
     """The settings of a script as a Markdown table: name, default, meaning."""
     lines = ["| setting | default | meaning |", "|--|--|--|"]
-    for name, field in cls.model_fields.items():
-        default = f"`{_text(field.default)}`" if field.default is not None else ""
+    for script, base in SCRIPTS.items():
+        if base is not cls and issubclass(cls, base):
+            lines.append(f"| | | every setting of {script} but `NAME`, and: |")
+    for name, field in own_fields(cls).items():
+        default = f"`{as_text(field.default)}`" if field.default is not None else ""
         text = field.description
         names = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
         names = names or (choices or {}).get(name, ())
@@ -159,7 +170,7 @@ def table(cls: type[Settings], choices: dict | None = None) -> str:
     return "\n".join(lines)
 
 
-def _text(value) -> str:
+def as_text(value) -> str:
     """A value as a person would type it."""
     if isinstance(value, tuple):
         return "x".join(map(str, value))

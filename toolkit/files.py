@@ -126,14 +126,14 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, until=lambda: False):
+def locked(folder: pathlib.Path, until=lambda: False, name: str = LOCK):
     """Processes that change the files of this folder take turns; whether this one has it for itself.
 
     Then temporary files that lie in it are of a process that was killed, and go. Where the system has no such locks
     nobody waits. Raises InterruptedError when `until` is true before it is its turn. The system lets go of the lock of
-    a process that is killed.
+    a process that is killed. `name` is of the file that is locked: who has one may take another.
     """
-    path, descriptor, waiting = folder / LOCK, None, False
+    path, descriptor, waiting = folder / name, None, False
     while descriptor is None:
         try:
             descriptor = _lock(path)

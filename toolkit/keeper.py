@@ -7,14 +7,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from toolkit import files, optimization, runs
+from toolkit import calibration, files, runs
 from toolkit.checkpoint import State, save_weights
 from toolkit.console import held, say
-from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.decision import Decision
+from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
+    from toolkit.optimization import Learner
     from toolkit.settings import TrainSettings
     from toolkit.training import Data
 
@@ -24,20 +27,18 @@ SAVING_IS_CHEAP = 20  # times as long as it takes: epochs that are shorter do no
 class Keeper:
     """Of the process that has the run; without a run it keeps count and writes nothing."""
 
-    def __init__(self, config: TrainSettings, net, optimizer, data: Data, state: State, run: runs.Run | None):
-        self.config, self.net, self.optimizer, self.data = config, net, optimizer, data
-        self.state, self.run = state, run
+    def __init__(self, config: TrainSettings, learner: Learner, data: Data, state: State, run: runs.Run | None):
+        self.config, self.learner, self.data, self.state, self.run = config, learner, data, state, run
         self.losses: torch.Tensor | None = None  # of the steps of this epoch: read only when they are saved
         self.before, self.began = state.seconds, time.monotonic()
         self.saved, self.saved_at, self.cost = state.steps, self.began, 0.0  # the last save: what, when, for how long
 
     def restore(self) -> None:
-        """Set net and optimizer to the state, and make the files anew: the process that was killed may not have."""
+        """Set the learner to the state, and make the files anew: the process that was killed may not have."""
         state = self.state
         if not state.tensors:
             return
-        self.net.load_state_dict(state.part("net"))
-        optimization.load_state(self.optimizer, state.part("optimizer"))
+        self.learner.load(state.part)
         state.tensors = state.only("best", "validation")
         if self.run and state.best:
             self.publish(improved=True)
@@ -54,16 +55,20 @@ class Keeper:
         if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
             self.save()
 
-    def end_epoch(self, row: dict, logits: torch.Tensor) -> None:
-        """Take the row of history.csv and the logits of the validation photographs, save, and write the run's files."""
+    def end_epoch(self, row: dict, outputs: torch.Tensor, decision: Decision) -> None:
+        """Take the row of history.csv, what the net says of the validation photographs and what is decided from it.
+
+        Saves, and writes the run's files.
+        """
         state = self.state
         with held():
             state.history.append(row)
             improved = not state.best or row["macro_f1"] > state.history[state.best - 1]["macro_f1"]
             if improved:
-                state.best = row["epoch"]
-                best = {f"best.{name}": value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
-                state.tensors |= {**best, "validation": logits}
+                state.best, state.decision = row["epoch"], decision.as_header()
+                weights = self.learner.best.state_dict()
+                best = {f"best.{name}": value.detach().cpu().clone() for name, value in weights.items()}
+                state.tensors |= {**best, "validation": outputs[:, :CLASSES].contiguous()}
             state.epoch, state.losses, self.losses = state.epoch + 1, [], None
             state.seconds = self.before + time.monotonic() - self.began
         worth = min(SAVING_IS_CHEAP * self.cost, self.config.checkpoint_seconds)
@@ -75,14 +80,15 @@ class Keeper:
     def save(self) -> bool:
         """Write the state, if this process has the run and the weights still move; whether the disk has it."""
         state, began = self.state, time.monotonic()
-        if getattr(self.optimizer, "found_inf", None):  # on a GPU: the end of the epoch says which step was no number
+        if getattr(
+            self.learner.optimizer, "found_inf", None
+        ):  # on a GPU: the end of the epoch says which step was no number
             return False
         if self.losses is not None:
             state.losses = self.losses.tolist()
         if self.run and state.steps != self.saved:
             state.seconds = self.before + began - self.began
-            state.tensors |= {f"net.{name}": value for name, value in self.net.state_dict().items()}
-            state.tensors |= {f"optimizer.{name}": value for name, value in optimization.state(self.optimizer).items()}
+            state.tensors |= self.learner.tensors()
             self.run.states.save(state)
         self.saved, self.saved_at = state.steps, time.monotonic()
         self.cost = self.saved_at - began
@@ -99,22 +105,40 @@ class Keeper:
 
     def publish(self, improved: bool) -> None:
         """Write the files that people read."""
-        folder, history = self.run.folder, self.state.history
+        folder, state = self.run.folder, self.state
+        history = state.history
         if improved:
-            header = {**self.run.header, "scores": history[self.state.best - 1]}
-            save_weights(folder / runs.WEIGHTS, self.state.part("best"), header)
-            files.write_csv(folder / "validation.csv", predictions(self.data, self.state.tensors["validation"]))
+            decision, logits = Decision.of_header(state.decision), state.tensors["validation"].double().numpy()
+            header = {**self.run.header, "scores": history[state.best - 1], "decision": state.decision}
+            save_weights(folder / runs.WEIGHTS, state.part("best"), header)
+            files.write_csv(folder / "validation.csv", predictions(self.data, logits, decision))
+            labels = self.data.faces.labels[self.data.validation].cpu().numpy()
+            files.write_json(folder / "calibration.json", calibration_report(decision, logits, labels))
         files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
 
 
-def predictions(data: Data, logits: torch.Tensor) -> dict:
+def predictions(data: Data, logits: np.ndarray, decision: Decision) -> dict:
     """The columns of validation.csv: path, person, label, prediction and the probability of each class."""
     rows = data.validation
-    chances = logits.double().softmax(1).numpy().round(6)
     return {
         "path": [os.fsdecode(path) for path in data.paths[rows]],
         "person": data.people.iloc[rows],
         "label": data.faces.labels[rows].cpu(),
-        "predicted": logits.argmax(1),
-        **dict(zip(PROBABILITY_COLUMNS, chances.T, strict=True)),
+        "predicted": decision.classes(logits),
+        **dict(zip(PROBABILITY_COLUMNS, decision.probabilities(logits).T.round(6), strict=True)),
+    }
+
+
+def calibration_report(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> dict:
+    """Likelihood loss and calibration error on the validation photographs, without the temperature and with it."""
+    sides = {"before": calibration.softmax(logits), "after": decision.probabilities(logits)}
+    return {
+        **decision.as_header(),
+        **{
+            side: {
+                "likelihood_loss": calibration.likelihood_loss(p, labels),
+                "calibration_error": calibration.calibration_error(p, labels),
+            }
+            for side, p in sides.items()
+        },
     }

@@ -9,6 +9,7 @@ ATTRIBUTES = {
     "age": ("under_30", "30_to_59", "60_and_over"),
 }
 AGE_FROM_YEARS = (30, 60)  # the first year of the second and of the third age band
+BORDER_YEARS = (57, 58, 59)  # look like 60, and are nearly twice as many as those of 60 in the contest's data
 CLASSES = 18
 CLASS_NAMES = tuple(
     f"{mask} {gender} {age}"

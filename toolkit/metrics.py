@@ -28,6 +28,11 @@ def scores(matrix: np.ndarray) -> dict:
     return {"count": int(matrix.sum()), **total, "attributes": attributes}
 
 
+def macro_f1(matrix: np.ndarray) -> float:
+    """The mean F1 of the classes of a confusion matrix, as in `scores`."""
+    return float(_ratio(2 * np.diag(matrix), matrix.sum(1) + matrix.sum(0)).mean())
+
+
 def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:
     right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     precision, recall, f1 = _ratio(right, predicted), _ratio(right, true), _ratio(2 * right, true + predicted)

@@ -59,6 +59,8 @@ def opened(
                 for folder in {run.folder, run.states.folder}:
                     shutil.rmtree(folder, ignore_errors=True)
             raise
+    with contextlib.suppress(OSError):  # there are states in it
+        run.states.folder.rmdir()
 
 
 def _unfinished(runs, checkpoints, name: str, identity: dict, stack: contextlib.ExitStack) -> Run | None:
@@ -106,7 +108,7 @@ def _fitting(states: States, identity: dict) -> tuple[State | None, list[str]]:
 
 def _is_of(run: pathlib.Path, states: pathlib.Path, state: State) -> bool:
     """Whether the run's folder is that of this state, or still empty."""
-    if states == run or _is_empty(run):
+    if states == run or is_empty(run):
         return True
     try:
         return json.loads((run / SETTINGS).read_text())["started"] == state.started
@@ -120,12 +122,12 @@ def _new(runs, checkpoints, name: str, stack: contextlib.ExitStack) -> Run:
         states = checkpoints / folder.name
         with contextlib.ExitStack() as attempt:
             try:
-                ours = [_make(path) for path in dict.fromkeys((folder, states))]
+                ours = [make(path) for path in dict.fromkeys((folder, states))]
                 alone = _lock(folder, states, attempt)
             except InterruptedError:  # another run has it
                 continue
             # One that was killed before it had anything is taken over, where a lock tells that it is not at it still.
-            if all(ours) or (alone and all(_is_empty(path) for path in (folder, states))):
+            if all(ours) or (alone and all(is_empty(path) for path in (folder, states))):
                 stack.push(attempt.pop_all())
                 return Run(folder, States(states), None)
             for path, made in zip(dict.fromkeys((folder, states)), ours, strict=True):
@@ -133,7 +135,7 @@ def _new(runs, checkpoints, name: str, stack: contextlib.ExitStack) -> Run:
                     path.rmdir()
 
 
-def _make(folder: pathlib.Path) -> bool:
+def make(folder: pathlib.Path) -> bool:
     """Whether it was made by this call."""
     try:
         folder.mkdir()
@@ -142,8 +144,8 @@ def _make(folder: pathlib.Path) -> bool:
     return True
 
 
-def _is_empty(folder: pathlib.Path) -> bool:
-    return {file.name for file in folder.iterdir()} <= {SETTINGS, files.LOCK}
+def is_empty(folder: pathlib.Path) -> bool:
+    return all(file.name == SETTINGS or file.name.endswith(files.LOCK) for file in folder.iterdir())
 
 
 def _lock(run: pathlib.Path, states: pathlib.Path, stack: contextlib.ExitStack) -> bool:
@@ -183,28 +185,46 @@ def compare(before: dict, now: dict) -> list[str]:
     return differing + [f"{path} has changed" for path in changed]
 
 
-def find(runs: pathlib.Path, name: str | None) -> pathlib.Path:
-    """The folder of the run that is meant: `runs` itself where it is a run, else runs/name, else the newest run.
+def find(folder: pathlib.Path, name: str | None) -> list[pathlib.Path]:
+    """The run that is meant, or those of a run of folds, in their order.
 
-    Raises InputError where there is none.
+    It is `folder` itself where that is one, else folder/name, else the newest in `folder`. Raises InputError where
+    there is none.
     """
-    if (runs / WEIGHTS).is_file():
-        return runs
-    there = sorted(runs.glob(f"*/{WEIGHTS}"), key=lambda weights: weights.stat().st_mtime, reverse=True)
-    found = [weights.parent.name for weights in there]
-    if name in found or (name is None and found):
-        return runs / (name or found[0])
-    what = f"NAME={name}: expected {runs / str(name) / WEIGHTS}" if name else f"expected a run in {runs}"
-    raise InputError(f"{what}, found {f'the runs {listed(found)}' if found else 'no run'}; SM_CHANNEL_MODEL={runs}")
+    if there := members(folder):
+        return there
+    age = _ages(folder, "*")
+    if name is None and age:
+        name = max(age, key=age.get)
+    if name in age:
+        return members(folder / name)
+    what = f"NAME={name}: expected {folder / str(name) / WEIGHTS}" if name else f"expected a run in {folder}"
+    found = f"the runs {listed(sorted(age, key=age.get, reverse=True))}" if age else "no run"
+    raise InputError(f"{what}, found {found}; SM_CHANNEL_MODEL={folder}")
+
+
+def members(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folder, if it is a run; its runs, if it is a run of folds; else nothing."""
+    if (folder / WEIGHTS).is_file():
+        return [folder]
+    fold_of = {
+        weights.parent: weights.parent.name.removeprefix("fold-") for weights in folder.glob(f"fold-*/{WEIGHTS}")
+    }
+    return sorted((run for run in fold_of if fold_of[run].isdecimal()), key=lambda run: int(fold_of[run]))
 
 
 def newer(folder: pathlib.Path) -> list[str]:
     """The later runs of the same name, name-2 and so on, from the oldest to the newest."""
-    age = {
-        file.parent.name: file.stat().st_mtime for file in folder.parent.glob(f"{glob.escape(folder.name)}*/{WEIGHTS}")
-    }
+    folder = folder.absolute()
+    age = _ages(folder.parent, f"{glob.escape(folder.name)}*")
     later = re.compile(re.escape(folder.name) + r"-\d+")
     return sorted((run for run in age if later.fullmatch(run) and age[run] > age[folder.name]), key=age.get)
+
+
+def _ages(folder: pathlib.Path, pattern: str) -> dict[str, float]:
+    """When the newest weights of each run in a folder were written."""
+    there = ((child.name, members(child)) for child in folder.glob(pattern) if child.is_dir())
+    return {name: max((run / WEIGHTS).stat().st_mtime for run in some) for name, some in there if some}
 
 
 def finish(folder: pathlib.Path, row: dict) -> None:

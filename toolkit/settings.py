@@ -6,13 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from toolkit.labels import AGE_FROM_YEARS
+
 DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
 DEMO_DATA = DEMO / "data"
-# Learning rates and weight decays that train all 18 backbones (benchmarks/backbones.py).
+# Learning rates and weight decays that train nets with batch norm from scratch (benchmarks/recipes.py). Others take
+# half the rate: nets without it (benchmarks/backbones.py) and pretrained ones.
 OPTIMIZERS_OWN = {
-    "adamw": {"lr": 5e-4, "weight_decay": 0.05},
-    "adam": {"lr": 5e-4, "weight_decay": 0.0},
-    "sgd": {"lr": 0.02, "weight_decay": 5e-4},
+    "adamw": {"lr": 1e-3, "weight_decay": 0.05},
+    "adam": {"lr": 1e-3, "weight_decay": 0.0},
+    "sgd": {"lr": 0.04, "weight_decay": 5e-4},
 }
 SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, above them no machine has the memory
 
@@ -95,11 +98,9 @@ class Settings(BaseModel):
         for name in sorted(self.model_fields_set):
             for mark in type(self).model_fields[name].metadata:
                 if isinstance(mark, OnlyWith) and getattr(self, mark.setting) != mark.value:
-                    key = mark.setting.upper()
-                    found.append(
-                        f"{name.upper()}: has no effect with {key}={getattr(self, mark.setting)}; "
-                        f"remove it, or set {key}={mark.value}"
-                    )
+                    key, now, wanted = mark.setting.upper(), getattr(self, mark.setting), mark.value
+                    now, wanted = (str(value).lower() if isinstance(value, bool) else value for value in (now, wanted))
+                    found.append(f"{name.upper()}: has no effect with {key}={now}; remove it, or set {key}={wanted}")
         return found
 
 
@@ -126,6 +127,8 @@ class TrainSettings(Settings):
     """Start from torchvision's ImageNet weights; `false` starts from scratch."""
     size: Size = (128, 96)
     """Height x width in pixels that photographs are brought to; photographs of other proportions are squeezed."""
+    head: Literal["flat", "factored"] = "flat"
+    """`flat` tells 18 classes; `factored` tells mask, gender and single years of age apart, and joins them."""
     epochs: int = Field(10, ge=1)
     """Passes over the training photographs."""
     batch_size: int = Field(64, ge=2)
@@ -139,21 +142,32 @@ class TrainSettings(Settings):
     """Share of people held out for validation."""
     folds: int = Field(0, ge=0)
     """Cut people into so many folds and hold out one of them, in place of VAL_RATIO; 0 is off."""
-    fold: int = Field(0, ge=0)
-    """Which fold to hold out, from 0."""
+    fold: int | None = Field(None, ge=0)
+    """Which fold to hold out, from 0; unset trains them all, one after another."""
     relabel: Annotated[str, AfterValidator(corrections)] = "sure"
     """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
     augment: Literal["none", "flip", "light", "strong"] = "light"
     """Augmentation policy of training photographs."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix half of the photographs with others: blend them, or put half a face beside half of another."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """`shuffle` takes each photograph once an epoch; `balanced` draws classes equally often, and their people."""
+    border_ages: Literal["keep", "soften", "leave_out"] = "keep"
+    """What becomes of ages 57 to 59 in training: a share of them counts as 60 and over, or they are not used."""
 
-    loss: str = "cross_entropy"
+    loss: str = "label_smoothing"
     """Loss, by its name in loss.py."""
     smoothing: Annotated[float, OnlyWith("loss", "label_smoothing")] = Field(0.1, gt=0, lt=1)
     """Share of the label spread over all classes, with LOSS=label_smoothing."""
     gamma: Annotated[float, OnlyWith("loss", "focal")] = Field(2.0, ge=0)
     """How much the focal loss plays down easy photographs, with LOSS=focal."""
+    tau: Annotated[float, OnlyWith("loss", "logit_adjusted")] = Field(1.0, gt=0, le=2)
+    """How far LOSS=logit_adjusted takes out that classes are rare: 1 is wholly (balanced softmax)."""
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     """Weight classes by 1/sqrt(n) (`sqrt`) or 1/n (`balanced`) of their n training photographs."""
+
+    logit_adjustment: float | None = Field(None, ge=0, le=2)
+    """How far rare classes are favoured when a class is decided on; unset takes what macro F1 of validation wants."""
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer; `sgd` has momentum 0.9."""
@@ -161,6 +175,12 @@ class TrainSettings(Settings):
     """Highest learning rate; unset takes the optimizer's own."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay, but for biases and norms; unset takes the optimizer's own."""
+    backbone_lr: Annotated[float, OnlyWith("pretrained", True)] = Field(1.0, gt=0, le=1)
+    """Learning rate of the pretrained layers, as a share of LR."""
+    freeze_epochs: Annotated[int, OnlyWith("pretrained", True)] = Field(0, ge=0)
+    """Epochs in which only the new head learns."""
+    ema: bool = False
+    """Validate and keep a moving average of the weights."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up."""
     warmup: float = Field(0.1, ge=0, lt=1)
@@ -170,6 +190,8 @@ class TrainSettings(Settings):
     patience: int = Field(0, ge=0)
     """Stop after so many epochs without a better macro F1; 0 is off."""
 
+    find_lr: bool = False
+    """Try learning rates from low to high in place of training, draw how the loss follows, and suggest one."""
     resume: Annotated[Literal["auto", "never"], BeforeValidator(lower_case)] = "auto"
     """`auto` goes on with an unfinished run of the same settings, photographs and code; `never` begins a new one."""
     checkpoint_seconds: float = Field(300, ge=0)
@@ -198,10 +220,12 @@ class TrainSettings(Settings):
             found.append("FOLDS=1: expected 0 (off) or 2 and more")
         if self.folds and "val_ratio" in self.model_fields_set:
             found.append(f"VAL_RATIO: has no effect with FOLDS={self.folds}; remove one of them")
-        if "fold" in self.model_fields_set and not self.folds:
+        if self.fold is not None and not self.folds:
             found.append(f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it")
-        elif self.folds and self.fold >= self.folds:
+        elif self.fold is not None and self.fold >= self.folds:
             found.append(f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0")
+        if self.freeze_epochs >= self.epochs:
+            found.append(f"FREEZE_EPOCHS={self.freeze_epochs}: expected less than EPOCHS={self.epochs}; lower it")
         return found
 
 
@@ -217,7 +241,15 @@ class InferenceSettings(Settings):
     sm_output_data_dir: pathlib.Path = DEMO / "output"
     """Folder where `output.csv` goes."""
     name: str | None = None
-    """Which run, by the name of its folder; unset takes the newest."""
+    """Which run, by the name of its folder; unset takes the newest. Several (`a,b`) and folds answer together."""
+    ensemble: Literal["mean", "vote"] = "mean"
+    """How several runs answer: by the mean of their probabilities, or each has a vote."""
+    tta: bool = False
+    """Ask each net about the mirrored photographs too."""
+    adapt_priors: bool = True
+    """Find how common genders and age bands are among these photographs, and count on it where that can be trusted."""
+    old_from: int | None = Field(None, gt=AGE_FROM_YEARS[0], le=100)
+    """First year of the band of 60 and over, for runs of HEAD=factored; unset is 60."""
     probabilities: bool = False
     """Also write `probabilities.csv`: ImageID and one column a class, p0 to p17."""
     on_bad_image: Literal["stop", "fallback"] = "stop"
@@ -247,4 +279,33 @@ class EvaluationSettings(Settings):
     """Folder that holds `output.csv`, where `evaluation.json` goes."""
 
 
-SCRIPTS = {"train.py": TrainSettings, "inference.py": InferenceSettings, "evaluation.py": EvaluationSettings}
+class LeaderboardSettings(TrainSettings):
+    """leaderboard.py"""
+
+    FOLDERS = ("sm_channel_train", "sm_model_dir", "sm_channel_eval", "sm_ground_truth_dir", "sm_output_data_dir")
+    DEMO_DEFAULTS = TrainSettings.DEMO_DEFAULTS | {"epochs": 1, "batch_size": 64}
+
+    names: str = ""
+    """Backbones, separated by commas; unset takes all 18."""
+    sm_channel_eval: InputFolder = DEMO_DATA / "eval"
+    """Folder that holds `images/` and `info.csv`."""
+    sm_ground_truth_dir: InputFolder = DEMO_DATA / "eval"
+    """Folder that holds `gt.csv`."""
+    sm_output_data_dir: pathlib.Path = DEMO / "leaderboard"
+    """Folder where `leaderboard.csv` and `leaderboard.md` go, and the files of each backbone."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if "name" in self.model_fields_set:
+            found.append(f"NAME={self.name}: has no effect here; remove it, or set NAMES={self.name}")
+        if (self.folds and self.fold is None) or self.find_lr:
+            found.append("FOLDS and FIND_LR: expected one run for each backbone; set FOLD too, or leave both unset")
+        return found
+
+
+SCRIPTS = {
+    "train.py": TrainSettings,
+    "inference.py": InferenceSettings,
+    "evaluation.py": EvaluationSettings,
+    "leaderboard.py": LeaderboardSettings,
+}

@@ -11,12 +11,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from toolkit import augment, device, engine, metrics, optimization, processes, runs
+from toolkit import augment, decision, device, engine, metrics, optimization, processes, runs
 from toolkit.checkpoint import State
 from toolkit.console import InputError, listed, say
+from toolkit.decision import Decision
 from toolkit.keeper import Keeper
+from toolkit.labels import CLASSES
+from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
 
+EMA_DECAY = 0.999  # at the most: it warms up
 SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means and variances of batches of 64
 
 
@@ -36,12 +40,32 @@ class Data:
     def digest(self) -> str:
         """A checksum over all of it but the pixels. Raises InputError where another process has another one."""
         digest = hashlib.sha256()
-        for array in (self.paths, self.faces.labels.cpu().numpy(), self.train, self.validation):
+        for array in (self.paths, self.faces.targets.cpu().numpy(), self.train, self.validation):
             digest.update(repr(array.dtype).encode() + array.tobytes())
         found = processes.of_all(digest.hexdigest()[:16])
         if len(set(found)) > 1:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(found))}")
         return found[0]
+
+    def shares(self) -> np.ndarray:
+        """The shares of the classes among the photographs of training: shape (18,)."""
+        counts = np.bincount(self.faces.labels[self.train].cpu(), minlength=CLASSES)
+        return counts / counts.sum()
+
+    def year_shares(self) -> tuple[float, ...]:
+        """The shares of the ages among the photographs of training, from 0, as the factored head learns them."""
+        return tuple(self.faces.targets[self.train, CLASSES:].mean(0).tolist())
+
+    def balanced(self) -> np.ndarray:
+        """Chances of the photographs of training with which every class is as likely as the others: shape (n,).
+
+        And within a class every person, and then every photograph of that person in that class.
+        """
+        labels, people = self.faces.labels[self.train].cpu().numpy(), pd.factorize(self.people.iloc[self.train])[0]
+        table = pd.DataFrame({"label": labels, "person": people})
+        of_class = table.groupby("label")["person"].transform("nunique")
+        of_person = table.groupby(["label", "person"])["person"].transform("size")
+        return (1 / (table["label"].nunique() * of_class * of_person)).to_numpy()
 
 
 def begin(run: runs.Run | None, identity: dict) -> State:
@@ -51,11 +75,11 @@ def begin(run: runs.Run | None, identity: dict) -> State:
         say(f"run {run.folder.name} goes on from {state.where()}")
     elif run:
         state = State(identity, datetime.datetime.now(datetime.UTC).isoformat())
-    others = processes.from_first(run and dataclasses.replace(state, tensors=state.only("net", "optimizer")))
+    others = processes.from_first(run and dataclasses.replace(state, tensors=state.only("net", "average", "optimizer")))
     return state or others
 
 
-def fit(config: TrainSettings, net, criterion, data: Data, state: State, run: runs.Run | None) -> dict:
+def fit(config: TrainSettings, learner: Learner, criterion, data: Data, state: State, run: runs.Run | None) -> dict:
     """Train from `state` on, validate after every epoch, and keep the best by macro F1: its row of history.csv.
 
     The files of the run are written by the process that has it; the other ones have None. Told to stop, it saves first.
@@ -67,36 +91,40 @@ def fit(config: TrainSettings, net, criterion, data: Data, state: State, run: ru
             f"BATCH_SIZE={config.batch_size}: expected 2 photographs a step for each of {processes.count()} processes, "
             f"found {min(map(len, parts))} in all; raise it, or start fewer"
         )
-    recipe = make_recipe(config, criterion, config.epochs * len(parts), state)
-    optimizer = optimization.build(config.optimizer, net, config.lr, config.weight_decay)
-    keeper = Keeper(config, net, optimizer, data, state, run)
+    recipe = make_recipe(config, criterion, data, config.epochs * len(parts), state)
+    keeper = Keeper(config, learner, data, state, run)
     keeper.restore()
-    labels = data.faces.labels[data.validation]
-    stepping = data.faces.machine.compiled(processes.parallel(net), config.compile, config.epochs * len(parts))
+    stepping = None
     with (
         keeper.saving_when_told_to_stop(),
         device.naming_what_saves_memory("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE, with which a new run begins"),
     ):
         while not keeper.over:
             started, before = time.monotonic(), len(state.losses)
-            train_loss, recipe = train_one_epoch(stepping, optimizer, recipe, data, keeper)
+            if stepping is None or state.epoch == config.freeze_epochs:
+                learner.freeze(state.epoch < config.freeze_epochs)
+                machine, net = data.faces.machine, processes.parallel(learner.net)
+                stepping = machine.compiled(net, config.compile, config.epochs * len(parts))
+            train_loss, recipe = train_one_epoch(stepping, learner, recipe, data, keeper)
             trained = time.monotonic()
-            logits = validate(net, recipe, data, state.epoch)
-            row = {
-                "epoch": state.epoch + 1,
-                "lr": recipe.learning_rate((state.epoch + 1) * len(parts) - 1),
-                "train_loss": train_loss,
-                **validation_scores(criterion, logits.to(labels.device), labels),
-            }
-            keeper.end_epoch(row, logits)
-            rate = sum(map(len, parts[before:])) / (trained - started)
-            say(epoch_line(row, config.epochs, rate, time.monotonic() - started, state.best))
+            outputs = validate(learner.best, recipe, data, state.epoch)
+            scores, decided = judge(config, criterion, outputs, data)
+            rate = recipe.learning_rate((state.epoch + 1) * len(parts) - 1)
+            row = {"epoch": state.epoch + 1, "lr": rate, "train_loss": train_loss, **scores}
+            keeper.end_epoch(row, outputs, decided)
+            per_second = sum(map(len, parts[before:])) / (trained - started)
+            say(epoch_line(row, config.epochs, per_second, time.monotonic() - started, state.best))
     if state.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
     return state.history[state.best - 1]
 
 
-def make_recipe(config: TrainSettings, criterion, steps: int, state: State) -> engine.Recipe:
+def make_learner(config: TrainSettings, net, head: list) -> Learner:
+    optimizer = optimization.build(config.optimizer, net, config.lr, config.weight_decay, head, config.backbone_lr)
+    return Learner(net, head, optimizer, Average(net, EMA_DECAY) if config.ema else None)
+
+
+def make_recipe(config: TrainSettings, criterion, data: Data, steps: int, state: State) -> engine.Recipe:
     """What a step does in a run of so many `steps`."""
     return engine.Recipe(
         criterion=criterion,
@@ -112,19 +140,29 @@ def make_recipe(config: TrainSettings, criterion, steps: int, state: State) -> e
         clip_grad=config.clip_grad,
         seed=config.seed,
         micro_batch_size=state.micro_batch_size or config.micro_batch_size,
+        mix=config.mix,
+        chances=data.balanced() if config.sampler == "balanced" else None,
     )
 
 
-def train_one_epoch(stepping, optimizer, recipe: engine.Recipe, data: Data, keeper: Keeper):
+def train_one_epoch(stepping, learner: Learner, recipe: engine.Recipe, data: Data, keeper: Keeper):
     """The mean loss of the epoch, and the recipe, with a smaller micro batch where the memory asked for it.
 
     That is before the first step only: a run that has begun ends as it began.
     """
-    state = keeper.state
+    state, optimizer = keeper.state, learner.optimizer
+
+    steps = len(engine.batches(data.train, recipe.batch_size))
+
+    def after_step(losses: torch.Tensor) -> None:
+        if learner.average:
+            learner.average.update(learner.net, state.epoch * steps + len(losses) - 1)
+        keeper.after_step(losses)
+
     while True:
         try:
             loss = engine.train_one_epoch(
-                stepping, optimizer, recipe, data.faces, data.train, state.epoch, state.losses, keeper.after_step
+                stepping, optimizer, recipe, data.faces, data.train, state.epoch, state.losses, after_step
             )
             return loss, recipe
         except RuntimeError as error:
@@ -155,15 +193,21 @@ def validate(net, recipe: engine.Recipe, data: Data, epoch: int) -> torch.Tensor
     return processes.whole(own, len(data.validation))
 
 
-def validation_scores(criterion, logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Loss, accuracy, macro F1 and each attribute's accuracy, over all validation photographs at once."""
-    result = metrics.scores(metrics.confusion(labels.cpu(), logits.argmax(1).cpu()))
-    return {
-        "val_loss": criterion(logits, labels).item(),
+def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -> tuple[dict, Decision]:
+    """The scores of all validation photographs at once, and the decision that is best for them."""
+    labels, logits = data.faces.labels[data.validation], outputs[:, :CLASSES].double().numpy()
+    people = pd.factorize(data.people.iloc[data.validation])[0]
+    decided = decision.fit(logits, labels.cpu().numpy(), people, data.shares(), config.logit_adjustment)
+    if config.head == "factored":
+        decided = dataclasses.replace(decided, years=data.year_shares())
+    result = metrics.scores(metrics.confusion(labels.cpu(), decided.classes(logits)))
+    scores = {
+        "val_loss": criterion(outputs.to(labels.device), labels).item(),
         "accuracy": result["accuracy"],
         "macro_f1": result["macro_f1"],
         **{name: attribute["accuracy"] for name, attribute in result["attributes"].items()},
     }
+    return scores, decided
 
 
 def epoch_line(row: dict, epochs: int, rate: float, seconds: float, best: int) -> str:

@@ -1,0 +1,150 @@
+"""Compare backbones: train, infer and evaluate each with the same settings, into leaderboard.csv and leaderboard.md.
+
+SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> SM_CHANNEL_EVAL=<folder> SM_GROUND_TRUTH_DIR=<folder> \\
+SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
+
+It goes on where it was stopped, and a backbone that fails does not stop the others.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import loss
+import model
+from toolkit import console, environment, files, runs, settings
+from toolkit.console import InputError, say
+
+HERE = pathlib.Path(__file__).resolve().parent
+# The columns of the seed's table, and more.
+COLUMNS = (
+    "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
+    "val_f1", "parameters", "photographs_per_second", "seconds", "note",
+)  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    config, origin = environment.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
+    names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
+    refuse_unknown(names)
+    for name in ("sm_model_dir", "sm_output_data_dir"):
+        files.make_folder(getattr(config, name), name.upper())
+    if config.demo:
+        from toolkit import sample
+
+        sample.ensure(settings.DEMO_DATA)
+    rows = []
+    for number, name in enumerate(names, 1):
+        say(f"{name} ({number} of {len(names)})")
+        rows.append(row_of(config, origin, name))
+        write(config.sm_output_data_dir, rows)
+    say(as_markdown(rows))
+    if failed := [row["model"] for row in rows if row["note"]]:
+        raise InputError(f"{', '.join(failed)} failed: see train.log in {config.sm_output_data_dir}/<name>")
+
+
+def refuse_unknown(names: list[str]) -> None:
+    """Raises InputError where a name is of no backbone."""
+    if unknown := [name for name in names if name not in model.names()]:
+        raise InputError(f"NAMES={','.join(names)}: expected names of backbones, found {', '.join(unknown)}")
+
+
+def row_of(config: settings.LeaderboardSettings, origin: dict, name: str) -> dict:
+    """The backbone's row: of before, where it was made with these settings, or made now."""
+    folder = files.make_folder(config.sm_output_data_dir / name, "SM_OUTPUT_DATA_DIR")
+    identity = {
+        "settings": config.deciding() | {"name": name},
+        "folders": [str(getattr(config, key).absolute()) for key in ("sm_channel_train", "sm_channel_eval")],
+    }
+    notes = read_notes(folder / "progress.json", identity)
+    if "row" in notes:
+        say(f"  done before: macro F1 {notes['row']['board_f1']}")
+        return notes["row"]
+    try:
+        if not pathlib.Path(notes.get("run", folder), runs.RESULT).exists():
+            notes |= trained(config, origin, name, folder)
+            files.write_json(folder / "progress.json", notes)
+        notes["row"] = scored(config, origin, name, folder, notes)
+    except ChildProcessError as error:
+        say(f"  failed: {error}")
+        return {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
+    files.write_json(folder / "progress.json", notes)
+    say(f"  macro F1 {notes['row']['board_f1']}, accuracy {notes['row']['board_acc']} %")
+    return notes["row"]
+
+
+def read_notes(path: pathlib.Path, identity: dict) -> dict:
+    """How far it came before with the same identity."""
+    try:
+        notes = json.loads(path.read_text())
+        return notes if notes["identity"] == identity else {"identity": identity}
+    except (OSError, ValueError, KeyError):
+        return {"identity": identity}
+
+
+def trained(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
+    """Train; the folder of the run, its weights' number and its speed."""
+    own = settings.TrainSettings.model_fields.keys() - {"name", "sm_channel_train", "sm_model_dir"}
+    given = {key: getattr(config, key) for key in own if origin[key] != "default"}
+    given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir}
+    said = run("train.py", given, folder)
+    return {
+        "run": re.search(r"^run folder: (.+)$", said, re.M)[1],
+        "parameters": int(re.search(r" of ([\d,]+) weights", said)[1].replace(",", "")),
+        "photographs_per_second": float(re.findall(r"([\d.]+) photographs/s", said)[-1]),
+    }
+
+
+def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path, notes: dict) -> dict:
+    """Infer and evaluate; the row."""
+    shared = ("device", "precision", "cache_gib", "cache_dir")
+    given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
+    given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": notes["run"], "sm_output_data_dir": folder}
+    run("inference.py", given, folder)
+    run("evaluation.py", {"sm_ground_truth_dir": config.sm_ground_truth_dir, "sm_output_data_dir": folder}, folder)
+    board = json.loads((folder / "evaluation.json").read_text())
+    result = json.loads(pathlib.Path(notes["run"], runs.RESULT).read_text())
+    return {
+        "model": name,
+        "epoch": config.epochs,
+        "batch size": config.batch_size,
+        "val_acc": f"{result['accuracy']:.4%}".rstrip("%"),
+        "board_f1": f"{board['macro_f1']:.4f}",
+        "board_acc": f"{board['accuracy']:.4%}".rstrip("%"),
+        "val_f1": f"{result['macro_f1']:.4f}",
+        "parameters": notes["parameters"],
+        "photographs_per_second": notes["photographs_per_second"],
+        "seconds": result["seconds"],
+        "note": "",
+    }
+
+
+def run(script: str, given: dict, folder: pathlib.Path) -> str:
+    """Run a script with these settings; what it said, which also goes to a log. Raises ChildProcessError."""
+    words = [word for key, value in given.items() for word in (f"--{key}", environment.as_text(value))]
+    log = folder / f"{pathlib.Path(script).stem}.log"
+    with log.open("w") as file:
+        done = subprocess.run([sys.executable, HERE / script, *words], stdout=file, stderr=subprocess.STDOUT)
+    said = log.read_text(errors="replace")
+    if done.returncode:
+        last = said.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise ChildProcessError(f"{script}: {last[0]}")
+    return said
+
+
+def write(folder: pathlib.Path, rows: list[dict]) -> None:
+    with files.locked(folder):
+        files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in COLUMNS})
+        with files.replacing(folder / "leaderboard.md", 0) as temporary:
+            temporary.write_text(as_markdown(rows) + "\n")
+
+
+def as_markdown(rows: list[dict]) -> str:
+    lines = [COLUMNS, ["--"] * len(COLUMNS), *([row[name] for name in COLUMNS] for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,112 @@
+"""Calibration, logit adjustment and moved shares, on people whose true probabilities are known."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from toolkit import calibration, decision, metrics
+from toolkit.labels import ATTRIBUTES, CLASSES, decode
+
+SHARES = np.outer([5, 1, 1], np.outer([0.386, 0.614], [0.474, 0.455, 0.071])).ravel() / 7
+MOVED = np.outer([5, 1, 1], np.outer([0.6, 0.4], [0.384, 0.366, 0.25])).ravel() / 7
+
+
+def people_of(shares: np.ndarray, people: int, seed: int, clear: float = 2.2):
+    """Logits of a net that knows the shares of training and how clear photographs are; labels; people."""
+    rng = np.random.default_rng(seed)
+    classes = rng.choice(6, people, p=shares.reshape(3, 6).sum(0))
+    labels = (np.repeat([0, 0, 0, 0, 0, 1, 2], people).reshape(7, people).T * 6 + classes[:, None]).ravel()
+    of = decode(np.arange(CLASSES))
+    evidence = np.zeros((len(labels), CLASSES))
+    for attribute, names in ATTRIBUTES.items():
+        true = decode(labels)[attribute]
+        seen = rng.normal(clear * np.eye(len(names))[true], 1)  # log-likelihoods: clear * seen, up to a constant
+        evidence += clear * seen[:, of[attribute]]
+    return evidence + np.log(SHARES), labels, np.repeat(np.arange(people), 7)
+
+
+def test_the_temperature_is_that_of_the_greatest_likelihood():
+    logits, labels, _ = people_of(SHARES, 200, 0)
+    best = minimize_scalar(
+        lambda t: calibration.likelihood_loss(calibration.softmax(logits * 3, t), labels), (0.5, 20), method="brent"
+    )
+    assert (
+        calibration.fit_temperature(logits * 3, labels) == pytest.approx(best.x, rel=1e-3) == pytest.approx(3, rel=0.1)
+    )
+
+
+def test_a_temperature_is_taken_only_where_it_helps_people_it_was_not_fitted_on():
+    logits, labels, people = people_of(SHARES, 200, 0)
+    temperature = calibration.temperature_that_helps(logits * 3, labels, people)
+    before, after = (calibration.softmax(logits * 3, t) for t in (1.0, temperature))
+    assert calibration.likelihood_loss(after, labels) < calibration.likelihood_loss(before, labels)
+    assert calibration.calibration_error(after, labels) < 0.5 * calibration.calibration_error(before, labels)
+    few = people_of(SHARES, 4, 1)
+    assert calibration.temperature_that_helps(*few) == 1.0  # fewer people than folds
+    taken = [calibration.temperature_that_helps(*people_of(SHARES, 30, seed)) for seed in range(20)]
+    assert taken.count(1.0) > 5  # the net is calibrated already: what is fitted is noise
+
+
+def test_calibration_error_by_hand():
+    p = np.full((4, CLASSES), 0.1 / 17)
+    p[:, 0] = 0.9
+    assert calibration.calibration_error(p, np.array([0, 0, 0, 5])) == pytest.approx(0.15)
+
+
+def test_strength_favours_rare_classes_and_is_chosen_where_macro_f1_calls_for_it():
+    logits, labels, people = people_of(SHARES, 400, 0)
+    p = calibration.softmax(logits)
+    old = [(decode(decision.decide(p, SHARES, strength))["age"] == 2).sum() for strength in decision.STRENGTHS]
+    assert old == sorted(old) and old[0] < old[-1]
+    assert (decision.decide(p, SHARES, 0.0) == p.argmax(1)).all()
+    offset = decision.Decision(2.0, 0.5, tuple(SHARES), ()).offset()
+    assert ((logits + offset).argmax(1) == decision.decide(calibration.softmax(logits, 2.0), SHARES, 0.5)).all()
+    # A net that favours rare classes by itself already, and one that favours the common ones twice.
+    for tilt, best in ((-1, 0.0), (1, 1.0)):
+        tilted = calibration.softmax(logits + tilt * np.log(SHARES))
+        assert decision.choose_strength(tilted, labels, people, SHARES) == best
+    logits, labels, people = people_of(SHARES, 400, 0, clear=1.2)
+    assert decision.choose_strength(calibration.softmax(logits), labels, people, SHARES) == decision.USUAL
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moved_shares_are_found_and_win_macro_f1(seed):
+    logits, labels, people = people_of(SHARES, 300, seed)
+    decided = decision.fit(logits, labels, people, SHARES, strength=0.0)
+    assert decided.moving == ("gender", "age")
+    for shares, gain in ((MOVED, 0.015), (SHARES, -0.005)):
+        logits, labels, _ = people_of(shares, 600, 100 + seed)
+        p = decided.probabilities(logits)[None]
+        scores = []
+        for adapt in (False, True):
+            answers, _, found = decision.decide_together([decided], p, "mean", adapt)
+            scores.append(metrics.macro_f1(metrics.confusion(labels, answers)))
+        assert scores[1] - scores[0] >= gain
+        assert [one.trusted for one in found] == [shares is MOVED] * 2
+        true = np.bincount(decode(labels)["age"]) / len(labels)
+        assert np.abs(found[1].found - true).max() < 0.04
+
+
+def test_shares_are_left_alone_where_the_net_cannot_tell():
+    rng = np.random.default_rng(0)
+    logits, labels, _ = people_of(SHARES, 200, 0)
+    blind = np.log(SHARES) + 3 * rng.normal(size=logits.shape)  # sure of itself, and wrong
+    assert decision.trusted_to_move(calibration.softmax(blind), labels, SHARES) == ()
+    answers, p, found = decision.decide_together(
+        [decision.Decision(1.0, 0.5, tuple(SHARES), ())], calibration.softmax(blind)[None], "mean", True
+    )
+    assert not any(one.trusted for one in found) and (answers == decision.decide(p, SHARES, 0.5)).all()
+
+
+def test_votes_and_means_of_several_runs():
+    one = decision.Decision(1.0, 0.0, (1 / 18,) * 18, ())
+    p = np.full((3, 2, CLASSES), 0.01)
+    p[0, :, 5], p[1, 0, 5], p[1, 1, 3], p[2, :, 7] = 0.1, 0.1, 0.1, 5.0
+    p /= p.sum(2, keepdims=True)
+    assert decision.decide_together([one] * 3, p, "mean", False)[0].tolist() == [7, 7]
+    assert decision.decide_together([one] * 3, p, "vote", False)[0].tolist() == [5, 7]  # a draw of three: the mean
+
+
+def test_a_decision_survives_its_header():
+    one = decision.Decision(1.5, 0.25, tuple(SHARES), ("age",), (0.5, 0.5))
+    assert decision.Decision.of_header(one.as_header()) == one

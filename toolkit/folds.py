@@ -1,0 +1,111 @@
+"""A run of folds: a folder with a run for each fold, and what each says of the people that it never saw."""
+
+import contextlib
+import datetime
+import itertools
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from toolkit import files, metrics, processes, runs
+from toolkit.console import InputError, rank, say
+from toolkit.settings import TrainSettings
+
+IDENTITY, OUT_OF_FOLD = "folds.json", "out_of_fold.csv"
+LOCK = f".folds{files.LOCK}"  # held for hours; the folder's leaderboard has the usual one
+
+
+@contextlib.contextmanager
+def opened(config: TrainSettings, identity: dict) -> Iterator[tuple[pathlib.Path, list[int]]]:
+    """The folder of the unfinished run of folds of this identity, or a new one; and the folds that are done.
+
+    It is sm_model_dir/name, or name-2 and so on where that is taken. Nobody else has it until the block ends. It goes
+    again where the block ends with an error before there is a run in it.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = _open(config, identity, stack) if rank() == 0 else None
+        folder = processes.from_first(folder)
+        done = [fold for fold in range(config.folds) if (folder / f"fold-{fold}" / runs.RESULT).exists()]
+        try:
+            yield folder, processes.from_first(done)
+        except BaseException:
+            if rank() == 0 and not any(folder.glob("fold-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _open(config: TrainSettings, identity: dict, stack: contextlib.ExitStack) -> pathlib.Path:
+    for number in itertools.count(1):
+        folder = config.sm_model_dir / (config.name if number == 1 else f"{config.name}-{number}")
+        new = runs.make(folder)
+        with contextlib.ExitStack() as attempt:
+            try:
+                attempt.enter_context(files.locked(folder, until=lambda: True, name=LOCK))
+            except (InterruptedError, NotADirectoryError):  # another one is at it; a file has that name
+                continue
+            if new or runs.is_empty(folder):
+                files.write_json(folder / IDENTITY, identity)
+            elif config.resume == "never" or not _goes_on(folder, identity):
+                continue
+            stack.push(attempt.pop_all())
+            say(f"run of {config.folds} folds: {folder.absolute()}")
+            return folder
+
+
+def _goes_on(folder: pathlib.Path, identity: dict) -> bool:
+    """Whether this is an unfinished run of folds of that identity. Says what it lacks."""
+    if (folder / runs.RESULT).exists() or not (folder / IDENTITY).exists():
+        return False
+    try:
+        before = json.loads((folder / IDENTITY).read_text())
+    except ValueError:
+        return False
+    if why_not := runs.compare(before, json.loads(json.dumps(identity))):
+        say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
+    return not why_not
+
+
+def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
+    """The settings of the run of one fold."""
+    checkpoints = config.sm_checkpoint_dir
+    if checkpoints is not None and rank() == 0:
+        checkpoints = checkpoints / folder.name
+        files.make_folder(checkpoints, "SM_CHECKPOINT_DIR")
+    own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "name": f"fold-{fold}", "fold": fold}
+    return config.model_copy(update=own)
+
+
+def finish(folder: pathlib.Path, checkpoints: pathlib.Path | None, count: int, description: dict) -> None:
+    """Write out_of_fold.csv, the result and its line of the leaderboard, from the runs of all folds.
+
+    Their folder in `checkpoints` is empty now, and goes.
+    """
+    tables = [pd.read_csv(folder / f"fold-{fold}" / "validation.csv", dtype={"person": str}) for fold in range(count)]
+    results = [json.loads((folder / f"fold-{fold}" / runs.RESULT).read_text()) for fold in range(count)]
+    table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
+    if table["path"].duplicated().any():
+        raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
+    files.write_csv(folder / OUT_OF_FOLD, {name: table[name] for name in table})
+    scores = metrics.scores(metrics.confusion(table["label"], table["predicted"]))
+    row = {
+        "run": folder.name,
+        **description,
+        **{key: results[0][key] for key in ("size", "epochs")},
+        "best_epoch": round(float(np.mean([result["best_epoch"] for result in results])), 1),
+        "macro_f1": scores["macro_f1"],
+        "accuracy": scores["accuracy"],
+        **{name: attribute["accuracy"] for name, attribute in scores["attributes"].items()},
+        "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+        "started": results[0]["started"],
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    runs.finish(folder, row)
+    if checkpoints is not None:
+        with contextlib.suppress(OSError):  # something else is in it
+            (checkpoints / folder.name).rmdir()
+    say(f"out of {count} folds: macro F1 {scores['macro_f1']:.4f}; written: {(folder / OUT_OF_FOLD).absolute()}")
