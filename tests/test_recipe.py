@@ -1,0 +1,239 @@
+"""What training does beside plain steps: averaging, freezing, mixing, sampling, and the learning-rate finder."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK, refused, run_script
+from torch import nn
+
+import dataset
+import loss
+import model
+from toolkit import augment, device, engine, finder, optimization, training
+from toolkit.optimization import Average, Learner
+from toolkit.settings import TrainSettings
+from toolkit.store import Store
+
+
+@pytest.fixture(scope="module")
+def data(drawn) -> training.Data:
+    table, _ = dataset.read_faces(drawn.train)
+    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
+    store = Store(dataset.paths(table, drawn.train), (32, 32))
+    assert store.fill() == {}
+    faces = engine.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
+    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
+
+
+def net_with_norm() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(512, 18))
+
+
+def test_the_average_is_of_the_last_tenth_of_the_steps_and_takes_buffers_too():
+    net = net_with_norm()
+    average, expected = Average(net, 0.999), net[3].bias.detach().clone()
+    for step in range(200):
+        with torch.no_grad():
+            net[3].bias.add_(1.0)
+        net[1].num_batches_tracked += 1
+        average.update(net, step)
+        decay = min(0.999, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * net[3].bias
+    torch.testing.assert_close(average.net[3].bias, expected)
+    behind = (net[3].bias - average.net[3].bias).mean().item()
+    assert 15 < behind < 30 and average.net[1].num_batches_tracked == 200
+    assert torch.equal(net[3].weight, average.net[3].weight)
+
+
+def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(data):
+    net = net_with_norm()
+    learner = Learner(net, list(net[3].parameters()), optimization.build("adamw", net, 1e-2, 0.05), Average(net, 0.999))
+    recipe = engine.Recipe(loss.cross_entropy, lambda step: 1e-2, augment.POLICIES["light"], 16, 1.0, 0)
+    for frozen in (True, False):
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        learner.freeze(frozen)
+        engine.train_one_epoch(net, learner.optimizer, recipe, data.faces, data.train, 0)
+        engine.settle_batch_norm(net, data.faces, engine.batches(data.train, 16))
+        changed = {name.partition(".")[0] for name, value in net.state_dict().items() if not value.equal(before[name])}
+        assert changed == ({"3"} if frozen else {"0", "1", "3"})
+
+
+def test_pretrained_layers_learn_at_their_share_of_the_rate():
+    net, _ = model.build("resnet18", (32, 32), pretrained=False)
+    groups = optimization.build("adamw", net, 1e-3, 0.05, model.head_weights(net), 0.1).param_groups
+    shares = {id(weight): group["lr_share"] for group in groups for weight in group["params"]}
+    assert len(shares) == len(list(net.parameters()))
+    assert {shares[id(weight)] for weight in model.head_weights(net)} == {1.0}
+    assert [value for value in shares.values() if value != 0.1] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_photographs_are_mixed_as_their_targets_are(data, how):
+    seen = []
+
+    def criterion(outputs, targets):
+        seen.append(targets)
+        return loss.cross_entropy(outputs, targets)
+
+    faces = data.faces
+    labels, faces.targets = faces.targets, nn.functional.one_hot(faces.labels, 18).float()
+    recipe = engine.Recipe(criterion, lambda step: 1e-3, augment.POLICIES["none"], 16, 1.0, 0, mix=how)
+    epochs = [engine._Epoch(recipe, faces, data.train, epoch) for epoch in (0, 0, 1)]
+    places = np.arange(len(data.train))
+    inputs = [
+        torch.cat(list(epoch.inputs(engine.batches(places, size))))
+        for epoch, size in zip(epochs, (16, 7, 16), strict=True)
+    ]
+    assert torch.equal(inputs[0], inputs[1]) and not torch.equal(inputs[0], inputs[2])  # whatever the batches are
+    plain = next(faces.batches([epochs[0].order]))
+    for place in range(len(data.train)):
+        kept, other = epochs[0].kept[place].item(), epochs[0].others[place]
+        first, second = plain[place], plain[other]
+        mixed = kept * first + (1 - kept) * second
+        if how == "cutmix" and kept < 1:
+            assert kept == 0.5
+            mixed = torch.cat([first[:, :, :16], second[:, :, 16:]], 2)
+        torch.testing.assert_close(inputs[0][place], mixed, rtol=1e-4, atol=1e-5)
+        target = kept * faces.targets[epochs[0].order[place]] + (1 - kept) * faces.targets[epochs[0].order[other]]
+        torch.testing.assert_close(epochs[0].targets[place], target)
+    assert 0.3 < (epochs[0].kept < 1).float().mean() < 0.7
+    net = net_with_norm()
+    engine.train_one_epoch(net, optimization.build("adamw", net, 1e-3, 0.0), recipe, faces, data.train, 0)
+    assert torch.equal(torch.cat(seen), epochs[0].targets)
+    faces.targets = labels
+
+
+def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(data):
+    chances, labels = data.balanced(), data.faces.labels[data.train].numpy()
+    people = data.people.iloc[data.train].astype(str).to_numpy()
+    assert np.bincount(labels, chances, 18)[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)))
+    for label in np.unique(labels):
+        of_class = [chances[(labels == label) & (people == person)].sum() for person in set(people[labels == label])]
+        assert of_class == pytest.approx([of_class[0]] * len(of_class))
+    drawn = np.concatenate([engine.order(data.train, 0, epoch, chances) for epoch in range(200)])
+    shares = np.bincount(data.faces.labels[drawn], minlength=18) / len(drawn)
+    assert shares[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)), rel=0.15)
+
+
+def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(data):
+    config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=16)
+    points = finder.sweep(config, training.make_learner(config, net_with_norm(), []), loss.cross_entropy, data)
+    rates, losses = zip(*points, strict=True)
+    assert list(rates) == sorted(rates) and rates[0] == finder.LOWEST
+    best = int(np.argmin(losses))
+    assert 1e-4 < rates[best] < 0.3 and losses[best] < 0.8 * losses[0] and losses[-1] > 1.2 * losses[best]
+    assert finder.suggestion(points) == pytest.approx(rates[best] / 10)
+    assert f"LR={rates[best] / 10:.1e}" in finder.report(points) and finder.report(points).count("*") <= finder.ROWS + 1
+
+
+def test_the_finder_says_a_rate_and_leaves_no_run(drawn, tmp_path):
+    done = run_script(
+        "train.py",
+        SM_CHANNEL_TRAIN=drawn.train,
+        SM_MODEL_DIR=tmp_path,
+        FIND_LR="true",
+        NAME="shufflenet_v2_x0_5",
+        **QUICK,
+    )
+    assert done.returncode == 0 and "suggestion" in done.stdout, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_border_ages_are_left_out_of_training_only(drawn):
+    table, _ = dataset.read_faces(drawn.train)
+    table["years"] = np.where(np.arange(len(table)) % 3, 40.0, 58.0)
+    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
+    left = dataset.without_border_ages(table, sides)
+    assert set(table["years"].iloc[left.train]) == {40.0} and left.validation is sides.validation
+    assert len(left.train) == (table["years"].iloc[sides.train] == 40).sum()
+
+
+def test_wrong_combinations_are_refused_before_any_work(drawn, trained, tmp_path):
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path}
+    for mixing in ({"MIX": "mixup"}, {"BORDER_AGES": "soften"}):
+        ((name, value),) = mixing.items()
+        done = run_script("train.py", **folders, **QUICK, **mixing, LOSS="focal")
+        refused(done, f"{name}={value}: LOSS=focal takes whole labels", "label_smoothing", f"leave {name} unset")
+    eval_folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    done = run_script("inference.py", **eval_folders, OLD_FROM="58")
+    refused(done, "OLD_FROM=58: expected runs of HEAD=factored", "found HEAD=flat in resnet18")
+    refused(run_script("inference.py", **eval_folders, ENSEMBLE="vote"), "ENSEMBLE=vote: has no effect with one run")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def folds(drawn, tmp_path_factory):
+    """A run of two folds with a factored head, all that is soft, and the average."""
+    runs = tmp_path_factory.mktemp("folds")
+    done = run_script(
+        "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, NAME="shufflenet_v2_x0_5", FOLDS="2",
+        HEAD="factored", MIX="cutmix", BORDER_AGES="soften", EMA="true", SAMPLER="balanced", **QUICK,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return runs
+
+
+def test_folds_say_something_of_every_photograph_by_the_run_that_never_saw_it(drawn, folds):
+    group = folds / "shufflenet_v2_x0_5"
+    table = pd.read_csv(group / "out_of_fold.csv", dtype={"person": str})
+    faces, _ = dataset.read_faces(drawn.train)
+    assert table["path"].tolist() == sorted(path.decode() for path in dataset.paths(faces))
+    assert table.groupby("person")["fold"].nunique().eq(1).all() and set(table["fold"]) == {0, 1}
+    for fold in (0, 1):
+        validation = pd.read_csv(group / f"fold-{fold}" / "validation.csv")
+        of_fold = table[table["fold"] == fold]
+        assert of_fold["p7"].tolist() == validation.sort_values("path")["p7"].tolist()
+    board = pd.read_csv(folds / "leaderboard.csv")
+    assert board["run"].tolist() == ["shufflenet_v2_x0_5"]
+    assert board["accuracy"].tolist() == pytest.approx([(table["label"] == table["predicted"]).mean()])
+    assert not list(group.rglob("*.lock")) and not list(group.rglob("state-*"))
+
+
+def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
+    import shutil
+
+    runs = tmp_path / "runs"
+    shutil.copytree(folds, runs)
+    group = runs / "shufflenet_v2_x0_5"
+    (group / "result.json").unlink()
+    (group / "fold-1" / "result.json").unlink()
+    shutil.rmtree(group / "fold-1")
+    before = (group / "fold-0" / "model.safetensors").stat().st_mtime_ns
+    oof = (group / "out_of_fold.csv").read_bytes()
+    done = run_script(
+        "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, NAME="shufflenet_v2_x0_5", FOLDS="2",
+        HEAD="factored", MIX="cutmix", BORDER_AGES="soften", EMA="true", SAMPLER="balanced", **QUICK,
+    )  # fmt: skip
+    assert done.returncode == 0 and "fold 0 of 2: done before" in done.stdout, done.stderr
+    assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
+    assert (group / "out_of_fold.csv").read_bytes() == oof
+    assert sorted(path.name for path in runs.iterdir()) == ["leaderboard.csv", "shufflenet_v2_x0_5"]
+
+
+def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
+    import json
+    import shutil
+
+    shutil.copytree(folds, tmp_path / "runs")
+    shutil.copytree(trained / "resnet18", tmp_path / "runs" / "resnet18")
+    folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": tmp_path / "runs", "DEVICE": "cpu"}
+    p = {}
+    for name, key in (
+        ("shufflenet_v2_x0_5", "folds"),
+        ("resnet18", "resnet18"),
+        ("resnet18,shufflenet_v2_x0_5", "all"),
+    ):
+        done = run_script("inference.py", **folders, SM_OUTPUT_DATA_DIR=tmp_path / key, NAME=name, PROBABILITIES="true")
+        assert done.returncode == 0, done.stderr
+        p[key] = pd.read_csv(tmp_path / key / "probabilities.csv").drop(columns="ImageID").to_numpy()
+    np.testing.assert_allclose(p["all"], (p["resnet18"] + 2 * p["folds"]) / 3, atol=2e-6)
+    report = json.loads((tmp_path / "all" / "inference.json").read_text())
+    names = [path.rpartition("/runs/")[2] for path in report["runs"]]
+    assert names == ["resnet18", "shufflenet_v2_x0_5/fold-0", "shufflenet_v2_x0_5/fold-1"]
+    alone = {"NAME": "shufflenet_v2_x0_5", "SM_OUTPUT_DATA_DIR": tmp_path / "moved", "PROBABILITIES": "true"}
+    done = run_script("inference.py", **folders, **alone, OLD_FROM="45", TTA="true", ENSEMBLE="vote")
+    assert done.returncode == 0, done.stderr
+    moved = pd.read_csv(tmp_path / "moved" / "probabilities.csv").drop(columns="ImageID").to_numpy()
+    assert (moved[:, 2::3].sum(1) > p["folds"][:, 2::3].sum(1)).all()  # the old band is wider
