@@ -1,5 +1,8 @@
 """What training does beside plain steps: averaging, freezing, mixing, sampling, and the learning-rate finder."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +11,10 @@ from conftest import QUICK, refused, run_script
 from torch import nn
 
 import dataset
+import inference
 import loss
 import model
+import train
 from toolkit import augment, device, engine, finder, optimization, training
 from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
@@ -128,17 +133,11 @@ def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(
     assert f"LR={rates[best] / 10:.1e}" in finder.report(points) and finder.report(points).count("*") <= finder.ROWS + 1
 
 
-def test_the_finder_says_a_rate_and_leaves_no_run(drawn, tmp_path):
-    done = run_script(
-        "train.py",
-        SM_CHANNEL_TRAIN=drawn.train,
-        SM_MODEL_DIR=tmp_path,
-        FIND_LR="true",
-        NAME="shufflenet_v2_x0_5",
-        **QUICK,
-    )
-    assert done.returncode == 0 and "suggestion" in done.stdout, done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_the_finder_says_a_rate_and_leaves_no_run(drawn, tmp_path, capsys):
+    given = {"sm_channel_train": drawn.train, "sm_model_dir": tmp_path, "name": "shufflenet_v2_x0_5", "batch_size": 8}
+    flags = {**QUICK, **given, "find_lr": "true"}
+    train.main([str(word) for key, value in flags.items() for word in (f"--{key}", value)])
+    assert "suggestion" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
 
 
 def test_border_ages_are_left_out_of_training_only(drawn):
@@ -192,8 +191,6 @@ def test_folds_say_something_of_every_photograph_by_the_run_that_never_saw_it(dr
 
 
 def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
-    import shutil
-
     runs = tmp_path / "runs"
     shutil.copytree(folds, runs)
     group = runs / "shufflenet_v2_x0_5"
@@ -213,27 +210,20 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
 
 
 def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
-    import json
-    import shutil
-
     shutil.copytree(folds, tmp_path / "runs")
     shutil.copytree(trained / "resnet18", tmp_path / "runs" / "resnet18")
-    folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": tmp_path / "runs", "DEVICE": "cpu"}
-    p = {}
-    for name, key in (
-        ("shufflenet_v2_x0_5", "folds"),
-        ("resnet18", "resnet18"),
-        ("resnet18,shufflenet_v2_x0_5", "all"),
-    ):
-        done = run_script("inference.py", **folders, SM_OUTPUT_DATA_DIR=tmp_path / key, NAME=name, PROBABILITIES="true")
-        assert done.returncode == 0, done.stderr
-        p[key] = pd.read_csv(tmp_path / key / "probabilities.csv").drop(columns="ImageID").to_numpy()
-    np.testing.assert_allclose(p["all"], (p["resnet18"] + 2 * p["folds"]) / 3, atol=2e-6)
+
+    def infer(folder: str, **given) -> np.ndarray:
+        folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": tmp_path / "runs", "device": "cpu"}
+        given = {**folders, "sm_output_data_dir": tmp_path / folder, "probabilities": "true", **given}
+        inference.main([str(word) for key, value in given.items() for word in (f"--{key}", value)])
+        return pd.read_csv(tmp_path / folder / "probabilities.csv").drop(columns="ImageID").to_numpy()
+
+    of_folds, of_resnet = infer("folds", name="shufflenet_v2_x0_5"), infer("resnet", name="resnet18")
+    together = infer("all", name="resnet18, shufflenet_v2_x0_5")
+    np.testing.assert_allclose(together, (of_resnet + 2 * of_folds) / 3, atol=2e-6)
     report = json.loads((tmp_path / "all" / "inference.json").read_text())
     names = [path.rpartition("/runs/")[2] for path in report["runs"]]
     assert names == ["resnet18", "shufflenet_v2_x0_5/fold-0", "shufflenet_v2_x0_5/fold-1"]
-    alone = {"NAME": "shufflenet_v2_x0_5", "SM_OUTPUT_DATA_DIR": tmp_path / "moved", "PROBABILITIES": "true"}
-    done = run_script("inference.py", **folders, **alone, OLD_FROM="45", TTA="true", ENSEMBLE="vote")
-    assert done.returncode == 0, done.stderr
-    moved = pd.read_csv(tmp_path / "moved" / "probabilities.csv").drop(columns="ImageID").to_numpy()
-    assert (moved[:, 2::3].sum(1) > p["folds"][:, 2::3].sum(1)).all()  # the old band is wider
+    moved = infer("moved", name="shufflenet_v2_x0_5", old_from="45", tta="true", ensemble="vote")
+    assert (moved[:, 2::3].sum(1) > of_folds[:, 2::3].sum(1)).all()  # the old band is wider
