@@ -40,12 +40,12 @@ def main(argv: list[str]) -> None:
 def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
     headers = {}
-    for name in (config.name or "").split(","):
-        folders = runs.find(config.sm_channel_model, name.strip() or None)
+    for name in [name.strip() for name in (config.name or "").split(",") if name.strip()] or [None]:
+        folders = runs.find(config.sm_channel_model, name)
         found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
         meant = folders[0] if len(folders) == 1 else folders[0].parent
         own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
-        if name.strip() and name.strip() not in own_names:
+        if name and name not in own_names:
             raise InputError(
                 f"NAME={name}: SM_CHANNEL_MODEL={meant} is itself a run, {', '.join(own_names)}; leave NAME unset"
             )
@@ -135,6 +135,11 @@ def decide(config: settings.InferenceSettings, headers: dict, probabilities: np.
     if config.old_from is not None:
         decisions = [one.with_old_from(config.old_from) for one in decisions]
     good = np.setdiff1d(np.arange(probabilities.shape[1]), bad)
+    for folder, row in zip(headers, np.isfinite(probabilities[:, good]).all((1, 2)), strict=True):
+        if not row:
+            raise InputError(
+                f"run {folder.absolute()}: expected finite numbers of its net, found others; train it anew"
+            )
     answers, meant, found = decision.decide_together(
         decisions, probabilities[:, good], config.ensemble, config.adapt_priors
     )

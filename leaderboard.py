@@ -7,6 +7,7 @@ It goes on where it was stopped, and a backbone that fails does not stop the oth
 """
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -57,7 +58,7 @@ def row_of(config: settings.LeaderboardSettings, origin: dict, name: str) -> dic
     of_training = settings.TrainSettings.model_fields.keys() & config.deciding().keys()
     identity = {
         "settings": {key: value for key, value in config.deciding().items() if key in of_training},
-        "folders": [str(getattr(config, key).absolute()) for key in ("sm_channel_train", "sm_channel_eval")],
+        "folders": [str(getattr(config, key).absolute()) for key in config.FOLDERS],
     }
     notes = read_notes(folder / "progress.json", identity)
     if "row" in notes:
@@ -126,11 +127,22 @@ def run(script: str, given: dict, folder: pathlib.Path) -> str:
     """Run a script with these settings; what it said, which also goes to a log. Raises ChildProcessError."""
     words = [word for key, value in given.items() for word in (f"--{key}", environment.as_text(value))]
     log = folder / f"{pathlib.Path(script).stem}.log"
-    with log.open("w") as file:
-        done = subprocess.run([sys.executable, HERE / script, *words], stdout=file, stderr=subprocess.STDOUT)
+    # All that counts is given as flags; TTA, say, would be taken from the environment without a word.
+    variables = {key: value for key, value in os.environ.items() if not environment.is_setting(key)}
+    with log.open("w") as file:  # in a session of its own: Ctrl-C reaches it once, by us, and it saves
+        process = subprocess.Popen(
+            [sys.executable, HERE / script, *words],
+            env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
     said = log.read_text(errors="replace")
-    if done.returncode:
-        last = said.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+    if status:
+        last = said.strip().splitlines()[-1:] or [f"exit status {status}"]
         raise ChildProcessError(f"{script}: {last[0]}")
     return said
 

@@ -23,6 +23,10 @@ def main(argv: list[str]) -> None:
     if processes.idle_host():
         return
     refuse_shares_for(config)
+    if config.find_lr and processes.count() > 1:
+        raise InputError(
+            f"FIND_LR=true: expected one process, found {processes.count()}; start train.py without torchrun"
+        )
     config, origin = with_own_defaults(config, origin)
     say(environment.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
@@ -85,8 +89,10 @@ def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net,
     with folds.opened(config, identity) as (folder, done):
         for fold, task in enumerate(tasks):
             say(f"fold {fold} of {config.folds}{': done before' if fold in done else ''}")
+            own = folds.settings_of(config, folder, fold)
+            folds.prepare(own, fold in done)
             if fold not in done:
-                train_run(folds.settings_of(config, folder, fold), origin, header, copy.deepcopy(net), *task)
+                train_run(own, origin, header, copy.deepcopy(net), *task)
         if rank() == 0:
             description = {"backbone": config.name, "pretrained": header["pretrained"]}
             folds.finish(folder, config.sm_checkpoint_dir, config.folds, description)
@@ -182,7 +188,7 @@ def on_machine(config: settings.TrainSettings, table, store, machine):
     faces = engine.Faces(store, machine, MEAN, STD, dataset.labels(table))
     faces.move()
     factored, soften = config.head == "factored", config.border_ages == "soften"
-    years = torch.from_numpy(table["years"].to_numpy(copy=True)).to(machine.device)
+    years = torch.from_numpy(table["years"].to_numpy("float32", copy=True)).to(machine.device)
     faces.targets = targets.build(faces.labels, years, config.mix != "none", soften, factored)
     return faces
 
@@ -225,7 +231,7 @@ def summary(config: settings.TrainSettings, header: dict, best: dict, state) -> 
     """The run's result.json, and its line of the leaderboard."""
     return {
         "run": header["run"],
-        "backbone": config.name,
+        "backbone": header["backbone"],
         "pretrained": header["pretrained"],
         "size": "x".join(map(str, config.size)),
         "epochs": config.epochs,

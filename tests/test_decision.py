@@ -110,3 +110,31 @@ def test_votes_and_means_of_several_runs():
 def test_a_decision_survives_its_header():
     one = decision.Decision(1.5, 0.25, tuple(SHARES), ("age",), (0.5, 0.5))
     assert decision.Decision.of_header(one.as_header()) == one
+
+
+def test_a_class_that_training_does_not_have_is_not_favoured():
+    shares = SHARES.copy()
+    shares[[2, 5, 8, 11, 14, 17]] = 0
+    shares /= shares.sum()
+    logits, labels, people = people_of(shares, 200, 0)
+    p = calibration.softmax(np.where(shares > 0, logits, logits.mean(1, keepdims=True)))  # as smoothed labels leave it
+    for strength in decision.STRENGTHS:
+        assert (decode(decision.decide(p, shares, strength))["age"] == 2).mean() < 0.1
+    one = decision.fit(np.log(p), labels, people, shares)
+    _, p, found = decision.decide_together([one], p[None], "mean", True)
+    assert (
+        np.isfinite(p).all()
+        and np.isfinite([line.evidence for line in found]).all()
+        and np.isfinite(one.offset()).all()
+    )
+    assert decision.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)
+
+
+def test_a_draw_of_votes_favours_rare_classes_as_the_mean_does():
+    one = decision.Decision(1.0, 1.0, tuple(SHARES), ())
+    p = np.full((2, 1, CLASSES), 0.001)
+    p[0, 0, 4], p[0, 0, 5] = 0.9, 0.05
+    p[1, 0, 4], p[1, 0, 5] = 0.5, 0.4
+    p /= p.sum(2, keepdims=True)
+    by_mean, by_vote = (decision.decide_together([one], p, how, False)[0][0] for how in ("mean", "vote"))
+    assert by_mean == by_vote == 5

@@ -195,8 +195,8 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     shutil.copytree(folds, runs)
     group = runs / "shufflenet_v2_x0_5"
     (group / "result.json").unlink()
-    (group / "fold-1" / "result.json").unlink()
-    shutil.rmtree(group / "fold-1")
+    (group / "fold-1" / "result.json").unlink()  # killed in this moment: there are weights, but no state
+    (group / "fold-0" / "state-1.safetensors").write_bytes(b"left behind")
     before = (group / "fold-0" / "model.safetensors").stat().st_mtime_ns
     oof = (group / "out_of_fold.csv").read_bytes()
     done = run_script(
@@ -207,6 +207,8 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
     assert (group / "out_of_fold.csv").read_bytes() == oof
     assert sorted(path.name for path in runs.iterdir()) == ["leaderboard.csv", "shufflenet_v2_x0_5"]
+    assert sorted(path.name for path in group.glob("fold-*")) == ["fold-0", "fold-1"]
+    assert not list(group.rglob("state-*"))
 
 
 def test_several_runs_answer_together(drawn, trained, folds, tmp_path):

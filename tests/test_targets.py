@@ -8,7 +8,7 @@ from torch import nn
 
 import loss
 import model
-from toolkit import factored, targets
+from toolkit import factored, folding, targets
 from toolkit.labels import CLASSES, decode, encode
 
 LABELS = torch.tensor([encode(0, 1, 1), encode(2, 0, 2), encode(1, 0, 0)])
@@ -80,3 +80,10 @@ def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first
     assert [tuple(weight.shape) for weight in model.head_weights(net)] == [(106, 512, 1, 1), (106,)]
     net, _ = model.build("resnet18", (64, 64), pretrained=False)
     assert model.head_weights(net) == [net.fc.weight, net.fc.bias]
+
+
+def test_batch_norm_is_folded_into_a_net_with_a_factored_head():
+    net = model.build("resnet18", (32, 32), pretrained=False, head="factored")[0].eval()
+    folded = folding.fold(net, torch.randn(4, 3, 32, 32))
+    calls = [folded.get_submodule(node.target) for node in folded.graph.nodes if node.op == "call_module"]
+    assert calls and not any(isinstance(module, nn.BatchNorm2d) for module in calls)

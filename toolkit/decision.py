@@ -52,7 +52,7 @@ class Decision:
 
     def offset(self) -> np.ndarray:
         """What to add to logits so that the greatest is that of the class which is decided on: shape (18,)."""
-        return -self.temperature * self.strength * np.log(_positive(self.shares))
+        return -self.temperature * self.strength * _log_shares(np.array(self.shares))
 
 
 def fit(
@@ -75,7 +75,7 @@ def decide(p: np.ndarray, shares: np.ndarray, strength: float) -> np.ndarray:
     Post-hoc logit adjustment (Menon et al., 2021): with a strength of 0 the likeliest class; with 1 the one whose
     probability has risen most above its share, which is best for the mean of the classes' recalls.
     """
-    return (np.log(_positive(p)) - strength * np.log(_positive(shares))).argmax(1)
+    return (np.log(_positive(p)) - strength * _log_shares(shares)).argmax(1)
 
 
 def choose_strength(p: np.ndarray, labels: np.ndarray, people: np.ndarray, shares: np.ndarray) -> float:
@@ -106,7 +106,7 @@ def decide_together(decisions: list[Decision], probabilities: np.ndarray, how: s
     """
     shares, strength = (np.mean([getattr(one, name) for one in decisions], 0) for name in ("shares", "strength"))
     factors, found = np.ones(CLASSES), []
-    if adapt_shares:
+    if adapt_shares and probabilities.shape[1]:
         moving = tuple(name for name in MOVING if all(name in one.moving for one in decisions))
         factors, found = moved_shares(probabilities.mean(0), shares, moving)
     each, shares = _as_shares(probabilities * factors), _as_shares(shares * factors)
@@ -116,7 +116,8 @@ def decide_together(decisions: list[Decision], probabilities: np.ndarray, how: s
     votes = np.zeros(p.shape)
     for one in each:
         votes[np.arange(len(p)), decide(one, shares, strength)] += 1
-    return (votes + 0.5 * p).argmax(1), p, found
+    scores = _as_shares(_positive(p) * np.exp(-strength * _log_shares(shares)))
+    return (votes + 0.5 * scores).argmax(1), p, found
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,10 @@ def found_shares(p: np.ndarray, shares: np.ndarray, weights: np.ndarray | None =
 
     Expectation-maximization (Saerens et al., 2002). `weights`, shape (n,), say how much each row counts.
     """
-    found = shares = _positive(shares)
+    found = shares
     for _ in range(1000):
         before = found
-        parts = p * (found / shares)
+        parts = p * _times(found, shares)
         found = np.average(parts / parts.sum(1, keepdims=True), 0, weights)
         if np.abs(found - before).max() < 1e-7:
             break
@@ -167,11 +168,11 @@ def trusted_to_move(p: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> tu
     trusted = []
     for attribute in MOVING:
         member, true = _members(attribute), decode(labels)[attribute]
-        values, before, rows = p @ member, _positive(shares @ member), np.arange(len(labels))
+        values, before, rows = p @ member, shares @ member, np.arange(len(labels))
         gains = []
         for value in range(len(before)):
             weights = np.where(true == value, MOVED, 1.0)
-            adapted = values * (found_shares(values, before, weights) / before)
+            adapted = values * _times(found_shares(values, before, weights), before)
             adapted /= adapted.sum(1, keepdims=True)
             gains.append(
                 np.average(np.log(_positive(adapted[rows, true]) / _positive(values[rows, true])), weights=weights)
@@ -190,13 +191,13 @@ def moved_shares(p: np.ndarray, shares: np.ndarray, moving: tuple[str, ...]) -> 
     factors, report = np.ones(CLASSES), []
     for attribute in MOVING:
         member = _members(attribute)
-        values, before = p @ member, _positive(shares @ member)
+        values, before = p @ member, shares @ member
         after = found_shares(values, before)
-        evidence = 2 * float(np.log(values @ (after / before)).sum()) / PER_PERSON
+        evidence = 2 * float(np.log(values @ _times(after, before)).sum()) / PER_PERSON
         trusted = attribute in moving and bool(evidence > SIGNIFICANT[len(before)])
         report.append(Found(attribute, before, after, evidence, trusted))
         if trusted:
-            factors *= member @ (after / before)
+            factors *= member @ _times(after, before)
     return factors, report
 
 
@@ -208,6 +209,16 @@ def _members(attribute: str) -> np.ndarray:
 def _as_shares(weights: np.ndarray) -> np.ndarray:
     """Scaled so that each row makes 1."""
     return weights / weights.sum(-1, keepdims=True)
+
+
+def _times(found: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """How many times as common values are; 1 for those that training does not have, of which nothing can be said."""
+    return np.where(shares > 0, found / _positive(shares), 1.0)
+
+
+def _log_shares(shares: np.ndarray) -> np.ndarray:
+    """Their logarithms; a class that training does not have is as the commonest, so that nothing favours it."""
+    return np.log(np.where(shares > 0, shares, shares.max()))
 
 
 def _positive(values) -> np.ndarray:

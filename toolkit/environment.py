@@ -121,6 +121,11 @@ def sagemaker_checkpoints() -> pathlib.Path | None:
         return None
 
 
+def is_setting(variable: str) -> bool:
+    """Whether an environment variable is, or holds, settings of any script."""
+    return variable.lower() in KNOWN or variable == "SM_HPS" or variable.startswith("SM_HP_")
+
+
 def near_misses(environ) -> list[str]:
     """A line for every environment variable whose name is nearly, but not quite, a setting's."""
     lines = []

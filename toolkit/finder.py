@@ -33,6 +33,8 @@ def sweep(config: TrainSettings, learner: Learner, criterion, data: Data) -> lis
 
     def after_step(losses: torch.Tensor) -> None:
         nonlocal average
+        if not losses[-1].isfinite():
+            raise _Enough
         average = SMOOTH * average + (1 - SMOOTH) * losses[-1].item()
         points.append((rate(len(points)), average / (1 - SMOOTH ** (len(points) + 1))))
         if len(points) == STEPS or points[-1][1] > DIVERGED * min(loss for _, loss in points):
@@ -45,9 +47,12 @@ def sweep(config: TrainSettings, learner: Learner, criterion, data: Data) -> lis
             )
     except _Enough:
         pass
-    except InputError:  # the loss is no number any more
-        if not points:
-            raise
+    except InputError:  # the gradient is no number any more
+        pass
+    if not points:
+        raise InputError(
+            "FIND_LR=true: expected a finite loss at the lowest learning rate, found none; set PRECISION=fp32"
+        )
     return points
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit import files, metrics, processes, runs
+from toolkit.checkpoint import States
 from toolkit.console import InputError, rank, say
 from toolkit.settings import TrainSettings
 
@@ -67,6 +68,21 @@ def _goes_on(folder: pathlib.Path, identity: dict) -> bool:
     if why_not := runs.compare(before, json.loads(json.dumps(identity))):
         say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
     return not why_not
+
+
+def prepare(own: TrainSettings, done: bool) -> None:
+    """Take away what a killed run of a fold left: its states, if it is done; all, if it has none to go on from.
+
+    So every fold has the run of its own name, and no other one.
+    """
+    if rank():
+        return
+    run, states = own.sm_model_dir / own.name, (own.sm_checkpoint_dir or own.sm_model_dir) / own.name
+    if done:
+        States(states).remove()
+    elif run.exists() and States(states).load() is None:
+        for folder in {run, states}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
