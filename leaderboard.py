@@ -55,7 +55,7 @@ def refuse_unknown(names: list[str]) -> None:
 def row_of(config: settings.LeaderboardSettings, origin: dict, name: str) -> dict:
     """The backbone's row: of before, where it was made with these settings, or made now."""
     folder = files.make_folder(config.sm_output_data_dir / name, "SM_OUTPUT_DATA_DIR")
-    of_training = settings.TrainSettings.model_fields.keys() & config.deciding().keys()
+    of_training = settings.TrainSettings.model_fields
     identity = {
         "settings": {key: value for key, value in config.deciding().items() if key in of_training},
         "folders": [str(getattr(config, key).absolute()) for key in config.FOLDERS],

@@ -3,6 +3,7 @@
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epochs=3 python train.py
 """
 
+import contextlib
 import copy
 import datetime
 import os
@@ -94,8 +95,15 @@ def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net,
             if fold not in done:
                 train_run(own, origin, header, copy.deepcopy(net), *task)
         if rank() == 0:
-            description = {"backbone": config.name, "pretrained": header["pretrained"]}
-            folds.finish(folder, config.sm_checkpoint_dir, config.folds, description)
+            best, state = folds.join(folder, config.folds)
+            runs.finish(folder, summary(config, {"run": folder.name, **header}, best, state))
+            if config.sm_checkpoint_dir is not None:
+                with contextlib.suppress(OSError):  # something else is in it
+                    (config.sm_checkpoint_dir / folder.name).rmdir()
+            say(
+                f"out of {config.folds} folds: macro F1 {best['macro_f1']:.4f}; "
+                f"written: {(folder / folds.OUT_OF_FOLD).absolute()}"
+            )
 
 
 def find_lr(config: settings.TrainSettings, net, data, criterion) -> None:
@@ -109,11 +117,11 @@ def find_lr(config: settings.TrainSettings, net, data, criterion) -> None:
 def refuse_shares_for(config: settings.TrainSettings) -> None:
     """Raises InputError where labels become shares of classes, which the loss cannot take."""
     makes_shares = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
-    found = [f"{name}={getattr(config, name.lower())}" for name, makes in makes_shares.items() if makes]
-    if found and config.loss not in loss.TAKES_SHARES:
-        names = list(dict.fromkeys(name.partition("=")[0] for name in found))
+    names = [name for name, makes in makes_shares.items() if makes]
+    if names and config.loss not in loss.TAKES_SHARES:
+        given = [f"{name}={getattr(config, name.lower())}" for name in names]
         raise InputError(
-            f"{' and '.join(found)}: LOSS={config.loss} takes whole labels, not shares of several classes; "
+            f"{' and '.join(given)}: LOSS={config.loss} takes whole labels, not shares of several classes; "
             f"set LOSS to one of {', '.join(loss.TAKES_SHARES)}, or leave {' and '.join(names)} unset"
         )
 

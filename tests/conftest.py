@@ -9,7 +9,9 @@ import pytest
 import torch
 from faults import ROOT, environment
 
-from toolkit import sample
+import dataset
+from toolkit import device, engine, sample, training
+from toolkit.store import Store
 
 # Two threads that wait for each other are far slower than one where something else runs beside the tests.
 torch.set_num_threads(1)
@@ -58,3 +60,15 @@ def trained(drawn, tmp_path_factory) -> pathlib.Path:
     done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, NAME="resnet18", **QUICK)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(drawn) -> training.Data:
+    """All drawn people, decoded to 32 x 32, half of them for validation."""
+    table, _ = dataset.read_faces(drawn.train)
+    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
+    store = Store(dataset.paths(table, drawn.train), (32, 32))
+    assert store.fill() == {}
+    machine = device.choose("cpu", "fp32")
+    faces = engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
+    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)

@@ -15,20 +15,9 @@ import inference
 import loss
 import model
 import train
-from toolkit import augment, device, engine, finder, optimization, training
+from toolkit import augment, engine, finder, optimization, training
 from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
-from toolkit.store import Store
-
-
-@pytest.fixture(scope="module")
-def data(drawn) -> training.Data:
-    table, _ = dataset.read_faces(drawn.train)
-    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
-    store = Store(dataset.paths(table, drawn.train), (32, 32))
-    assert store.fill() == {}
-    faces = engine.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
-    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
 
 
 def net_with_norm() -> nn.Module:

@@ -20,20 +20,8 @@ from toolkit import device, engine, runs, training
 from toolkit.checkpoint import State, States
 from toolkit.console import InputError
 from toolkit.settings import TrainSettings
-from toolkit.store import Store
 
 HEADER = {"run": "r", "backbone": "resnet18", "head": "flat", "size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3}
-
-
-@pytest.fixture(scope="module")
-def data(drawn) -> training.Data:
-    table, _ = dataset.read_faces(drawn.train)
-    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
-    store = Store(dataset.paths(table, drawn.train), (32, 32))
-    assert store.fill() == {}
-    machine = device.choose("cpu", "fp32")
-    faces = engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
-    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
 
 
 def fit(data, folder, criterion=loss.cross_entropy, **given):

@@ -45,9 +45,7 @@ def sweep(config: TrainSettings, learner: Learner, criterion, data: Data) -> lis
             engine.train_one_epoch(
                 learner.net, learner.optimizer, recipe, data.faces, data.train, epoch, after_step=after_step
             )
-    except _Enough:
-        pass
-    except InputError:  # the gradient is no number any more
+    except (_Enough, InputError):  # the latter where the gradient is no number any more
         pass
     if not points:
         raise InputError(

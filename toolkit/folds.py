@@ -1,7 +1,6 @@
 """A run of folds: a folder with a run for each fold, and what each says of the people that it never saw."""
 
 import contextlib
-import datetime
 import itertools
 import json
 import pathlib
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit import files, metrics, processes, runs
-from toolkit.checkpoint import States
+from toolkit.checkpoint import State, States
 from toolkit.console import InputError, rank, say
 from toolkit.settings import TrainSettings
 
@@ -95,33 +94,17 @@ def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> Train
     return config.model_copy(update=own)
 
 
-def finish(folder: pathlib.Path, checkpoints: pathlib.Path | None, count: int, description: dict) -> None:
-    """Write out_of_fold.csv, the result and its line of the leaderboard, from the runs of all folds.
-
-    Their folder in `checkpoints` is empty now, and goes.
-    """
+def join(folder: pathlib.Path, count: int) -> tuple[dict, State]:
+    """Write out_of_fold.csv from the runs of all folds; its scores, as of a run's best epoch, and their state."""
     tables = [pd.read_csv(folder / f"fold-{fold}" / "validation.csv", dtype={"person": str}) for fold in range(count)]
     results = [json.loads((folder / f"fold-{fold}" / runs.RESULT).read_text()) for fold in range(count)]
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
     files.write_csv(folder / OUT_OF_FOLD, {name: table[name] for name in table})
-    scores = metrics.scores(metrics.confusion(table["label"], table["predicted"]))
-    row = {
-        "run": folder.name,
-        **description,
-        **{key: results[0][key] for key in ("size", "epochs")},
-        "best_epoch": round(float(np.mean([result["best_epoch"] for result in results])), 1),
-        "macro_f1": scores["macro_f1"],
-        "accuracy": scores["accuracy"],
-        **{name: attribute["accuracy"] for name, attribute in scores["attributes"].items()},
+    best = {
+        "epoch": round(float(np.mean([result["best_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),
-        "seconds": round(sum(result["seconds"] for result in results), 1),
-        "started": results[0]["started"],
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **metrics.headline(table["label"], table["predicted"]),
     }
-    runs.finish(folder, row)
-    if checkpoints is not None:
-        with contextlib.suppress(OSError):  # something else is in it
-            (checkpoints / folder.name).rmdir()
-    say(f"out of {count} folds: macro F1 {scores['macro_f1']:.4f}; written: {(folder / OUT_OF_FOLD).absolute()}")
+    return best, State({}, results[0]["started"], sum(result["seconds"] for result in results))

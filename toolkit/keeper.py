@@ -80,9 +80,8 @@ class Keeper:
     def save(self) -> bool:
         """Write the state, if this process has the run and the weights still move; whether the disk has it."""
         state, began = self.state, time.monotonic()
-        if getattr(
-            self.learner.optimizer, "found_inf", None
-        ):  # on a GPU: the end of the epoch says which step was no number
+        # On a GPU: the end of the epoch says which step was no number.
+        if getattr(self.learner.optimizer, "found_inf", None):
             return False
         if self.losses is not None:
             state.losses = self.losses.tolist()

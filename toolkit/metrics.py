@@ -28,14 +28,21 @@ def scores(matrix: np.ndarray) -> dict:
     return {"count": int(matrix.sum()), **total, "attributes": attributes}
 
 
+def headline(true, predicted) -> dict[str, float]:
+    """Accuracy, macro F1, and the accuracy of mask, gender and age, of classes that are true and predicted: (n,)."""
+    result = scores(confusion(true, predicted))
+    attributes = {name: attribute["accuracy"] for name, attribute in result["attributes"].items()}
+    return {"accuracy": result["accuracy"], "macro_f1": result["macro_f1"], **attributes}
+
+
 def macro_f1(matrix: np.ndarray) -> float:
     """The mean F1 of the classes of a confusion matrix, as in `scores`."""
-    return float(_ratio(2 * np.diag(matrix), matrix.sum(1) + matrix.sum(0)).mean())
+    return float(_f1(matrix).mean())
 
 
 def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:
     right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    precision, recall, f1 = _ratio(right, predicted), _ratio(right, true), _ratio(2 * right, true + predicted)
+    precision, recall, f1 = _ratio(right, predicted), _ratio(right, true), _f1(matrix)
     rows = zip(names, true, precision, recall, f1, strict=True)
     return {
         "accuracy": float(_ratio(right.sum(), matrix.sum())),
@@ -45,6 +52,11 @@ def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:
             for k, (name, n, p, r, f) in enumerate(rows)
         ],
     }
+
+
+def _f1(matrix: np.ndarray) -> np.ndarray:
+    """The F1 of each class."""
+    return _ratio(2 * np.diag(matrix), matrix.sum(1) + matrix.sum(0))
 
 
 def _ratio(part, whole) -> np.ndarray:

@@ -200,14 +200,8 @@ def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -
     decided = decision.fit(logits, labels.cpu().numpy(), people, data.shares(), config.logit_adjustment)
     if config.head == "factored":
         decided = dataclasses.replace(decided, years=data.year_shares())
-    result = metrics.scores(metrics.confusion(labels.cpu(), decided.classes(logits)))
-    scores = {
-        "val_loss": criterion(outputs.to(labels.device), labels).item(),
-        "accuracy": result["accuracy"],
-        "macro_f1": result["macro_f1"],
-        **{name: attribute["accuracy"] for name, attribute in result["attributes"].items()},
-    }
-    return scores, decided
+    val_loss = criterion(outputs.to(labels.device), labels).item()
+    return {"val_loss": val_loss, **metrics.headline(labels.cpu(), decided.classes(logits))}, decided
 
 
 def epoch_line(row: dict, epochs: int, rate: float, seconds: float, best: int) -> str:
