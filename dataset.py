@@ -146,6 +146,19 @@ def without_border_ages(faces: pd.DataFrame, sides: Split) -> Split:
     return Split(train, sides.validation)
 
 
+def balanced(labels: np.ndarray, people: pd.Series) -> np.ndarray:
+    """Chances of photographs with which every class is as likely as the others: shapes (n,), (n,), float64 (n,).
+
+    And within a class every person, and then every photograph of that person in that class.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame({"label": labels, "person": pd.factorize(people)[0]})
+    of_class = table.groupby("label")["person"].transform("nunique")
+    of_person = table.groupby(["label", "person"])["person"].transform("size")
+    return (1 / (table["label"].nunique() * of_class * of_person)).to_numpy()
+
+
 def counts(faces: pd.DataFrame, sides: Split) -> str:
     """The photographs and people of both sides as aligned lines: one a class, and a last one for all."""
     numbers = {

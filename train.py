@@ -208,14 +208,22 @@ def data_and_loss(config: settings.TrainSettings, table, sides: dataset.Split, f
     from toolkit import training
     from toolkit.labels import CLASSES
 
-    data = training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
-    counts = torch.bincount(faces.labels[sides.train], minlength=CLASSES)
+    labels, people = faces.labels[sides.train], table["person"].iloc[sides.train]
+    counts = torch.bincount(labels, minlength=CLASSES)
+    shares = counts.clamp(min=1) / counts.sum()
     weight = loss.class_weights(counts, config.class_weights)
     options = {
         "label_smoothing": {"smoothing": config.smoothing},
         "focal": {"gamma": config.gamma},
-        "logit_adjusted": {"shares": counts.clamp(min=1) / counts.sum(), "strength": config.tau},
+        "logit_adjusted": {"shares": shares, "strength": config.tau},
     }
+    emphasis = torch.ones_like(shares) if weight is None else weight
+    if config.loss == "logit_adjusted":
+        emphasis = emphasis / shares**config.tau
+    chances = dataset.balanced(labels.cpu().numpy(), people) if config.sampler == "balanced" else None
+    data = training.Data(
+        dataset.paths(table), table["person"], sides.train, sides.validation, faces, chances, emphasis.cpu().numpy()
+    )
     return data, loss.build(config.loss, weight, **options.get(config.loss, {}))
 
 

@@ -100,8 +100,8 @@ def test_photographs_are_mixed_as_their_targets_are(data, how):
 
 
 def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(data):
-    chances, labels = data.balanced(), data.faces.labels[data.train].numpy()
-    people = data.people.iloc[data.train].astype(str).to_numpy()
+    labels, people = data.faces.labels[data.train].numpy(), data.people.iloc[data.train].astype(str).to_numpy()
+    chances = dataset.balanced(labels, people)
     assert np.bincount(labels, chances, 18)[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)))
     for label in np.unique(labels):
         of_class = [chances[(labels == label) & (people == person)].sum() for person in set(people[labels == label])]

@@ -24,8 +24,9 @@ class Decision:
     temperature: float  # of the logits
     strength: float  # of logit adjustment
     shares: tuple[float, ...]  # of the 18 classes in training
+    expected: tuple[float, ...]  # the shares that the net learned to expect: others, where it was shown rare ones more
     moving: tuple[str, ...]  # the attributes whose shares among other photographs it can tell
-    years: tuple[float, ...] = ()  # the shares of ages in training, from 0, with the factored head
+    years: tuple[float, ...] = ()  # the shares of ages that it learned to expect, from 0, with the factored head
 
     def as_header(self) -> dict:
         """As plain types."""
@@ -33,13 +34,12 @@ class Decision:
 
     @classmethod
     def of_header(cls, header: dict) -> "Decision":
-        return cls(
-            header["temperature"], header["strength"], *(tuple(header[key]) for key in ("shares", "moving", "years"))
-        )
+        tuples = (tuple(header[key]) for key in ("shares", "expected", "moving", "years"))
+        return cls(header["temperature"], header["strength"], *tuples)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """float64, shape (n, 18), from logits of that shape."""
-        return softmax(logits, self.temperature)
+        """Those where classes are as common as in training: float64, shape (n, 18), from logits of that shape."""
+        return softmax(logits, self.temperature, _lift(np.array(self.shares), np.array(self.expected)))
 
     def classes(self, logits: np.ndarray) -> np.ndarray:
         """int64, shape (n,), from logits of shape (n, 18)."""
@@ -47,26 +47,42 @@ class Decision:
 
     def with_old_from(self, year: int) -> "Decision":
         """The same for a third age band that begins at another year: its shares change as those of the years do."""
-        before, after = (np.add.reduceat(self.years, [0, AGE_FROM_YEARS[0], old]) for old in (AGE_FROM_YEARS[1], year))
-        return replace(self, shares=tuple(_as_shares(np.array(self.shares) * np.tile(after / _positive(before), 6))))
+
+        def moved(shares: np.ndarray) -> tuple[float, ...]:
+            edges = (0, *AGE_FROM_YEARS)
+            bands, of_bands = shares @ _members("age"), np.add.reduceat(self.years, edges)
+            lengths = np.diff([*edges, len(self.years)])
+            years = np.array(self.years) * np.repeat(bands / _positive(of_bands), lengths)
+            after = np.add.reduceat(years, (*edges[:2], year))
+            return tuple(_as_shares(shares * np.tile(after / _positive(bands), len(shares) // len(bands))))
+
+        return replace(self, shares=moved(np.array(self.shares)), expected=moved(np.array(self.expected)))
 
     def offset(self) -> np.ndarray:
         """What to add to logits so that the greatest is that of the class which is decided on: shape (18,)."""
-        return -self.temperature * self.strength * _log_shares(np.array(self.shares))
+        shares = np.array(self.shares)
+        return self.temperature * (_lift(shares, np.array(self.expected)) - self.strength * _log_shares(shares))
 
 
 def fit(
-    logits: np.ndarray, labels: np.ndarray, people: np.ndarray, shares: np.ndarray, strength: float | None = None
+    logits: np.ndarray,
+    labels: np.ndarray,
+    people: np.ndarray,
+    shares: np.ndarray,
+    expected: np.ndarray,
+    strength: float | None = None,
 ) -> Decision:
-    """The decision for the best macro F1 on validation people: shapes (n, 18), (n,), (n,), (18,).
+    """The decision for the best macro F1 on validation people: shapes (n, 18), (n,), (n,), (18,), (18,).
 
     A `strength` that is given is taken.
     """
-    temperature = temperature_that_helps(logits, labels, people)
-    p = softmax(logits, temperature)
+    lift = _lift(shares, expected)
+    temperature = temperature_that_helps(logits, labels, people, lift)
+    p = softmax(logits, temperature, lift)
     if strength is None:
         strength = choose_strength(p, labels, people, shares)
-    return Decision(temperature, float(strength), tuple(map(float, shares)), trusted_to_move(p, labels, shares))
+    moving = trusted_to_move(p, labels, shares)
+    return Decision(temperature, float(strength), tuple(map(float, shares)), tuple(map(float, expected)), moving)
 
 
 def decide(p: np.ndarray, shares: np.ndarray, strength: float) -> np.ndarray:
@@ -214,6 +230,11 @@ def _as_shares(weights: np.ndarray) -> np.ndarray:
 def _times(found: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """How many times as common values are; 1 for those that training does not have, of which nothing can be said."""
     return np.where(shares > 0, found / _positive(shares), 1.0)
+
+
+def _lift(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """What to add to logarithms of probabilities where classes are as common as `shares`, not as `expected`: (18,)."""
+    return np.log(_positive(shares) / _positive(expected))
 
 
 def _log_shares(shares: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,7 +131,10 @@ def predictions(data: Data, logits: np.ndarray, decision: Decision) -> dict:
 
 def calibration_report(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> dict:
     """Likelihood loss and calibration error on the validation photographs, without the temperature and with it."""
-    sides = {"before": calibration.softmax(logits), "after": decision.probabilities(logits)}
+    sides = {
+        "before": replace(decision, temperature=1.0).probabilities(logits),
+        "after": decision.probabilities(logits),
+    }
     return {
         **decision.as_header(),
         **{

@@ -28,7 +28,8 @@ SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means an
 class Data:
     """The faces: path (bytes) and person of each photograph, the rows of both sides, and all that the net needs.
 
-    Rows are indices of photographs: int64, sorted.
+    Rows are indices of photographs: int64, sorted. `chances` are those of each photograph of training to be drawn, the
+    next time and again, shape (n,); None takes each once. `weights` say how much the loss makes of each class: (18,).
     """
 
     paths: np.ndarray
@@ -36,6 +37,8 @@ class Data:
     train: np.ndarray
     validation: np.ndarray
     faces: engine.Faces
+    chances: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def digest(self) -> str:
         """A checksum over all of it but the pixels. Raises InputError where another process has another one."""
@@ -47,25 +50,21 @@ class Data:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(found))}")
         return found[0]
 
-    def shares(self) -> np.ndarray:
-        """The shares of the classes among the photographs of training: shape (18,)."""
-        counts = np.bincount(self.faces.labels[self.train].cpu(), minlength=CLASSES)
+    def shares(self, shown: bool = False) -> np.ndarray:
+        """The shares of the classes among the photographs of training, or as the net is `shown` them: shape (18,)."""
+        chances = self.chances if shown else None
+        counts = np.bincount(self.faces.labels[self.train].cpu(), chances, minlength=CLASSES)
         return counts / counts.sum()
 
+    def expected(self) -> np.ndarray:
+        """The shares of the classes that the net learns to expect: shape (18,)."""
+        weighed = self.shares(shown=True) * (1.0 if self.weights is None else self.weights)
+        return weighed / weighed.sum()
+
     def year_shares(self) -> tuple[float, ...]:
-        """The shares of the ages among the photographs of training, from 0, as the factored head learns them."""
-        return tuple(self.faces.targets[self.train, CLASSES:].mean(0).tolist())
-
-    def balanced(self) -> np.ndarray:
-        """Chances of the photographs of training with which every class is as likely as the others: shape (n,).
-
-        And within a class every person, and then every photograph of that person in that class.
-        """
-        labels, people = self.faces.labels[self.train].cpu().numpy(), pd.factorize(self.people.iloc[self.train])[0]
-        table = pd.DataFrame({"label": labels, "person": people})
-        of_class = table.groupby("label")["person"].transform("nunique")
-        of_person = table.groupby(["label", "person"])["person"].transform("size")
-        return (1 / (table["label"].nunique() * of_class * of_person)).to_numpy()
+        """The shares of the ages that the factored head learns to expect, from 0."""
+        years = self.faces.targets[self.train, CLASSES:].cpu().double().numpy()
+        return tuple(np.average(years, 0, self.chances).tolist())
 
 
 def begin(run: runs.Run | None, identity: dict) -> State:
@@ -141,7 +140,7 @@ def make_recipe(config: TrainSettings, criterion, data: Data, steps: int, state:
         seed=config.seed,
         micro_batch_size=state.micro_batch_size or config.micro_batch_size,
         mix=config.mix,
-        chances=data.balanced() if config.sampler == "balanced" else None,
+        chances=data.chances,
     )
 
 
@@ -184,7 +183,9 @@ def validate(net, recipe: engine.Recipe, data: Data, epoch: int) -> torch.Tensor
 
     Before it, batch norm is settled on the first batches of the epoch, in the pieces in which the net trains.
     """
-    seen = engine.batches(engine.order(data.train, recipe.seed, epoch), recipe.batch_size)[:SETTLING_BATCHES]
+    seen = engine.batches(engine.order(data.train, recipe.seed, epoch, recipe.chances), recipe.batch_size)[
+        :SETTLING_BATCHES
+    ]
     pieces = [piece for part in seen for piece in engine.pieces(part, recipe.micro_batch_size)]
     engine.settle_batch_norm(net, data.faces, pieces)
     # Without gradients four times as many fit; who lowers the batch for want of memory lowers this too.
@@ -197,7 +198,9 @@ def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -
     """The scores of all validation photographs at once, and the decision that is best for them."""
     labels, logits = data.faces.labels[data.validation], outputs[:, :CLASSES].double().numpy()
     people = pd.factorize(data.people.iloc[data.validation])[0]
-    decided = decision.fit(logits, labels.cpu().numpy(), people, data.shares(), config.logit_adjustment)
+    decided = decision.fit(
+        logits, labels.cpu().numpy(), people, data.shares(), data.expected(), config.logit_adjustment
+    )
     if config.head == "factored":
         decided = dataclasses.replace(decided, years=data.year_shares())
     val_loss = criterion(outputs.to(labels.device), labels).item()
