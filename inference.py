@@ -41,9 +41,8 @@ def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
     headers = {}
     for name in [name.strip() for name in (config.name or "").split(",") if name.strip()] or [None]:
-        folders = runs.find(config.sm_channel_model, name)
+        meant, folders = runs.find(config.sm_channel_model, name)
         found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
-        meant = folders[0] if len(folders) == 1 else folders[0].parent
         own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
         if name and name not in own_names:
             raise InputError(
@@ -57,6 +56,8 @@ def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
             )
             if not (folder / runs.RESULT).exists():
                 say("note: this run did not finish, or is still running: these are its best weights so far")
+        if folders != [meant] and not (meant / runs.RESULT).exists():
+            say(f"note: {meant.absolute()} did not finish, or is still running: {len(folders)} of its folds answer")
         if others := runs.newer(meant):
             say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
         headers |= found

@@ -3,7 +3,6 @@
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epochs=3 python train.py
 """
 
-import contextlib
 import copy
 import datetime
 import os
@@ -94,12 +93,11 @@ def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net,
             folds.prepare(own, fold in done)
             if fold not in done:
                 train_run(own, origin, header, copy.deepcopy(net), *task)
+            folds.keep(config, folder, fold)
         if rank() == 0:
             best, state = folds.join(folder, config.folds)
             runs.finish(folder, summary(config, {"run": folder.name, **header}, best, state))
-            if config.sm_checkpoint_dir is not None:
-                with contextlib.suppress(OSError):  # something else is in it
-                    (config.sm_checkpoint_dir / folder.name).rmdir()
+            folds.forget(config, folder)
             say(
                 f"out of {config.folds} folds: macro F1 {best['macro_f1']:.4f}; "
                 f"written: {(folder / folds.OUT_OF_FOLD).absolute()}"

@@ -96,9 +96,9 @@ def test_a_net_that_was_shown_rare_classes_more_decides_as_one_that_was_not():
     assert balanced.moving == plain.moving == ("gender", "age")
     logits, labels, _ = people_of(MOVED, 300, 1)
     for one, seen in ((plain, 2 * logits), (balanced, 2 * (logits - np.log(SHARES)))):
-        np.testing.assert_allclose(one.probabilities(seen), calibration.softmax(logits), atol=0.05)
+        assert np.abs(one.probabilities(seen) - calibration.softmax(logits)).mean() < 0.003
         assert ((seen + one.offset()).argmax(1) == one.classes(seen)).all()
-    assert (balanced.classes(2 * (logits - np.log(SHARES))) == plain.classes(2 * logits)).mean() > 0.99
+    assert (balanced.classes(2 * (logits - np.log(SHARES))) == plain.classes(2 * logits)).mean() > 0.98
 
 
 def test_the_old_begin_at_another_year_whatever_the_net_was_shown():

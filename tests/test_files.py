@@ -90,13 +90,18 @@ def test_the_run_that_is_meant(tmp_path):
     for name, age in (("a", 100), ("a-2", 300), ("a-10", 400), ("b", 200), ("a-b", 500)):
         make_run(tmp_path / name, age)
     (tmp_path / "unfinished").mkdir()
-    assert runs.find(tmp_path, "a") == [tmp_path / "a"]
-    assert runs.find(tmp_path, None) == [tmp_path / "a-b"]
-    assert runs.find(tmp_path / "b", "anything") == [tmp_path / "b"]
+    assert runs.find(tmp_path, "a") == (tmp_path / "a", [tmp_path / "a"])
+    assert runs.find(tmp_path, None) == (tmp_path / "a-b", [tmp_path / "a-b"])
+    assert runs.find(tmp_path / "b", "anything") == (tmp_path / "b", [tmp_path / "b"])
     for name, age in (("f/fold-10", 600), ("f/fold-2", 700), ("f-2/fold-0", 650), ("f/fold-x", 800)):
         make_run(tmp_path / name, age)
     folds = [tmp_path / "f" / "fold-2", tmp_path / "f" / "fold-10"]
-    assert runs.find(tmp_path, "f") == runs.find(tmp_path, None) == runs.find(tmp_path / "f", None) == folds
+    assert (
+        runs.find(tmp_path, "f")
+        == runs.find(tmp_path, None)
+        == runs.find(tmp_path / "f", None)
+        == (tmp_path / "f", folds)
+    )
     assert runs.newer(tmp_path / "f") == []
     assert runs.newer(tmp_path / "a") == ["a-2", "a-10"] and runs.newer(tmp_path / "a-10") == []
     for name in ("c", "unfinished", "../a", ""):

@@ -16,6 +16,7 @@ import loss
 import model
 import train
 from toolkit import augment, engine, finder, optimization, training
+from toolkit import folds as folds_module
 from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
 
@@ -188,16 +189,61 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     (group / "fold-0" / "state-1.safetensors").write_bytes(b"left behind")
     before = (group / "fold-0" / "model.safetensors").stat().st_mtime_ns
     oof = (group / "out_of_fold.csv").read_bytes()
+    checkpoints = tmp_path / "checkpoints"  # have come to be there: what is done is kept in them, and goes in the end
     done = run_script(
         "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, NAME="shufflenet_v2_x0_5", FOLDS="2",
         HEAD="factored", MIX="cutmix", BORDER_AGES="soften", EMA="true", SAMPLER="balanced", **QUICK,
+        SM_CHECKPOINT_DIR=checkpoints,
     )  # fmt: skip
+    assert list(checkpoints.iterdir()) == []
     assert done.returncode == 0 and "fold 0 of 2: done before" in done.stdout, done.stderr
     assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
     assert (group / "out_of_fold.csv").read_bytes() == oof
     assert sorted(path.name for path in runs.iterdir()) == ["leaderboard.csv", "shufflenet_v2_x0_5"]
     assert sorted(path.name for path in group.glob("fold-*")) == ["fold-0", "fold-1"]
     assert not list(group.rglob("state-*"))
+
+
+def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_path):
+    runs, checkpoints = tmp_path / "runs", tmp_path / "checkpoints"
+
+    def started(identity: str, **given):
+        for folder in (runs, checkpoints):
+            folder.mkdir(exist_ok=True)
+        config = TrainSettings(sm_channel_train=tmp_path, sm_model_dir=runs, sm_checkpoint_dir=checkpoints, folds=2)
+        config = config.model_copy(update=given)
+        return config, folds_module.opened(config, {"settings": {}, "photographs": identity, "code": {}})
+
+    config, opening = started("a")
+    with pytest.raises(KeyboardInterrupt), opening as (folder, done):
+        assert done == []
+        for fold, name in ((0, "result.json"), (1, "model.safetensors")):
+            own = folds_module.settings_of(config, folder, fold)
+            (folder / own.name).mkdir()
+            (folder / own.name / name).write_text("{}")
+            (own.sm_checkpoint_dir / own.name).mkdir()
+        (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").touch()
+        folds_module.keep(config, folder, 0)
+        raise KeyboardInterrupt
+    shutil.rmtree(runs)
+    for other in (started("b")[1], started("a", resume="never")[1]):  # of something else: what is kept stays
+        with other as (folder, done):
+            assert folder.name != "resnet18" and done == []
+        shutil.rmtree(checkpoints / folder.name)
+    shutil.rmtree(runs)
+    config, opening = started("a")
+    with opening as (folder, done):
+        assert (folder.name, done) == ("resnet18", [0])
+        assert [path.name for path in folder.glob("fold-*/*")] == ["result.json"]
+        assert (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").exists()
+        folds_module.forget(config, folder)
+    assert list(checkpoints.iterdir()) == []
+    # A single run of that name, of which only the state outlived the machine, is not taken for one of folds.
+    (checkpoints / "resnet18").mkdir()
+    (checkpoints / "resnet18" / "state-1.safetensors").touch()
+    shutil.rmtree(runs)
+    with started("a")[1] as (folder, _):
+        assert folder.name == "resnet18-2"
 
 
 def test_several_runs_answer_together(drawn, trained, folds, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit import files, metrics, processes, runs
-from toolkit.checkpoint import State, States
+from toolkit.checkpoint import STATES, State, States
 from toolkit.console import InputError, rank, say
 from toolkit.settings import TrainSettings
 
@@ -24,7 +24,8 @@ def opened(config: TrainSettings, identity: dict) -> Iterator[tuple[pathlib.Path
     """The folder of the unfinished run of folds of this identity, or a new one; and the folds that are done.
 
     It is sm_model_dir/name, or name-2 and so on where that is taken. Nobody else has it until the block ends. It goes
-    again where the block ends with an error before there is a run in it.
+    again where the block ends with an error before there is a run in it. Where only sm_checkpoint_dir outlived the
+    machine, the folds that are done are fetched from there.
     """
     with contextlib.ExitStack() as stack:
         folder = _open(config, identity, stack) if rank() == 0 else None
@@ -33,8 +34,10 @@ def opened(config: TrainSettings, identity: dict) -> Iterator[tuple[pathlib.Path
         try:
             yield folder, processes.from_first(done)
         except BaseException:
-            if rank() == 0 and not any(folder.glob("fold-*")):
-                shutil.rmtree(folder, ignore_errors=True)
+            places = {folder, _kept(config, folder)} if rank() == 0 else set()
+            if not any(any(place.glob("fold-*")) for place in places):
+                for place in places:
+                    shutil.rmtree(place, ignore_errors=True)
             raise
 
 
@@ -47,13 +50,59 @@ def _open(config: TrainSettings, identity: dict, stack: contextlib.ExitStack) ->
                 attempt.enter_context(files.locked(folder, until=lambda: True, name=LOCK))
             except (InterruptedError, NotADirectoryError):  # another one is at it; a file has that name
                 continue
-            if new or runs.is_empty(folder):
-                files.write_json(folder / IDENTITY, identity)
-            elif config.resume == "never" or not _goes_on(folder, identity):
-                continue
-            stack.push(attempt.pop_all())
-            say(f"run of {config.folds} folds: {folder.absolute()}")
-            return folder
+            if _takes(config, folder, identity):
+                stack.push(attempt.pop_all())
+                say(f"run of {config.folds} folds: {folder.absolute()}")
+                return folder
+        if new:
+            folder.rmdir()
+
+
+def _takes(config: TrainSettings, folder: pathlib.Path, identity: dict) -> bool:
+    """Whether the run goes into this folder: a new one, or an unfinished one of its identity, or what is kept of it."""
+    kept = _kept(config, folder)
+    begun = [place for place in (folder, kept) if (place / IDENTITY).exists()]
+    if any(place.exists() and not runs.is_empty(place) for place in {folder, kept}.difference(begun)):
+        return False
+    if begun and (config.resume == "never" or not all(_goes_on(place, identity) for place in begun)):
+        return False
+    for place in (folder, kept):
+        files.write_json(files.make_folder(place, "SM_CHECKPOINT_DIR") / IDENTITY, identity)
+    for fold in kept.glob("fold-*"):
+        if (fold / runs.RESULT).exists() and not (folder / fold.name / runs.RESULT).exists():
+            _copy(fold, folder / fold.name)
+    return True
+
+
+def _kept(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
+    """Where states and finished folds outlive the machine: the folder itself, where no other one is set for it."""
+    checkpoints = config.sm_checkpoint_dir
+    return folder if checkpoints is None or checkpoints.samefile(folder.parent) else checkpoints / folder.name
+
+
+def keep(config: TrainSettings, folder: pathlib.Path, fold: int) -> None:
+    """Copy a fold that is done to where it outlives the machine."""
+    if rank() == 0 and not (_kept(config, folder) / f"fold-{fold}" / runs.RESULT).exists():
+        _copy(folder / f"fold-{fold}", _kept(config, folder) / f"fold-{fold}")
+
+
+def forget(config: TrainSettings, folder: pathlib.Path) -> None:
+    """Take away what was kept of a run of folds elsewhere: it is done."""
+    if (kept := _kept(config, folder)) != folder:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
+    """A copy of a run's folder, whole or not there. Raises InputError where the disk is full."""
+    part = to.with_name(f".{to.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.copytree(run, part, ignore=shutil.ignore_patterns(*STATES, files.LOCK))
+        shutil.rmtree(to, ignore_errors=True)
+        part.rename(to)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"{to}: {run} cannot be copied there: {error}") from None
 
 
 def _goes_on(folder: pathlib.Path, identity: dict) -> bool:
@@ -76,9 +125,10 @@ def prepare(own: TrainSettings, done: bool) -> None:
     """
     if rank():
         return
-    run, states = own.sm_model_dir / own.name, (own.sm_checkpoint_dir or own.sm_model_dir) / own.name
+    run, states = own.sm_model_dir / own.name, own.sm_checkpoint_dir / own.name
     if done:
-        States(states).remove()
+        for folder in {run, states}:
+            States(folder).remove()
     elif run.exists() and States(states).load() is None:
         for folder in {run, states}:
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,10 +136,7 @@ def prepare(own: TrainSettings, done: bool) -> None:
 
 def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
     """The settings of the run of one fold."""
-    checkpoints = config.sm_checkpoint_dir
-    if checkpoints is not None and rank() == 0:
-        checkpoints = checkpoints / folder.name
-        files.make_folder(checkpoints, "SM_CHECKPOINT_DIR")
+    checkpoints = _kept(config, folder) if rank() == 0 else config.sm_checkpoint_dir
     own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "name": f"fold-{fold}", "fold": fold}
     return config.model_copy(update=own)
 

@@ -185,19 +185,19 @@ def compare(before: dict, now: dict) -> list[str]:
     return differing + [f"{path} has changed" for path in changed]
 
 
-def find(folder: pathlib.Path, name: str | None) -> list[pathlib.Path]:
-    """The run that is meant, or those of a run of folds, in their order.
+def find(folder: pathlib.Path, name: str | None) -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """The folder that is meant, and the runs in it: itself, or the folds of a run of folds, in their order.
 
     It is `folder` itself where that is one, else folder/name, else the newest in `folder`. Raises InputError where
     there is none.
     """
     if there := members(folder):
-        return there
+        return folder, there
     age = _ages(folder, "*")
     if name is None and age:
         name = max(age, key=age.get)
     if name in age:
-        return members(folder / name)
+        return folder / name, members(folder / name)
     what = f"NAME={name}: expected {folder / str(name) / WEIGHTS}" if name else f"expected a run in {folder}"
     found = f"the runs {listed(sorted(age, key=age.get, reverse=True))}" if age else "no run"
     raise InputError(f"{what}, found {found}; SM_CHANNEL_MODEL={folder}")
