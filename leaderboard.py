@@ -6,6 +6,7 @@ SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
 It goes on where it was stopped, and a backbone that fails does not stop the others.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import sys
 
 import loss
 import model
+import train
 from toolkit import console, environment, files, runs, settings
 from toolkit.console import InputError, say
 
@@ -24,25 +26,27 @@ COLUMNS = (
     "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
     "val_f1", "parameters", "photographs_per_second", "seconds", "note",
 )  # fmt: skip
+PROGRESS = "progress.json"
 
 
 def main(argv: list[str]) -> None:
     config, origin = environment.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     refuse_unknown(names)
+    train.refuse_shares_for(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
     if config.demo:
         from toolkit import sample
 
         sample.ensure(settings.DEMO_DATA)
-    rows = []
+    identity = identity_of(config)
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
-        rows.append(row_of(config, origin, name))
-        write(config.sm_output_data_dir, rows)
+        make_row(config, origin, identity, name)
+        rows = write(config.sm_output_data_dir, identity)
     say(as_markdown(rows))
-    if failed := [row["model"] for row in rows if row["note"]]:
+    if failed := [row["model"] for row in rows if row["note"] and row["model"] in names]:
         raise InputError(f"{', '.join(failed)} failed: see train.log in {config.sm_output_data_dir}/<name>")
 
 
@@ -52,37 +56,43 @@ def refuse_unknown(names: list[str]) -> None:
         raise InputError(f"NAMES={','.join(names)}: expected names of backbones, found {', '.join(unknown)}")
 
 
-def row_of(config: settings.LeaderboardSettings, origin: dict, name: str) -> dict:
-    """The backbone's row: of before, where it was made with these settings, or made now."""
+def identity_of(config: settings.LeaderboardSettings) -> dict:
+    """What rows must have in common to stand in one table: settings, code, and what lies in the folders of data."""
+    of_training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
+    stats = hashlib.sha256()
+    for folder in dict.fromkeys((config.sm_channel_train, config.sm_channel_eval, config.sm_ground_truth_dir)):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            stats.update(
+                f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode(errors="replace")
+            )
+    return runs.identity(of_training, stats.hexdigest())
+
+
+def make_row(config: settings.LeaderboardSettings, origin: dict, identity: dict, name: str) -> None:
+    """Train, infer and evaluate, as far as it was not done before; progress.json has the row, or why there is none."""
     folder = files.make_folder(config.sm_output_data_dir / name, "SM_OUTPUT_DATA_DIR")
-    of_training = settings.TrainSettings.model_fields
-    identity = {
-        "settings": {key: value for key, value in config.deciding().items() if key in of_training},
-        "folders": [str(getattr(config, key).absolute()) for key in config.FOLDERS],
-    }
-    notes = read_notes(folder / "progress.json", identity)
-    if "row" in notes:
+    notes = read_notes(folder, identity)
+    if notes.get("row", {"note": "none"})["note"] == "":
         say(f"  done before: macro F1 {notes['row']['board_f1']}")
-        return notes["row"]
+        return
     try:
         if not pathlib.Path(notes.get("run", folder), runs.RESULT).exists():
             notes |= trained(config, origin, name, folder)
-            files.write_json(folder / "progress.json", notes)
+            files.write_json(folder / PROGRESS, notes)
         notes["row"] = scored(config, origin, name, folder, notes)
+        say(f"  macro F1 {notes['row']['board_f1']}, accuracy {notes['row']['board_acc']} %")
     except ChildProcessError as error:
         say(f"  failed: {error}")
-        return {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
-    files.write_json(folder / "progress.json", notes)
-    say(f"  macro F1 {notes['row']['board_f1']}, accuracy {notes['row']['board_acc']} %")
-    return notes["row"]
+        notes["row"] = {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
+    files.write_json(folder / PROGRESS, notes)
 
 
-def read_notes(path: pathlib.Path, identity: dict) -> dict:
-    """How far it came before with the same identity."""
+def read_notes(folder: pathlib.Path, identity: dict) -> dict:
+    """How far a backbone came before with the same identity."""
     try:
-        notes = json.loads(path.read_text())
+        notes = json.loads((folder / PROGRESS).read_text())
         return notes if notes["identity"] == identity else {"identity": identity}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {"identity": identity}
 
 
@@ -92,10 +102,13 @@ def trained(config: settings.LeaderboardSettings, origin: dict, name: str, folde
     given = {key: getattr(config, key) for key in own if origin[key] != "default"}
     given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir}
     said = run("train.py", given, folder)
+    found = [re.findall(what, said) for what in (r"run folder: (.+)", r" of ([\d,]+) weights", r"(\d+) photographs/s")]
+    if not all(found[:2]):
+        raise ChildProcessError("train.py: did not say its run folder and number of weights")
     return {
-        "run": re.search(r"^run folder: (.+)$", said, re.M)[1],
-        "parameters": int(re.search(r" of ([\d,]+) weights", said)[1].replace(",", "")),
-        "photographs_per_second": float(re.findall(r"([\d.]+) photographs/s", said)[-1]),
+        "run": found[0][0],
+        "parameters": int(found[1][0].replace(",", "")),
+        "photographs_per_second": int(found[2][-1]) if found[2] else "",  # it was stopped when all was done
     }
 
 
@@ -147,11 +160,14 @@ def run(script: str, given: dict, folder: pathlib.Path) -> str:
     return said
 
 
-def write(folder: pathlib.Path, rows: list[dict]) -> None:
+def write(folder: pathlib.Path, identity: dict) -> list[dict]:
+    """Write the table of all that was made with this identity, by this call or before; its rows."""
     with files.locked(folder):
+        notes = [read_notes(folder / name, identity) for name in model.names()]
+        rows = [note["row"] for note in notes if "row" in note]
         files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in COLUMNS})
-        with files.replacing(folder / "leaderboard.md", 0) as temporary:
-            temporary.write_text(as_markdown(rows) + "\n")
+        files.write(folder / "leaderboard.md", as_markdown(rows) + "\n")
+    return rows
 
 
 def as_markdown(rows: list[dict]) -> str:

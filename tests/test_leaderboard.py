@@ -1,7 +1,13 @@
 """leaderboard.py, as a person runs it."""
 
+import json
+import shutil
+
 import pandas as pd
 from conftest import refused, run_script
+
+import leaderboard
+from toolkit.settings import LeaderboardSettings
 
 
 def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_done_twice(drawn, tmp_path):
@@ -24,10 +30,32 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     again = run_script("leaderboard.py", "--names", "shufflenet_v2_x0_5", **folders, **given)
     assert again.returncode == 0 and "done before" in again.stdout, again.stderr
     assert [path.name for path in (tmp_path / "runs").glob("shuf*")] == ["shufflenet_v2_x0_5"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model"), table)
+
+
+def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path):
+    shutil.copytree(drawn.eval, tmp_path / "eval")
+    folders = {"sm_channel_train": drawn.train, "sm_channel_eval": tmp_path / "eval", "sm_model_dir": tmp_path}
+    folders |= {"sm_ground_truth_dir": tmp_path / "eval", "sm_output_data_dir": tmp_path}
+    config = LeaderboardSettings(**folders)
+    before = leaderboard.identity_of(config)
+    assert leaderboard.identity_of(config) == before
+    assert leaderboard.identity_of(LeaderboardSettings(**folders, names="vgg11", device="cpu")) == before
+    assert leaderboard.identity_of(LeaderboardSettings(**folders, epochs=2)) != before
+    (tmp_path / "vgg11").mkdir()
+    row = {**dict.fromkeys(leaderboard.COLUMNS, ""), "model": "vgg11"}
+    (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"identity": before, "row": row}))
+    assert leaderboard.write(tmp_path, before) == [row]
+    with (tmp_path / "eval" / "gt.csv").open("a") as file:
+        file.write("\n")
+    after = leaderboard.identity_of(config)
+    assert after != before and leaderboard.write(tmp_path, after) == []
 
 
 def test_wrong_names_are_refused(drawn):
     refused(run_script("leaderboard.py", NAMES="resnet18,resnet19"), "expected names of backbones, found resnet19")
-    refused(
-        run_script("leaderboard.py", NAME="resnet18"), "NAME=resnet18: has no effect here; remove it, or set NAMES="
-    )
+    for given, said in (
+        ({"NAME": "resnet18"}, "NAME=resnet18: has no effect here; remove it, or set NAMES="),
+        ({"LOSS": "focal", "MIX": "mixup"}, "MIX=mixup: LOSS=focal takes whole labels"),
+    ):
+        refused(run_script("leaderboard.py", **given), said)
