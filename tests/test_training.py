@@ -110,11 +110,13 @@ class Hungry(nn.Module):
 
     def __init__(self, most: int, calls: int = 0):
         super().__init__()
-        self.net, self.most, self.calls = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18)), most, calls
+        layers = nn.Conv2d(3, 3, 1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18)
+        self.net, self.most, self.calls = nn.Sequential(*layers), most, calls
 
     def forward(self, photographs):
         self.calls -= 1
-        if len(photographs) > self.most and self.calls < 0 and torch.is_grad_enabled() | (self.most < 2):
+        learns = self.net[0].weight.requires_grad
+        if len(photographs) > self.most and self.calls < 0 and learns and torch.is_grad_enabled() | (self.most < 2):
             torch.empty(2**46)
         return self.net(photographs)
 
@@ -123,9 +125,8 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(data
     config = TrainSettings(lr=1e-3, weight_decay=0.0, epochs=2, batch_size=32)
     for folder, net in (("enough", Hungry(32)), ("little", Hungry(9))):
         (tmp_path / folder).mkdir()
-        torch.manual_seed(0)
-        nn.init.constant_(net.net[2].weight, 0.01)
-        nn.init.zeros_(net.net[2].bias)
+        for weight in net.parameters():
+            nn.init.constant_(weight, 0.01 * weight.ndim)
         run = runs.Run(tmp_path / folder, States(tmp_path / folder), None, HEADER)
         learner = training.make_learner(config, net, [])
         training.fit(config, learner, loss.cross_entropy, data, training.begin(run, {}), run)
@@ -133,6 +134,16 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(data
     assert "takes its 32 photographs 16 at a time" in said and "32 photographs 8 at a time" in said
     histories = [pd.read_csv(tmp_path / folder / "history.csv") for folder in ("enough", "little")]
     pd.testing.assert_frame_equal(*histories, rtol=1e-5)
+
+
+def test_out_of_memory_when_frozen_layers_begin_to_learn_halves_it_too(data, tmp_path, capsys):
+    config = TrainSettings(lr=1e-3, weight_decay=0.0, epochs=3, batch_size=32, freeze_epochs=1)
+    run, net = runs.Run(tmp_path, States(tmp_path), None, HEADER), Hungry(9)
+    learner = training.make_learner(config, net, list(net.net[3].parameters()))
+    training.fit(config, learner, loss.cross_entropy, data, training.begin(run, {}), run)
+    said = capsys.readouterr().out
+    assert said.index("epoch   1/3") < said.index("out of memory") < said.index("epoch   2/3")
+    assert "32 photographs 8 at a time" in said
 
 
 def test_out_of_memory_later_on_says_what_to_lower(data, tmp_path):

@@ -147,10 +147,11 @@ def make_recipe(config: TrainSettings, criterion, data: Data, steps: int, state:
 def train_one_epoch(stepping, learner: Learner, recipe: engine.Recipe, data: Data, keeper: Keeper):
     """The mean loss of the epoch, and the recipe, with a smaller micro batch where the memory asked for it.
 
-    That is before the first step only: a run that has begun ends as it began.
+    That is before the first step only, or before the first with all weights: a run that has begun ends as it began.
     """
     state, optimizer = keeper.state, learner.optimizer
-
+    may_begin = state.steps in ((0, 0), (keeper.config.freeze_epochs, 0))
+    known = len(optimizer.state)
     steps = len(engine.batches(data.train, recipe.batch_size))
 
     def after_step(losses: torch.Tensor) -> None:
@@ -166,8 +167,8 @@ def train_one_epoch(stepping, learner: Learner, recipe: engine.Recipe, data: Dat
             return loss, recipe
         except RuntimeError as error:
             smaller = -(-(recipe.micro_batch_size or recipe.batch_size) // 2)
-            begun = state.steps != (0, 0) or optimizer.state  # the optimizer may have run out of it half way
-            if not device.is_out_of_memory(error) or begun or processes.count() > 1 or smaller < 2:
+            begun = len(optimizer.state) > known  # it may be the optimizer itself, half way through a step
+            if not device.is_out_of_memory(error) or not may_begin or begun or processes.count() > 1 or smaller < 2:
                 raise
         state.micro_batch_size = smaller
         recipe = dataclasses.replace(recipe, micro_batch_size=smaller)
