@@ -9,10 +9,8 @@ largest difference of a logit beside the spread of all logits, and the photograp
 """
 
 import argparse
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -20,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import scripts  # noqa: E402
 import torch  # noqa: E402
 
 import model  # noqa: E402
@@ -49,19 +48,11 @@ def main() -> None:
 
 def train_and_score(run: pathlib.Path, data: pathlib.Path, flags: list[str], given: dict[str, str]) -> float:
     own = {f"--{name}": str(value).lower() for name, value in settings.TrainSettings.DEMO_DEFAULTS.items()}
-    start(["train.py", *[word for pair in own.items() for word in pair], *flags],
+    scripts.run("train.py", *[word for pair in own.items() for word in pair], *flags,
           SM_CHANNEL_TRAIN=data / "train" / "images", SM_MODEL_DIR=run / "runs", **given)  # fmt: skip
-    start(["inference.py"], SM_CHANNEL_EVAL=data / "eval", SM_CHANNEL_MODEL=run / "runs", SM_OUTPUT_DATA_DIR=run)
-    said = start(["evaluation.py"], SM_GROUND_TRUTH_DIR=data / "eval", SM_OUTPUT_DATA_DIR=run)
+    scripts.run("inference.py", SM_CHANNEL_EVAL=data / "eval", SM_CHANNEL_MODEL=run / "runs", SM_OUTPUT_DATA_DIR=run)
+    said = scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=data / "eval", SM_OUTPUT_DATA_DIR=run)
     return float(said.split("\nmacro F1 ")[1].split()[0])
-
-
-def start(command: list[str], **variables) -> str:
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout
 
 
 @torch.inference_mode()

@@ -10,16 +10,15 @@ same seeds. What was measured stays in the folder, and is not measured again.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import hard_faces  # noqa: E402
+import scripts  # noqa: E402
 
 PEOPLE, EVAL_PEOPLE = 600, 400
 DEFAULTS = "the defaults"
@@ -27,28 +26,26 @@ OF_INFERENCE = ("TTA", "ADAPT_PRIORS")
 RECIPES = (
     DEFAULTS,
     "ADAPT_PRIORS=false",
-    "LOGIT_ADJUSTMENT=0",
-    "LOGIT_ADJUSTMENT=0 ADAPT_PRIORS=false",
-    "LOGIT_ADJUSTMENT=0.5",
     "TTA=true",
-    "EMA=true",
-    "LOSS=cross_entropy",
-    "LOSS=logit_adjusted",
-    "LOSS=focal",
-    "CLASS_WEIGHTS=sqrt",
-    "SAMPLER=balanced",
     "HEAD=factored",
+    "LOSS=cross_entropy",
     "HEAD=factored LOSS=cross_entropy",
-    "AUGMENT=none",
-    "AUGMENT=flip",
-    "AUGMENT=strong",
     "MIX=mixup",
     "MIX=cutmix",
+    "AUGMENT=flip",
+    "AUGMENT=strong",
+    "SAMPLER=balanced",
+    "LOSS=logit_adjusted",
+    "CLASS_WEIGHTS=sqrt",
+    "EMA=true",
+    "LOGIT_ADJUSTMENT=0",
+    "LOGIT_ADJUSTMENT=0 ADAPT_PRIORS=false",
     "BORDER_AGES=soften",
-    "BORDER_AGES=leave_out",
-    "LR=5e-4",
     "LR=2e-3",
-    "BATCH_SIZE=32",
+    "LR=5e-4",
+    "LOSS=focal",
+    "AUGMENT=none",
+    "BORDER_AGES=leave_out",
 )
 ROW = "{:40}" + " {:>24} {:>8}" * len(hard_faces.EVALS)
 
@@ -91,28 +88,21 @@ def scores(folder: pathlib.Path, recipe: str, shared: dict, seed: str) -> dict[s
         return json.loads(measured.read_text())
     if not (run / "resnet18" / "result.json").exists():
         run.mkdir(parents=True, exist_ok=True)
-        start(
+        scripts.run(
             "train.py", SM_CHANNEL_TRAIN=folder / "faces" / "train", SM_MODEL_DIR=run, SEED=seed, **shared, **training
         )
     found = {}
     for name in hard_faces.EVALS:
         data, out = folder / "faces" / name, run / name
         cache = {"CACHE_DIR": shared["CACHE_DIR"]}
-        start(
+        scripts.run(
             "inference.py", SM_CHANNEL_EVAL=data, SM_CHANNEL_MODEL=run, SM_OUTPUT_DATA_DIR=out, NAME="resnet18",
             **cache, **infer,
         )  # fmt: skip
-        start("evaluation.py", SM_GROUND_TRUTH_DIR=data, SM_OUTPUT_DATA_DIR=out)
+        scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=data, SM_OUTPUT_DATA_DIR=out)
         found[name] = json.loads((out / "evaluation.json").read_text())["macro_f1"]
     measured.write_text(json.dumps(found))
     return found
-
-
-def start(script: str, **variables) -> None:
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    done = subprocess.run([sys.executable, ROOT / script], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
 
 
 if __name__ == "__main__":
