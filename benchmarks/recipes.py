@@ -30,6 +30,7 @@ RECIPES = (
     "HEAD=factored",
     "LOSS=cross_entropy",
     "HEAD=factored LOSS=cross_entropy",
+    "BATCH_SIZE=32",
     "MIX=mixup",
     "MIX=cutmix",
     "AUGMENT=flip",
