@@ -114,6 +114,8 @@ def probabilities_of(config: settings.InferenceSettings, net, header: dict, stor
     from toolkit.decision import Decision
 
     decision = Decision.of_header(header["decision"])
+    if config.old_from is not None:
+        decision = decision.with_old_from(config.old_from)
     faces = engine.Faces(store, machine, header["mean"], header["std"])
     net = machine.place(net)
     nets = [net, engine.Mirrored(net)] if config.tta else [net]

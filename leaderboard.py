@@ -6,6 +6,7 @@ SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
 It goes on where it was stopped, and a backbone that fails does not stop the others.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,9 +15,9 @@ import re
 import subprocess
 import sys
 
+import dataset
 import loss
 import model
-import train
 from toolkit import console, environment, files, runs, settings
 from toolkit.console import InputError, say
 
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
     config, origin = environment.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     refuse_unknown(names)
-    train.refuse_shares_for(config)
+    loss.refuse_shares_for(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
     if config.demo:
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> None:
         make_row(config, origin, identity, name)
         rows = write(config.sm_output_data_dir, identity)
     say(as_markdown(rows))
+    if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
+        say(f"note: {left_out} backbones were compared with other settings, code or photographs, and are left out")
     if failed := [row["model"] for row in rows if row["note"] and row["model"] in names]:
         raise InputError(f"{', '.join(failed)} failed: see train.log in {config.sm_output_data_dir}/<name>")
 
@@ -57,15 +60,24 @@ def refuse_unknown(names: list[str]) -> None:
 
 
 def identity_of(config: settings.LeaderboardSettings) -> dict:
-    """What rows must have in common to stand in one table: settings, code, and what lies in the folders of data."""
+    """What rows must have in common to stand in one table: settings, code, photographs, labels and corrections."""
     of_training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
-    stats = hashlib.sha256()
-    for folder in dict.fromkeys((config.sm_channel_train, config.sm_channel_eval, config.sm_ground_truth_dir)):
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            stats.update(
-                f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode(errors="replace")
-            )
-    return runs.identity(of_training, stats.hexdigest())
+    from toolkit import corrections  # and with it pandas
+
+    digest = hashlib.sha256()
+    for folder in (dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"):
+        for path, folders, names in os.walk(folder, followlinks=True):
+            folders.sort()
+            for name in sorted(names):
+                line = f"{os.path.relpath(path, folder)}/{name}"
+                with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                    stat = os.stat(os.path.join(path, name))
+                    line += f" {stat.st_size} {stat.st_mtime_ns}"
+                digest.update(os.fsencode(line) + b"\n")
+    _, corrected = corrections.read(config.relabel)
+    for table in (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", corrected):
+        digest.update(b"\n" + (table.read_bytes() if table and table.is_file() else b""))
+    return runs.identity(of_training, digest.hexdigest())
 
 
 def make_row(config: settings.LeaderboardSettings, origin: dict, identity: dict, name: str) -> None:
@@ -76,7 +88,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, identity: dict,
         say(f"  done before: macro F1 {notes['row']['board_f1']}")
         return
     try:
-        if not pathlib.Path(notes.get("run", folder), runs.RESULT).exists():
+        if "run" not in notes or not pathlib.Path(notes["run"], runs.RESULT).exists():
             notes |= trained(config, origin, name, folder)
             files.write_json(folder / PROGRESS, notes)
         notes["row"] = scored(config, origin, name, folder, notes)

@@ -12,10 +12,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from toolkit.console import InputError
 from toolkit.labels import CLASSES
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from toolkit.settings import TrainSettings
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -94,12 +97,34 @@ def build(name: str, weight: Tensor | None = None, **options):
     return of_all
 
 
+def refuse_shares_for(config: TrainSettings) -> None:
+    """Raises InputError where labels become shares of classes, which the loss cannot take."""
+    makes_shares = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
+    names = [name for name, makes in makes_shares.items() if makes]
+    if names and config.loss not in TAKES_SHARES:
+        given = [f"{name}={getattr(config, name.lower())}" for name in names]
+        raise InputError(
+            f"{' and '.join(given)}: LOSS={config.loss} takes whole labels, not shares of several classes; "
+            f"set LOSS to one of {', '.join(TAKES_SHARES)}, or leave {' and '.join(names)} unset"
+        )
+
+
 def class_weights(counts: Tensor, how: str) -> Tensor | None:
     """A weight a class: 1/n of its n training photographs ("balanced"), 1/sqrt(n) ("sqrt"), or None ("none").
 
-    Scaled so that the mean over the photographs is 1. A class without photographs weighs as one with a single one.
+    Scaled so that the mean over the photographs is 1. A class without photographs weighs 1: smoothed labels have it.
     """
     if how == "none":
         return None
     weight = counts.clamp(min=1).float() ** {"balanced": -1.0, "sqrt": -0.5}[how]
-    return weight * counts.sum() / (weight * counts).sum()
+    return (weight * counts.sum() / (weight * counts).sum()).where(counts > 0, 1.0)
+
+
+def emphasis(name: str, weight: Tensor, shares: Tensor, strength: float) -> Tensor:
+    """How much more a loss makes of each class than it is common: shape (18,), from class weights and shares of it.
+
+    What a net learns to expect is the shares times this; the decision takes it out again (toolkit/decision.py).
+    """
+    if name == "f1":  # its weights are of the mean over classes, not of photographs
+        return weight.new_ones(weight.shape)
+    return weight / shares**strength if name == "logit_adjusted" else weight

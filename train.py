@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     config, origin = environment.read(settings.TrainSettings, argv, CHOICES)
     if processes.idle_host():
         return
-    refuse_shares_for(config)
+    loss.refuse_shares_for(config)
     if config.find_lr and processes.count() > 1:
         raise InputError(
             f"FIND_LR=true: expected one process, found {processes.count()}; start train.py without torchrun"
@@ -112,22 +112,12 @@ def find_lr(config: settings.TrainSettings, net, data, criterion) -> None:
     say(finder.report(finder.sweep(config, learner, criterion, data)))
 
 
-def refuse_shares_for(config: settings.TrainSettings) -> None:
-    """Raises InputError where labels become shares of classes, which the loss cannot take."""
-    makes_shares = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
-    names = [name for name, makes in makes_shares.items() if makes]
-    if names and config.loss not in loss.TAKES_SHARES:
-        given = [f"{name}={getattr(config, name.lower())}" for name in names]
-        raise InputError(
-            f"{' and '.join(given)}: LOSS={config.loss} takes whole labels, not shares of several classes; "
-            f"set LOSS to one of {', '.join(loss.TAKES_SHARES)}, or leave {' and '.join(names)} unset"
-        )
-
-
 def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
     """The settings, with the optimizer's learning rate and weight decay and SageMaker's checkpoints where unset."""
     own = dict(settings.OPTIMIZERS_OWN[config.optimizer])
-    if config.pretrained or config.name in model.WITHOUT_BATCH_NORM:
+    if config.name in model.WIDE_AT_THE_END:
+        own["lr"] /= 5
+    if config.pretrained:
         own["lr"] /= 2
     unset = {name: value for name, value in own.items() if getattr(config, name) is None}
     origin = origin | dict.fromkeys(unset, config.optimizer)
@@ -215,9 +205,7 @@ def data_and_loss(config: settings.TrainSettings, table, sides: dataset.Split, f
         "focal": {"gamma": config.gamma},
         "logit_adjusted": {"shares": shares, "strength": config.tau},
     }
-    emphasis = torch.ones_like(shares) if weight is None else weight
-    if config.loss == "logit_adjusted":
-        emphasis = emphasis / shares**config.tau
+    emphasis = loss.emphasis(config.loss, torch.ones_like(shares) if weight is None else weight, shares, config.tau)
     chances = dataset.balanced(labels.cpu().numpy(), people) if config.sampler == "balanced" else None
     data = training.Data(
         dataset.paths(table), table["person"], sides.train, sides.validation, faces, chances, emphasis.cpu().numpy()

@@ -13,13 +13,14 @@ the drawn faces, and then one suspect after the other taken away, or put in:
     our defaults         AdamW, warm-up, cosine, light augmentation, settled statistics
 
 Printed are the training loss of the last steps (in training's mode, whose statistics are those of the batch), and the
-loss and accuracy on validation people, beside those of a net that always says the commonest class.
+loss and accuracy on validation people, beside the accuracy of a net that always says the commonest class.
 """
 
 import argparse
 import copy
 import dataclasses
 import pathlib
+import statistics
 import sys
 import tempfile
 from functools import partial
@@ -35,7 +36,7 @@ import dataset  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
 import train  # noqa: E402
-from toolkit import augment, device, engine, folding, optimization, sample  # noqa: E402
+from toolkit import augment, device, engine, folding, optimization, sample, settings  # noqa: E402
 from toolkit.store import Store  # noqa: E402
 
 ROW = "{:12} {:38} {:>10} {:>10} {:>10}"
@@ -98,7 +99,7 @@ def main() -> None:
             for suspect in SUSPECTS:
                 for name in (plain, normed):
                     net = with_fresh_head(knows[name]) if suspect.knows_faces else new(name, of.faces)
-                    losses, seen, right = measure(net, name, suspect, of, options.epochs)
+                    losses, seen, right = measure(net, suspect, of, options.epochs)
                     print(ROW.format(name, suspect.name, f"{losses:.3f}", f"{seen:.3f}", f"{right:.1%}"), flush=True)
 
 
@@ -120,7 +121,7 @@ def new(name: str, faces: engine.Faces) -> nn.Module:
 def knowing_faces(plain: str, normed: str, others: Data) -> dict[str, nn.Module]:
     """Both nets with the same knowledge of other people's faces: they compute the same function."""
     knows, twin = new(normed, others.faces), new(plain, others.faces)
-    measure(knows, normed, DEFAULTS, others, EPOCHS_TO_KNOW_FACES)
+    measure(knows, DEFAULTS, others, EPOCHS_TO_KNOW_FACES)
     inputs = next(others.faces.batches([others.sides.validation[:4]]))
     folded = folding.fold(knows.eval(), inputs)
     pairs = zip(layers(twin), layers(folded), strict=True)
@@ -143,12 +144,12 @@ def with_fresh_head(net: nn.Module) -> nn.Module:
     return net
 
 
-def measure(net: nn.Module, name: str, suspect: Suspect, data: Data, epochs: int) -> tuple[float, float, float]:
+def measure(net: nn.Module, suspect: Suspect, data: Data, epochs: int) -> tuple[float, float, float]:
     """Train; the loss of the last five steps, and loss and accuracy of validation."""
     faces, sides = data.faces, data.sides
     steps = epochs * len(engine.batches(sides.train, BATCH))
     if suspect.defaults:
-        lr = 5e-4 if name in model.WITHOUT_BATCH_NORM else 1e-3
+        lr = settings.OPTIMIZERS_OWN["adamw"]["lr"] / 5  # as train.py does with model.WIDE_AT_THE_END
         optimizer = optimization.build("adamw", net, lr, 0.05)
         rate = partial(optimization.learning_rate, steps=steps, highest=lr, warmup=0.1, schedule="cosine")
     else:
@@ -166,7 +167,7 @@ def measure(net: nn.Module, name: str, suspect: Suspect, data: Data, epochs: int
     logits = engine.predict(net, faces, sides.validation).to(faces.labels.device)
     labels = faces.labels[sides.validation]
     accuracy = (logits.argmax(1) == labels).float().mean().item()
-    return sum(losses[-5:]) / 5, F.cross_entropy(logits, labels).item(), accuracy
+    return statistics.mean(losses[-5:]), F.cross_entropy(logits, labels).item(), accuracy
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python benchmarks/recipes.py [--folder recipes] [--seeds 1,2,3] [--only TTA=true
 Every line is the defaults with one change, trained from scratch by train.py, answered by inference.py and scored by
 evaluation.py on three sets of other people: in the shares of training, in equal shares, with 60 % male and 25 % old.
 Printed are the mean macro F1 over the seeds with the lowest and highest, and the difference to the defaults with the
-same seeds. What was measured stays in the folder, and is not measured again.
+same seeds. What was measured stays in the folder, and is not measured again: take another one for other code.
 """
 
 import argparse

@@ -102,6 +102,7 @@ def test_the_run_that_is_meant(tmp_path):
         == runs.find(tmp_path / "f", None)
         == (tmp_path / "f", folds)
     )
+    assert runs.find(tmp_path / "f", "fold-2") == (tmp_path / "f" / "fold-2", folds[:1])
     assert runs.newer(tmp_path / "f") == []
     assert runs.newer(tmp_path / "a") == ["a-2", "a-10"] and runs.newer(tmp_path / "a-10") == []
     for name in ("c", "unfinished", "../a", ""):

@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pandas as pd
-from conftest import refused, run_script
+import pytest
+from conftest import ROOT, refused, run_script
 
 import leaderboard
 from toolkit.settings import LeaderboardSettings
@@ -35,13 +36,20 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
 
 def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path):
     shutil.copytree(drawn.eval, tmp_path / "eval")
-    folders = {"sm_channel_train": drawn.train, "sm_channel_eval": tmp_path / "eval", "sm_model_dir": tmp_path}
+    folders = {"sm_channel_train": drawn.train, "sm_channel_eval": tmp_path / "eval", "sm_model_dir": tmp_path / "runs"}
     folders |= {"sm_ground_truth_dir": tmp_path / "eval", "sm_output_data_dir": tmp_path}
     config = LeaderboardSettings(**folders)
+    with pytest.raises(ValueError, match="expected another folder than SM_MODEL_DIR"):
+        LeaderboardSettings(**{**folders, "sm_model_dir": tmp_path})
     before = leaderboard.identity_of(config)
     assert leaderboard.identity_of(config) == before
     assert leaderboard.identity_of(LeaderboardSettings(**folders, names="vgg11", device="cpu")) == before
     assert leaderboard.identity_of(LeaderboardSettings(**folders, epochs=2)) != before
+    shutil.copy(ROOT / "outliers.csv", tmp_path / "own.csv")
+    relabelled = LeaderboardSettings(**folders, relabel=str(tmp_path / "own.csv"))
+    whole = leaderboard.identity_of(relabelled)
+    (tmp_path / "own.csv").write_text((ROOT / "outliers.csv").read_text().rpartition("\n0")[0] + "\n")
+    assert leaderboard.identity_of(relabelled)["photographs"] != whole["photographs"]
     (tmp_path / "vgg11").mkdir()
     row = {**dict.fromkeys(leaderboard.COLUMNS, ""), "model": "vgg11"}
     (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"identity": before, "row": row}))
@@ -50,6 +58,8 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path):
         file.write("\n")
     after = leaderboard.identity_of(config)
     assert after != before and leaderboard.write(tmp_path, after) == []
+    next((tmp_path / "eval" / "images").iterdir()).unlink()
+    assert leaderboard.identity_of(config) != after
 
 
 def test_wrong_names_are_refused(drawn):

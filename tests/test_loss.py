@@ -76,6 +76,25 @@ def test_class_weights_are_inverse_to_the_counts_with_mean_one_over_the_photogra
     balanced, sqrt = loss.class_weights(counts, "balanced"), loss.class_weights(counts, "sqrt")
     assert (balanced[1] / balanced[0]).item() == pytest.approx(4)
     assert (sqrt[1] / sqrt[0]).item() == pytest.approx(2)
-    assert (balanced[2] / balanced[1]).item() == pytest.approx(25)  # as if it had a single photograph
+    assert balanced[2] == sqrt[2] == 1  # what smoothing gives to a class without photographs is not multiplied
     assert (balanced * counts).sum().item() == pytest.approx(125)
     assert loss.class_weights(counts, "none") is None
+
+
+def test_what_a_net_learns_to_expect_is_where_its_loss_is_least():
+    """Photographs that say nothing: the best constant logits are the logarithms of shares times emphasis."""
+    torch.manual_seed(0)
+    labels = torch.multinomial(torch.arange(1.0, 19.0), 4000, replacement=True)
+    counts = torch.bincount(labels, minlength=18)
+    shares = counts / counts.sum()
+    for name, options, weights, strength in (
+        ("cross_entropy", {}, "sqrt", 1.0),
+        ("logit_adjusted", {"shares": shares, "strength": 0.5}, "none", 0.5),
+        ("logit_adjusted", {"shares": shares, "strength": 0.5}, "balanced", 0.5),
+    ):
+        weight = loss.class_weights(counts, weights)
+        given = torch.ones(18) if weight is None else weight
+        expected = shares * loss.emphasis(name, given, shares, strength)
+        logits = (expected / expected.sum()).log().requires_grad_()
+        loss.build(name, weight, **options)(logits.expand(len(labels), 18), labels).backward()
+        assert logits.grad.abs().max() < 1e-6

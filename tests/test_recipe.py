@@ -15,10 +15,12 @@ import inference
 import loss
 import model
 import train
-from toolkit import augment, engine, finder, optimization, training
+from toolkit import augment, device, engine, factored, finder, optimization, training
 from toolkit import folds as folds_module
+from toolkit.decision import Decision
 from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
+from toolkit.store import Store
 
 
 def net_with_norm() -> nn.Module:
@@ -214,6 +216,9 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         config = config.model_copy(update=given)
         return config, folds_module.opened(config, {"settings": {}, "photographs": identity, "code": {}})
 
+    def folders_of(config):
+        return config.sm_model_dir, config.sm_checkpoint_dir
+
     config, opening = started("a")
     with pytest.raises(KeyboardInterrupt), opening as (folder, done):
         assert done == []
@@ -238,8 +243,21 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         assert (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").exists()
         folds_module.forget(config, folder)
     assert list(checkpoints.iterdir()) == []
+    # Begun without SM_CHECKPOINT_DIR, a fold goes on from the state that it has.
+    config, opening = started("a", sm_checkpoint_dir=None)
+    with opening as (folder, _):
+        (folder / "fold-1").mkdir()
+        (folder / "fold-1" / "state-1.safetensors").touch()
+    config, opening = started("a")
+    with opening as (folder, _):
+        assert folders_of(folds_module.settings_of(config, folder, 1)) == (folder, folder)
+        assert folders_of(folds_module.settings_of(config, folder, 0)) == (folder, checkpoints / folder.name)
+        (folder / "result.json").write_text("{}")  # killed in this moment
+    with started("a")[1] as (folder, _):
+        assert folder.name == "resnet18-2" and not (checkpoints / "resnet18").exists()
+    shutil.rmtree(checkpoints)
     # A single run of that name, of which only the state outlived the machine, is not taken for one of folds.
-    (checkpoints / "resnet18").mkdir()
+    (checkpoints / "resnet18").mkdir(parents=True)
     (checkpoints / "resnet18" / "state-1.safetensors").touch()
     shutil.rmtree(runs)
     with started("a")[1] as (folder, _):
@@ -262,5 +280,17 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
     report = json.loads((tmp_path / "all" / "inference.json").read_text())
     names = [path.rpartition("/runs/")[2] for path in report["runs"]]
     assert names == ["resnet18", "shufflenet_v2_x0_5/fold-0", "shufflenet_v2_x0_5/fold-1"]
+    of_years = infer(
+        "of_years", sm_channel_model=tmp_path / "runs" / "shufflenet_v2_x0_5", name="fold-1", old_from="45"
+    )
+    net, header = model.load(folds / "shufflenet_v2_x0_5" / "fold-1" / "model.safetensors")
+    decided = Decision.of_header(header["decision"])
+    assert not np.allclose(decided.shares, decided.expected)  # of SAMPLER=balanced
+    paths = dataset.read_eval(drawn.eval)[1]
+    store = Store(np.array(paths, bytes), (32, 32))
+    assert not store.fill()
+    faces = engine.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
+    outputs = factored.move_old(engine.predict(net, faces, np.arange(len(paths))), 45)[:, :18].numpy()
+    np.testing.assert_allclose(of_years, decided.with_old_from(45).probabilities(outputs), atol=2e-6)
     moved = infer("moved", name="shufflenet_v2_x0_5", old_from="45", tta="true", ensemble="vote")
     assert (moved[:, 2::3].sum(1) > of_folds[:, 2::3].sum(1)).all()  # the old band is wider

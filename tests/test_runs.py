@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from toolkit import files, runs
-from toolkit.checkpoint import State
+from toolkit.checkpoint import STATES, State
 
 IDENTITY = {"settings": {"name": "a", "lr": 0.1}, "photographs": "p", "code": {"loss.py": "c"}}
 
@@ -97,6 +97,18 @@ def test_a_run_does_not_go_on_in_the_folder_of_another_one(tmp_path, capsys):
     assert "holds another run of that name" in capsys.readouterr().out
     with opened(tmp_path / "first", checkpoints=tmp_path / "checkpoints") as run:
         assert run.folder.name == "a" and run.state
+
+
+def test_a_new_run_begins_where_only_the_state_of_another_one_outlived_the_machine(tmp_path):
+    for name in ("first", "second", "checkpoints"):
+        (tmp_path / name).mkdir()
+    with opened(tmp_path / "first", checkpoints=tmp_path / "checkpoints") as run:
+        save(run)
+    others = {**IDENTITY, "photographs": "others"}
+    with opened(tmp_path / "second", others, checkpoints=tmp_path / "checkpoints") as run:
+        assert run.folder == tmp_path / "second" / "a-2"
+        assert [path.name for path in (tmp_path / "second").iterdir()] == ["a-2"]
+        assert (tmp_path / "checkpoints" / "a" / STATES[0]).exists()
 
 
 def test_identity_holds_the_code_that_a_result_depends_on():

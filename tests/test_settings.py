@@ -109,6 +109,8 @@ def test_all_that_is_wrong_is_said_at_once(given):
         ({"EPOCHS": 2, "FREEZE_EPOCHS": 2}, "FREEZE_EPOCHS=2: expected less than EPOCHS=2"),
         ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
         ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
+        ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count"),
+        ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "set SAMPLER=balanced in their place, or HEAD=flat"),
         ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),
         ({"EPOCHS": 2, "epochs": 1}, "EPOCHS=2 and epochs=1: expected one value, found several"),
         ({"SM_HPS": '{"name": ["vgg11"]}'}, "NAME=['vgg11']: expected one of"),

@@ -35,10 +35,10 @@ def replacing(path: pathlib.Path, size: int):
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's files are private; what the person keeps has the usual rights
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
         with contextlib.suppress(OSError):  # the name, too, where the system can
-            _flush(path.parent)
+            flush(path.parent)
     except OSError as error:
         reason = error.strerror or error
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ def replacing(path: pathlib.Path, size: int):
             temporary.unlink(missing_ok=True)
 
 
-def _flush(path: pathlib.Path) -> None:
+def flush(path: pathlib.Path) -> None:
     """Have the disk hold what was written: a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -44,30 +45,25 @@ def opened(config: TrainSettings, identity: dict) -> Iterator[tuple[pathlib.Path
 def _open(config: TrainSettings, identity: dict, stack: contextlib.ExitStack) -> pathlib.Path:
     for number in itertools.count(1):
         folder = config.sm_model_dir / (config.name if number == 1 else f"{config.name}-{number}")
-        new = runs.make(folder)
-        with contextlib.ExitStack() as attempt:
-            try:
-                attempt.enter_context(files.locked(folder, until=lambda: True, name=LOCK))
-            except (InterruptedError, NotADirectoryError):  # another one is at it; a file has that name
-                continue
-            if _takes(config, folder, identity):
-                stack.push(attempt.pop_all())
-                say(f"run of {config.folds} folds: {folder.absolute()}")
-                return folder
-        if new:
-            folder.rmdir()
+        places = dict.fromkeys((folder, _kept(config, folder)))
+        if runs.claim(places, partial(_takes, config, folder, identity), stack, LOCK):
+            say(f"run of {config.folds} folds: {folder.absolute()}")
+            return folder
 
 
-def _takes(config: TrainSettings, folder: pathlib.Path, identity: dict) -> bool:
+def _takes(config: TrainSettings, folder: pathlib.Path, identity: dict, new: bool, alone: bool) -> bool:
     """Whether the run goes into this folder: a new one, or an unfinished one of its identity, or what is kept of it."""
     kept = _kept(config, folder)
+    if kept != folder and (folder / runs.RESULT).exists() and _read(kept) == _read(folder):
+        shutil.rmtree(kept, ignore_errors=True)  # killed when all was done
+        return False
     begun = [place for place in (folder, kept) if (place / IDENTITY).exists()]
-    if any(place.exists() and not runs.is_empty(place) for place in {folder, kept}.difference(begun)):
+    if not all(runs.is_empty(place) for place in {folder, kept}.difference(begun)):
         return False
     if begun and (config.resume == "never" or not all(_goes_on(place, identity) for place in begun)):
         return False
     for place in (folder, kept):
-        files.write_json(files.make_folder(place, "SM_CHECKPOINT_DIR") / IDENTITY, identity)
+        files.write_json(place / IDENTITY, identity)
     for fold in kept.glob("fold-*"):
         if (fold / runs.RESULT).exists() and not (folder / fold.name / runs.RESULT).exists():
             _copy(fold, folder / fold.name)
@@ -98,6 +94,8 @@ def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         shutil.copytree(run, part, ignore=shutil.ignore_patterns(*STATES, files.LOCK))
+        for path in part.iterdir():
+            files.flush(path)
         shutil.rmtree(to, ignore_errors=True)
         part.rename(to)
     except OSError as error:
@@ -109,13 +107,19 @@ def _goes_on(folder: pathlib.Path, identity: dict) -> bool:
     """Whether this is an unfinished run of folds of that identity. Says what it lacks."""
     if (folder / runs.RESULT).exists() or not (folder / IDENTITY).exists():
         return False
-    try:
-        before = json.loads((folder / IDENTITY).read_text())
-    except ValueError:
+    before = _read(folder)
+    if before is None:
         return False
     if why_not := runs.compare(before, json.loads(json.dumps(identity))):
         say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
     return not why_not
+
+
+def _read(folder: pathlib.Path) -> dict | None:
+    try:
+        return json.loads((folder / IDENTITY).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def prepare(own: TrainSettings, done: bool) -> None:
@@ -129,14 +133,17 @@ def prepare(own: TrainSettings, done: bool) -> None:
     if done:
         for folder in {run, states}:
             States(folder).remove()
-    elif run.exists() and States(states).load() is None:
+        return
+    state = States(states).load()
+    if state is None or (run.exists() and not runs.is_of(run, states, state)):
         for folder in {run, states}:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
-    """The settings of the run of one fold."""
-    checkpoints = _kept(config, folder) if rank() == 0 else config.sm_checkpoint_dir
+    """The settings of the run of one fold. Its state stays where it is, if it was begun without SM_CHECKPOINT_DIR."""
+    begun = any((folder / f"fold-{fold}" / state).exists() for state in STATES)
+    checkpoints = folder if begun or rank() else _kept(config, folder)
     own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "name": f"fold-{fold}", "fold": fold}
     return config.model_copy(update=own)
 

@@ -10,7 +10,7 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from toolkit import files
@@ -80,13 +80,13 @@ def _unfinished(runs, checkpoints, name: str, identity: dict, stack: contextlib.
         with contextlib.ExitStack() as attempt:
             try:
                 run.mkdir(exist_ok=True)  # where only the checkpoints outlived the machine
-                _lock(run, folder, attempt)
+                _lock(dict.fromkeys((run, folder)), attempt)
             except InterruptedError:
                 say(f"note: the run {folder.name} is being trained by another process at this moment")
                 continue
             states = States(folder)
             state, why_not = _fitting(states, identity)
-            if state and not _is_of(run, folder, state):
+            if state and not is_of(run, folder, state):
                 why_not = [f"{run} holds another run of that name"]
             if not why_not:
                 stack.push(attempt.pop_all())
@@ -106,7 +106,7 @@ def _fitting(states: States, identity: dict) -> tuple[State | None, list[str]]:
     return state, compare(state.identity, identity) if state else ["no state of it is whole"]
 
 
-def _is_of(run: pathlib.Path, states: pathlib.Path, state: State) -> bool:
+def is_of(run: pathlib.Path, states: pathlib.Path, state: State) -> bool:
     """Whether the run's folder is that of this state, or still empty."""
     if states == run or is_empty(run):
         return True
@@ -119,23 +119,35 @@ def _is_of(run: pathlib.Path, states: pathlib.Path, state: State) -> bool:
 def _new(runs, checkpoints, name: str, stack: contextlib.ExitStack) -> Run:
     for number in itertools.count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
-        states = checkpoints / folder.name
-        with contextlib.ExitStack() as attempt:
-            try:
-                ours = [make(path) for path in dict.fromkeys((folder, states))]
-                alone = _lock(folder, states, attempt)
-            except InterruptedError:  # another run has it
-                continue
-            # One that was killed before it had anything is taken over, where a lock tells that it is not at it still.
-            if all(ours) or (alone and all(is_empty(path) for path in (folder, states))):
-                stack.push(attempt.pop_all())
-                return Run(folder, States(states), None)
-            for path, made in zip(dict.fromkeys((folder, states)), ours, strict=True):
-                if made:
-                    path.rmdir()
+        places = dict.fromkeys((folder, checkpoints / folder.name))
+
+        # One that was killed before it had anything is taken over, where a lock tells that it is not at it still.
+        def fits(new: bool, alone: bool, places=tuple(places)) -> bool:
+            return new or (alone and all(is_empty(place) for place in places))
+
+        if claim(places, fits, stack):
+            return Run(folder, States(checkpoints / folder.name), None)
 
 
-def make(folder: pathlib.Path) -> bool:
+def claim(places: Iterable[pathlib.Path], fits: Callable[[bool, bool], bool], stack, lock: str = files.LOCK) -> bool:
+    """Have these folders until the stack is closed, if nobody else has them and they fit; whether that is so.
+
+    Those that are not there are made, and go again where they are not had. `fits` is told whether all of them are new,
+    and whether nobody else can have them.
+    """
+    made = {place: _make(place) for place in places}
+    with contextlib.ExitStack() as attempt, contextlib.suppress(InterruptedError):
+        alone = _lock(places, attempt, lock)
+        if fits(all(made.values()), alone):
+            stack.push(attempt.pop_all())
+            return True
+    for place in filter(made.get, made):
+        with contextlib.suppress(OSError):  # another one has it by now
+            place.rmdir()
+    return False
+
+
+def _make(folder: pathlib.Path) -> bool:
     """Whether it was made by this call."""
     try:
         folder.mkdir()
@@ -148,12 +160,12 @@ def is_empty(folder: pathlib.Path) -> bool:
     return all(file.name == SETTINGS or file.name.endswith(files.LOCK) for file in folder.iterdir())
 
 
-def _lock(run: pathlib.Path, states: pathlib.Path, stack: contextlib.ExitStack) -> bool:
-    """Have both folders until the stack is closed; whether nobody else can. Raises InterruptedError if another has."""
+def _lock(places: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = files.LOCK) -> bool:
+    """Have all folders until the stack is closed; whether nobody else can. Raises InterruptedError if another has."""
     alone = True
-    for folder in dict.fromkeys((run, states)):
+    for folder in places:
         try:
-            alone &= stack.enter_context(files.locked(folder, until=lambda: True))
+            alone &= stack.enter_context(files.locked(folder, until=lambda: True, name=name))
         except (FileNotFoundError, NotADirectoryError):  # taken away in this moment, by a run that has failed; a file
             raise InterruptedError from None
     return alone
@@ -188,11 +200,12 @@ def compare(before: dict, now: dict) -> list[str]:
 def find(folder: pathlib.Path, name: str | None) -> tuple[pathlib.Path, list[pathlib.Path]]:
     """The folder that is meant, and the runs in it: itself, or the folds of a run of folds, in their order.
 
-    It is `folder` itself where that is one, else folder/name, else the newest in `folder`. Raises InputError where
-    there is none.
+    It is `folder` itself where that is one, or the fold in it that has the name, else folder/name, else the newest in
+    `folder`. Raises InputError where there is none.
     """
     if there := members(folder):
-        return folder, there
+        one = [run for run in there if run.name == name]
+        return (folder / name, one) if one else (folder, there)
     age = _ages(folder, "*")
     if name is None and age:
         name = max(age, key=age.get)

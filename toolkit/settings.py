@@ -10,8 +10,8 @@ from toolkit.labels import AGE_FROM_YEARS
 
 DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
 DEMO_DATA = DEMO / "data"
-# Learning rates and weight decays that train nets with batch norm from scratch (benchmarks/recipes.py). Others take
-# half the rate: nets without it (benchmarks/backbones.py) and pretrained ones.
+# Learning rates and weight decays that train resnets from scratch (benchmarks/recipes.py). Pretrained nets take half
+# the rate, and those of model.WIDE_AT_THE_END a fifth of it.
 OPTIMIZERS_OWN = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05},
     "adam": {"lr": 1e-3, "weight_decay": 0.0},
@@ -224,6 +224,11 @@ class TrainSettings(Settings):
             found.append(f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it")
         elif self.fold is not None and self.fold >= self.folds:
             found.append(f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0")
+        if self.head == "factored" and (self.class_weights != "none" or self.loss == "logit_adjusted"):
+            found.append(
+                "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count classes, and not the years that it learns; "
+                "set SAMPLER=balanced in their place, or HEAD=flat"
+            )
         if self.freeze_epochs >= self.epochs:
             found.append(f"FREEZE_EPOCHS={self.freeze_epochs}: expected less than EPOCHS={self.epochs}; lower it")
         return found
@@ -298,6 +303,11 @@ class LeaderboardSettings(TrainSettings):
         found = super().problems()
         if "name" in self.model_fields_set:
             found.append(f"NAME={self.name}: has no effect here; remove it, or set NAMES={self.name}")
+        if self.sm_output_data_dir.resolve() == self.sm_model_dir.resolve():
+            found.append(
+                f"SM_OUTPUT_DATA_DIR={self.sm_output_data_dir}: expected another folder than SM_MODEL_DIR; both have a "
+                "leaderboard.csv of their own"
+            )
         if (self.folds and self.fold is None) or self.find_lr:
             found.append("FOLDS and FIND_LR: expected one run for each backbone; set FOLD too, or leave both unset")
         return found
