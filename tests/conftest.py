@@ -1,5 +1,8 @@
 """Real files and real processes: a small drawn data set in the true layout, and a run that train.py made on it."""
 
+import contextlib
+import importlib
+import io
 import pathlib
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from faults import ROOT, environment
 
 import dataset
 from toolkit import device, engine, sample, training
+from toolkit.console import InputError
 from toolkit.store import Store
 
 # Two threads that wait for each other are far slower than one where something else runs beside the tests.
@@ -28,6 +32,19 @@ def run_script(name: str, *argv: str, cwd: pathlib.Path | None = None, **variabl
         text=True,
         timeout=300,
     )
+
+
+def run_here(name: str, **settings) -> subprocess.CompletedProcess:
+    """The same with these flags in this process, which has torch already: for what is no matter of processes."""
+    words = [str(word) for key, value in settings.items() for word in (f"--{key.lower()}", value)]
+    said, complained, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        try:
+            importlib.import_module(name.removesuffix(".py")).main(words)
+        except InputError as error:
+            status = 2
+            print(error, file=sys.stderr)
+    return subprocess.CompletedProcess([name, *words], status, said.getvalue(), complained.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess, *expected: str) -> None:

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import ROOT, refused, run_script
+from conftest import ROOT, refused, run_here, run_script
 
 import leaderboard
 from toolkit.settings import LeaderboardSettings
@@ -18,7 +18,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     }  # fmt: skip
     given = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "BATCH_SIZE": "32", "DEVICE": "cpu"}
     names = "alexnet,shufflenet_v2_x0_5"  # alexnet is too deep for 32 x 32
-    done = run_script("leaderboard.py", **folders, **given, NAMES=names)
+    done = run_here("leaderboard.py", **folders, **given, NAMES=names)
     refused(done, "alexnet failed: see train.log")
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")
     assert table.columns.tolist()[:5] == ["epoch", "batch size", "val_acc", "board_f1", "board_acc"]
@@ -28,7 +28,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     assert (
         f"| shufflenet_v2_x0_5 | 1 | 32 | {row['val_acc']:.4f} |" in (tmp_path / "out" / "leaderboard.md").read_text()
     )
-    again = run_script("leaderboard.py", "--names", "shufflenet_v2_x0_5", **folders, **given)
+    again = run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given)
     assert again.returncode == 0 and "done before" in again.stdout, again.stderr
     assert [path.name for path in (tmp_path / "runs").glob("shuf*")] == ["shufflenet_v2_x0_5"]
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model"), table)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, refused, run_script
+from conftest import QUICK, refused, run_here, run_script
 from torch import nn
 
 import dataset
@@ -158,7 +158,7 @@ def test_wrong_combinations_are_refused_before_any_work(drawn, trained, tmp_path
 def folds(drawn, tmp_path_factory):
     """A run of two folds with a factored head, all that is soft, and the average."""
     runs = tmp_path_factory.mktemp("folds")
-    done = run_script(
+    done = run_here(
         "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, NAME="shufflenet_v2_x0_5", FOLDS="2",
         HEAD="factored", MIX="cutmix", BORDER_AGES="soften", EMA="true", SAMPLER="balanced", **QUICK,
     )  # fmt: skip
@@ -192,7 +192,7 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     before = (group / "fold-0" / "model.safetensors").stat().st_mtime_ns
     oof = (group / "out_of_fold.csv").read_bytes()
     checkpoints = tmp_path / "checkpoints"  # have come to be there: what is done is kept in them, and goes in the end
-    done = run_script(
+    done = run_here(
         "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, NAME="shufflenet_v2_x0_5", FOLDS="2",
         HEAD="factored", MIX="cutmix", BORDER_AGES="soften", EMA="true", SAMPLER="balanced", **QUICK,
         SM_CHECKPOINT_DIR=checkpoints,

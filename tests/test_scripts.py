@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, refused, run_script
+from conftest import QUICK, refused, run_here, run_script
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -17,9 +17,9 @@ from toolkit.labels import PROBABILITY_COLUMNS
 
 @pytest.fixture
 def infer(drawn, trained, tmp_path):
-    def run(**variables):
+    def run(by=run_here, **variables):
         folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-        return run_script("inference.py", **{**folders, "NAME": "resnet18", "DEVICE": "cpu", **variables})
+        return by("inference.py", **{**folders, "NAME": "resnet18", "DEVICE": "cpu", **variables})
 
     return run
 
@@ -84,7 +84,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
     runs = tmp_path / "runs"
     shutil.copytree(trained, runs)
     weights = (runs / "resnet18" / "model.safetensors").read_bytes()
-    done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **QUICK)
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **QUICK)
     assert done.returncode == 0 and "resnet18-2" in done.stdout
     assert (runs / "resnet18" / "model.safetensors").read_bytes() == weights
     assert pd.read_csv(runs / "leaderboard.csv")["run"].tolist() == ["resnet18", "resnet18-2"]
@@ -97,7 +97,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
 
 
 def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):
-    done = infer(PROBABILITIES="true")
+    done = infer(by=run_script, PROBABILITIES="true")
     assert done.returncode == 0, done.stderr
     info, output = (pd.read_csv(path) for path in (drawn.eval / "info.csv", tmp_path / "out" / "output.csv"))
     assert output.columns.tolist() == ["ImageID", "ans"] and output["ImageID"].equals(info["ImageID"])
@@ -183,30 +183,30 @@ def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
         "EPOCHS=many", "SIZE=128: expected height and width", "LOSS=focl", "focal", "SM_CHANNEL_TRAIN=/nowhere",
     )  # fmt: skip
     assert failure.read_text() in done.stderr
-    refused(run_script("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": tmp_path / "empty"}), "found nothing")
+    refused(run_here("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": tmp_path / "empty"}), "found nothing")
     refused(
-        run_script("train.py", **folders, **{**QUICK, "RELABEL": "/nowhere.csv"}),
+        run_here("train.py", **folders, **{**QUICK, "RELABEL": "/nowhere.csv"}),
         "expected sure, all, none or",
     )
     refused(
-        run_script("train.py", **folders, **{**QUICK, "SIZE": "32x32", "NAME": "vgg16_bn", "epochs": "0"}), "EPOCHS=0"
+        run_here("train.py", **folders, **{**QUICK, "SIZE": "32x32", "NAME": "vgg16_bn", "epochs": "0"}), "EPOCHS=0"
     )
     images = tmp_path / "images"
     shutil.copytree(drawn.train, images)
     broken = sorted(images.glob("*/mask1.*"))[:3]
     for path in broken:
         path.write_bytes(path.read_bytes()[:999])
-    done = run_script("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": images})
+    done = run_here("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": images})
     refused(done, "3 of 168 photographs cannot be read", *(str(path.relative_to(images)) for path in broken))
-    done = run_script("train.py", **folders, **{**QUICK, "LR": "1e30", "CLIP_GRAD": "0"})
+    done = run_here("train.py", **folders, **{**QUICK, "LR": "1e30", "CLIP_GRAD": "0"})
     refused(done, "epoch 1, step ", "expected finite numbers", "lower LR")
     assert list((tmp_path / "runs").iterdir()) == []
     (tmp_path / "loop").symlink_to("loop")
-    refused(run_script("train.py", **{**folders, **QUICK, "SM_MODEL_DIR": tmp_path / "loop"}), "SM_MODEL_DIR=", "loop")
+    refused(run_here("train.py", **{**folders, **QUICK, "SM_MODEL_DIR": tmp_path / "loop"}), "SM_MODEL_DIR=", "loop")
 
 
 def test_bad_input_to_inference_is_refused(drawn, trained, infer, tmp_path):
-    refused(infer(NAME="vgg11"), "NAME=vgg11: expected", "found the runs resnet18")
+    refused(infer(by=run_script, NAME="vgg11"), "NAME=vgg11: expected", "found the runs resnet18")
     refused(infer(SM_CHANNEL_MODEL=trained / "resnet18", NAME="vgg11"), "is itself a run, resnet18")
     assert infer(SM_CHANNEL_MODEL=trained / "resnet18").returncode == 0
     runs = tmp_path / "runs"
