@@ -15,7 +15,7 @@ DEMO_DATA = DEMO / "data"
 OPTIMIZERS_OWN = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05},
     "adam": {"lr": 1e-3, "weight_decay": 0.0},
-    "sgd": {"lr": 0.04, "weight_decay": 5e-4},
+    "sgd": {"lr": 0.02, "weight_decay": 5e-4},
 }
 SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, above them no machine has the memory
 
@@ -109,7 +109,7 @@ class TrainSettings(Settings):
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small net from scratch in about a minute on two cores: drawn faces need no ImageNet weights.
-    DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7, "batch_size": 32}
+    DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7}
 
     # They say where and how fast, but not what comes out: a run goes on where they have changed.
     UNDECIDING: ClassVar[tuple[str, ...]] = (
@@ -131,8 +131,8 @@ class TrainSettings(Settings):
     """`flat` tells 18 classes; `factored` tells mask, gender and single years of age apart, and joins them."""
     epochs: int = Field(10, ge=1)
     """Passes over the training photographs."""
-    batch_size: int = Field(64, ge=2)
-    """Photographs a step, at the most: an epoch is cut into equal batches."""
+    batch_size: int = Field(32, ge=2)
+    """Photographs a step, at the most: an epoch is cut into equal batches. Larger ones suit a GPU, and long runs."""
     micro_batch_size: int | None = Field(None, ge=2)
     """Photographs of a step that one process takes at once, to save memory; unset takes all of its share."""
     seed: int = Field(42, ge=0, lt=2**32)
