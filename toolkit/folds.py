@@ -105,10 +105,8 @@ def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
 
 def _goes_on(folder: pathlib.Path, identity: dict) -> bool:
     """Whether this is an unfinished run of folds of that identity. Says what it lacks."""
-    if (folder / runs.RESULT).exists() or not (folder / IDENTITY).exists():
-        return False
     before = _read(folder)
-    if before is None:
+    if before is None or (folder / runs.RESULT).exists():
         return False
     if why_not := runs.compare(before, json.loads(json.dumps(identity))):
         say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
