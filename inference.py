@@ -111,11 +111,8 @@ def probabilities_of(config: settings.InferenceSettings, net, header: dict, stor
     import torch
 
     from toolkit import device, engine, factored
-    from toolkit.decision import Decision
 
-    decision = Decision.of_header(header["decision"])
-    if config.old_from is not None:
-        decision = decision.with_old_from(config.old_from)
+    decision = decision_of(config, header)
     faces = engine.Faces(store, machine, header["mean"], header["std"])
     net = machine.place(net)
     nets = [net, engine.Mirrored(net)] if config.tta else [net]
@@ -130,13 +127,19 @@ def probabilities_of(config: settings.InferenceSettings, net, header: dict, stor
     return torch.from_numpy(np.mean(found, 0))
 
 
+def decision_of(config: settings.InferenceSettings, header: dict):
+    """How a run's logits become classes, its border of the old moved to OLD_FROM."""
+    from toolkit.decision import Decision
+
+    decision = Decision.of_header(header["decision"])
+    return decision if config.old_from is None else decision.with_old_from(config.old_from)
+
+
 def decide(config: settings.InferenceSettings, headers: dict, probabilities: np.ndarray, bad: list[int]):
     """The class and the probabilities of each photograph, and what inference.json says of how they came about."""
     from toolkit import decision
 
-    decisions = [decision.Decision.of_header(header["decision"]) for header in headers.values()]
-    if config.old_from is not None:
-        decisions = [one.with_old_from(config.old_from) for one in decisions]
+    decisions = [decision_of(config, header) for header in headers.values()]
     good = np.setdiff1d(np.arange(probabilities.shape[1]), bad)
     for folder, row in zip(headers, np.isfinite(probabilities[:, good]).all((1, 2)), strict=True):
         if not row:

@@ -61,9 +61,9 @@ def refuse_unknown(names: list[str]) -> None:
 
 def identity_of(config: settings.LeaderboardSettings) -> dict:
     """What rows must have in common to stand in one table: settings, code, photographs, labels and corrections."""
-    of_training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     from toolkit import corrections  # and with it pandas
 
+    of_training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     digest = hashlib.sha256()
     for folder in (dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"):
         for path, folders, names in os.walk(folder, followlinks=True):

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from toolkit import files
 from toolkit.checkpoint import STATES, State, States
@@ -120,13 +121,13 @@ def _new(runs, checkpoints, name: str, stack: contextlib.ExitStack) -> Run:
     for number in itertools.count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         places = dict.fromkeys((folder, checkpoints / folder.name))
-
-        # One that was killed before it had anything is taken over, where a lock tells that it is not at it still.
-        def fits(new: bool, alone: bool, places=tuple(places)) -> bool:
-            return new or (alone and all(is_empty(place) for place in places))
-
-        if claim(places, fits, stack):
+        if claim(places, partial(_are_free, places), stack):
             return Run(folder, States(checkpoints / folder.name), None)
+
+
+def _are_free(places: Iterable[pathlib.Path], new: bool, alone: bool) -> bool:
+    """One that was killed before it had anything is taken over, where a lock tells that it is not at it still."""
+    return new or (alone and all(is_empty(place) for place in places))
 
 
 def claim(places: Iterable[pathlib.Path], fits: Callable[[bool, bool], bool], stack, lock: str = files.LOCK) -> bool:

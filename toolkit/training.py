@@ -5,7 +5,7 @@ import datetime
 import hashlib
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
 
 EMA_DECAY = 0.999  # at the most: it warms up
-SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means and variances of batches of 64
+SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means and variances
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,22 @@ class Data:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(found))}")
         return found[0]
 
-    def shares(self, shown: bool = False) -> np.ndarray:
-        """The shares of the classes among the photographs of training, or as the net is `shown` them: shape (18,)."""
-        chances = self.chances if shown else None
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """The shares of the classes among the photographs of training: shape (18,)."""
+        return self._shares_by(None)
+
+    def _shares_by(self, chances: np.ndarray | None) -> np.ndarray:
         counts = np.bincount(self.faces.labels[self.train].cpu(), chances, minlength=CLASSES)
         return counts / counts.sum()
 
+    @cached_property
     def expected(self) -> np.ndarray:
         """The shares of the classes that the net learns to expect: shape (18,)."""
-        weighed = self.shares(shown=True) * (1.0 if self.weights is None else self.weights)
+        weighed = self._shares_by(self.chances) * (1.0 if self.weights is None else self.weights)
         return weighed / weighed.sum()
 
+    @cached_property
     def year_shares(self) -> tuple[float, ...]:
         """The shares of the ages that the factored head learns to expect, from 0."""
         years = self.faces.targets[self.train, CLASSES:].cpu().double().numpy()
@@ -184,9 +189,8 @@ def validate(net, recipe: engine.Recipe, data: Data, epoch: int) -> torch.Tensor
 
     Before it, batch norm is settled on the first batches of the epoch, in the pieces in which the net trains.
     """
-    seen = engine.batches(engine.order(data.train, recipe.seed, epoch, recipe.chances), recipe.batch_size)[
-        :SETTLING_BATCHES
-    ]
+    order = engine.order(data.train, recipe.seed, epoch, recipe.chances)
+    seen = engine.batches(order, recipe.batch_size)[:SETTLING_BATCHES]
     pieces = [piece for part in seen for piece in engine.pieces(part, recipe.micro_batch_size)]
     engine.settle_batch_norm(net, data.faces, pieces)
     # Without gradients four times as many fit; who lowers the batch for want of memory lowers this too.
@@ -199,11 +203,9 @@ def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -
     """The scores of all validation photographs at once, and the decision that is best for them."""
     labels, logits = data.faces.labels[data.validation], outputs[:, :CLASSES].double().numpy()
     people = pd.factorize(data.people.iloc[data.validation])[0]
-    decided = decision.fit(
-        logits, labels.cpu().numpy(), people, data.shares(), data.expected(), config.logit_adjustment
-    )
+    decided = decision.fit(logits, labels.cpu().numpy(), people, data.shares, data.expected, config.logit_adjustment)
     if config.head == "factored":
-        decided = dataclasses.replace(decided, years=data.year_shares())
+        decided = dataclasses.replace(decided, years=data.year_shares)
     val_loss = criterion(outputs.to(labels.device), labels).item()
     return {"val_loss": val_loss, **metrics.headline(labels.cpu(), decided.classes(logits))}, decided
 
