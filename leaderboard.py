@@ -28,6 +28,7 @@ COLUMNS = (
     "val_f1", "parameters", "photographs_per_second", "seconds", "note",
 )  # fmt: skip
 PROGRESS = "progress.json"
+SCORED_BY = ("inference.py", "evaluation.py")
 
 
 def main(argv: list[str]) -> None:
@@ -75,8 +76,9 @@ def identity_of(config: settings.LeaderboardSettings) -> dict:
                     line += f" {stat.st_size} {stat.st_mtime_ns}"
                 digest.update(os.fsencode(line) + b"\n")
     _, corrected = corrections.read(config.relabel)
-    for table in (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", corrected):
-        digest.update(b"\n" + (table.read_bytes() if table and table.is_file() else b""))
+    tables = (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", corrected)
+    for file in (*tables, *(HERE / script for script in SCORED_BY)):
+        digest.update(b"\n" + (file.read_bytes() if file and file.is_file() else b""))
     return runs.identity(of_training, digest.hexdigest())
 
 
@@ -129,8 +131,9 @@ def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder
     shared = ("device", "precision", "cache_gib", "cache_dir")
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": notes["run"], "sm_output_data_dir": folder}
-    run("inference.py", given, folder)
-    run("evaluation.py", {"sm_ground_truth_dir": config.sm_ground_truth_dir, "sm_output_data_dir": folder}, folder)
+    infer, evaluate = SCORED_BY
+    run(infer, given, folder)
+    run(evaluate, {"sm_ground_truth_dir": config.sm_ground_truth_dir, "sm_output_data_dir": folder}, folder)
     board = json.loads((folder / "evaluation.json").read_text())
     result = json.loads(pathlib.Path(notes["run"], runs.RESULT).read_text())
     return {

@@ -76,6 +76,7 @@ LOSSES = {
     "focal": focal,
     "f1": f1,
 }
+ENTROPIES = ("cross_entropy", "label_smoothing")  # which leave rare classes as rare as they are
 TAKES_SHARES = ("cross_entropy", "label_smoothing", "logit_adjusted", "f1")
 
 

@@ -113,7 +113,7 @@ def find_lr(config: settings.TrainSettings, net, data, criterion) -> None:
 
 
 def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
-    """The settings, with the optimizer's learning rate and weight decay and SageMaker's checkpoints where unset."""
+    """The settings, with what suits the others where one is unset or `auto`; and where each value comes from."""
     own = dict(settings.OPTIMIZERS_OWN[config.optimizer])
     if config.name in model.WIDE_AT_THE_END:
         own["lr"] /= 5
@@ -121,6 +121,9 @@ def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[set
         own["lr"] /= 2
     unset = {name: value for name, value in own.items() if getattr(config, name) is None}
     origin = origin | dict.fromkeys(unset, config.optimizer)
+    if config.class_weights == "auto":
+        plain = config.head == "flat" and config.sampler == "shuffle" and config.loss in loss.ENTROPIES
+        unset["class_weights"], origin["class_weights"] = "sqrt" if plain else "none", "default"
     if config.sm_checkpoint_dir is None and (folder := environment.sagemaker_checkpoints()):
         unset["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
     return config.model_copy(update=unset), origin

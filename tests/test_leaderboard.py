@@ -34,7 +34,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model"), table)
 
 
-def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path):
+def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypatch):
     shutil.copytree(drawn.eval, tmp_path / "eval")
     folders = {"sm_channel_train": drawn.train, "sm_channel_eval": tmp_path / "eval", "sm_model_dir": tmp_path / "runs"}
     folders |= {"sm_ground_truth_dir": tmp_path / "eval", "sm_output_data_dir": tmp_path}
@@ -50,6 +50,9 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path):
     whole = leaderboard.identity_of(relabelled)
     (tmp_path / "own.csv").write_text((ROOT / "outliers.csv").read_text().rpartition("\n0")[0] + "\n")
     assert leaderboard.identity_of(relabelled)["photographs"] != whole["photographs"]
+    monkeypatch.setattr(leaderboard, "SCORED_BY", ("evaluation.py",))  # as if inference.py had changed
+    assert leaderboard.identity_of(config) != before
+    monkeypatch.undo()
     (tmp_path / "vgg11").mkdir()
     row = {**dict.fromkeys(leaderboard.COLUMNS, ""), "model": "vgg11"}
     (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"identity": before, "row": row}))

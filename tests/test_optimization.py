@@ -27,6 +27,12 @@ def test_constant_stays_after_the_warm_up_and_a_run_of_one_step_moves():
     assert rates(warmup=0.0)[0] == 1.0
 
 
+def test_layers_that_were_frozen_begin_as_gently_as_the_head_did():
+    values = [optimization.learning_rate(step, 120, 1.0, 0.1, "cosine", frozen=20) for step in range(120)]
+    assert values[:20] == [1 / 3, 2 / 3] + [1.0] * 18
+    assert values[20:] == rates()
+
+
 @pytest.mark.parametrize("name", optimization.OPTIMIZERS)
 def test_optimizers_spare_biases_and_norms_and_sgd_has_momentum(name):
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))

@@ -285,7 +285,7 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
     )
     net, header = model.load(folds / "shufflenet_v2_x0_5" / "fold-1" / "model.safetensors")
     decided = Decision.of_header(header["decision"])
-    assert not np.allclose(decided.shares, decided.expected)  # of SAMPLER=balanced
+    assert not np.allclose(decided.shares, decided.prior.shown)  # of SAMPLER=balanced
     paths = dataset.read_eval(drawn.eval)[1]
     store = Store(np.array(paths, bytes), (32, 32))
     assert not store.fill()

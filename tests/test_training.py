@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -182,6 +183,37 @@ def test_class_weights_come_from_the_training_side(data, drawn):
     assert (counts != np.bincount(labels[data.validation], minlength=18)).any()
     torch.testing.assert_close(of_classes.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
     assert of_classes.func is loss.focal and of_classes.keywords["gamma"] == 3.0
+
+
+def test_shares_are_those_of_all_people_and_shown_is_what_the_net_learns_from(drawn):
+    """Whatever BORDER_AGES leaves out or softens: what is common among people does not change by that."""
+    table, _ = dataset.read_faces(drawn.train)
+    table.loc[table["age"] == 1, "years"] = 58.0
+    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
+    counts = np.bincount(dataset.labels(table)[sides.train], minlength=18)
+    ages = {}
+    for how in ("keep", "soften", "leave_out"):
+        config = TrainSettings(border_ages=how, class_weights="none")
+        store = SimpleNamespace(paths=dataset.paths(table))
+        faces = train.on_machine(config, table, store, device.choose("cpu", "fp32"))
+        used = dataset.without_border_ages(table, sides) if how == "leave_out" else sides
+        prior = train.data_and_loss(config, table, used, faces)[0].prior
+        np.testing.assert_allclose(prior.shares, counts / counts.sum())
+        ages[how] = np.reshape(prior.shown, (6, 3)).sum(0)
+    _, middle, old = np.reshape(counts / counts.sum(), (6, 3)).sum(0)
+    np.testing.assert_allclose(ages["keep"][1:], (middle, old))
+    assert ages["soften"][2] == pytest.approx(old + middle * 0.5 * math.erfc(1.5 / 2 / math.sqrt(2)), rel=1e-5)
+    np.testing.assert_allclose(ages["leave_out"][1:], (0, old / (1 - middle)))
+
+
+def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
+    def resolved(**given) -> str:
+        return train.with_own_defaults(TrainSettings(**given), dict.fromkeys(TrainSettings.model_fields, "default"))[0]
+
+    assert resolved().class_weights == resolved(loss="cross_entropy").class_weights == "sqrt"
+    for given in ({"head": "factored"}, {"sampler": "balanced"}, {"loss": "logit_adjusted"}, {"loss": "focal"}):
+        assert resolved(**given).class_weights == "none"
+    assert resolved(loss="focal", class_weights="balanced").class_weights == "balanced"
 
 
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(data):

@@ -23,7 +23,7 @@ from toolkit.labels import CLASS_NAMES
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 4
+FORMAT = 5
 HEADER = ("format", "classes", "run", "backbone", "head", "size", "mean", "std", "decision", "scores")  # of weights
 UNKNOWN = "0" * 64  # stands in the place of the checksum while it is taken
 CHECKSUM = re.compile(rb'"checksum":"\\"([0-9a-f]{64})\\""')

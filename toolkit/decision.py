@@ -1,6 +1,6 @@
 """From probabilities to classes: rare classes favoured by so much, and shares of classes that have moved."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -18,15 +18,25 @@ MOVED = 4.0  # times as common: how validation people are re-weighted to see whe
 
 
 @dataclass(frozen=True)
+class Prior:
+    """How common the 18 classes are, and what training made of that: a number a class."""
+
+    shares: tuple[float, ...]  # among the people of training
+    shown: tuple[float, ...]  # among what the net was shown: others, where rare classes were drawn more often
+    emphasis: tuple[float, ...] = (1.0,) * CLASSES  # how much more the loss made of each class than it was shown
+
+
+@dataclass(frozen=True)
 class Decision:
     """How a run's logits become classes: all that was fitted on its validation people. Stored with its weights."""
 
     temperature: float  # of the logits
     strength: float  # of logit adjustment
-    shares: tuple[float, ...]  # of the 18 classes in training
-    expected: tuple[float, ...]  # the shares that the net learned to expect: others, where it was shown rare ones more
-    moving: tuple[str, ...]  # the attributes whose shares among other photographs it can tell
-    years: tuple[float, ...] = ()  # the shares of ages that it learned to expect, from 0, with the factored head
+    prior: Prior
+    # The attributes whose shares among other photographs it can tell, and how many times as common as they are it finds
+    # each of their values among validation people: its own error.
+    moving: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    years: tuple[float, ...] = ()  # the shares of ages that it was shown, from 0, with the factored head
 
     def as_header(self) -> dict:
         """As plain types."""
@@ -34,16 +44,22 @@ class Decision:
 
     @classmethod
     def of_header(cls, header: dict) -> "Decision":
-        tuples = (tuple(header[key]) for key in ("shares", "expected", "moving", "years"))
-        return cls(header["temperature"], header["strength"], *tuples)
+        prior = Prior(**{key: tuple(values) for key, values in header["prior"].items()})
+        moving = {attribute: tuple(values) for attribute, values in header["moving"].items()}
+        return cls(header["temperature"], header["strength"], prior, moving, tuple(header["years"]))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of the classes among the people of training: shape (18,)."""
+        return np.array(self.prior.shares)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Those where classes are as common as in training: float64, shape (n, 18), from logits of that shape."""
-        return softmax(logits, self.temperature, _lift(np.array(self.shares), np.array(self.expected)))
+        return _probabilities(logits, self.temperature, self.prior)
 
     def classes(self, logits: np.ndarray) -> np.ndarray:
         """int64, shape (n,), from logits of shape (n, 18)."""
-        return decide(self.probabilities(logits), np.array(self.shares), self.strength)
+        return decide(self.probabilities(logits), self.shares, self.strength)
 
     def with_old_from(self, year: int) -> "Decision":
         """The same for a third age band that begins at another year: its shares change as those of the years do."""
@@ -56,33 +72,27 @@ class Decision:
             after = np.add.reduceat(years, (*edges[:2], year))
             return tuple(_as_shares(shares * np.tile(after / _positive(bands), len(shares) // len(bands))))
 
-        return replace(self, shares=moved(np.array(self.shares)), expected=moved(np.array(self.expected)))
+        prior = replace(self.prior, shares=moved(self.shares), shown=moved(np.array(self.prior.shown)))
+        return replace(self, prior=prior)
 
     def offset(self) -> np.ndarray:
         """What to add to logits so that the greatest is that of the class which is decided on: shape (18,)."""
-        shares = np.array(self.shares)
-        return self.temperature * (_lift(shares, np.array(self.expected)) - self.strength * _log_shares(shares))
+        of_decision = _lift(self.prior) - self.strength * _log_shares(self.shares)
+        return self.temperature * of_decision - _log_emphasis(self.prior)
 
 
 def fit(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    people: np.ndarray,
-    shares: np.ndarray,
-    expected: np.ndarray,
-    strength: float | None = None,
+    logits: np.ndarray, labels: np.ndarray, people: np.ndarray, prior: Prior, strength: float | None = None
 ) -> Decision:
-    """The decision for the best macro F1 on validation people: shapes (n, 18), (n,), (n,), (18,), (18,).
+    """The decision for the best macro F1 on validation people: shapes (n, 18), (n,), (n,).
 
     A `strength` that is given is taken.
     """
-    lift = _lift(shares, expected)
-    temperature = temperature_that_helps(logits, labels, people, lift)
-    p = softmax(logits, temperature, lift)
+    temperature = temperature_that_helps(logits - _log_emphasis(prior), labels, people, _lift(prior))
+    p, shares = _probabilities(logits, temperature, prior), np.array(prior.shares)
     if strength is None:
         strength = choose_strength(p, labels, people, shares)
-    moving = trusted_to_move(p, labels, shares)
-    return Decision(temperature, float(strength), tuple(map(float, shares)), tuple(map(float, expected)), moving)
+    return Decision(temperature, float(strength), prior, trusted_to_move(p, labels, shares))
 
 
 def decide(p: np.ndarray, shares: np.ndarray, strength: float) -> np.ndarray:
@@ -123,7 +133,8 @@ def decide_together(decisions: list[Decision], probabilities: np.ndarray, how: s
     shares, strength = (np.mean([getattr(one, name) for one in decisions], 0) for name in ("shares", "strength"))
     factors, found = np.ones(CLASSES), []
     if adapt_shares and probabilities.shape[1]:
-        moving = tuple(name for name in MOVING if all(name in one.moving for one in decisions))
+        in_all = [name for name in MOVING if all(name in one.moving for one in decisions)]
+        moving = {name: np.mean([one.moving[name] for one in decisions], 0) for name in in_all}
         factors, found = moved_shares(probabilities.mean(0), shares, moving)
     each, shares = _as_shares(probabilities * factors), _as_shares(shares * factors)
     p = _as_shares(probabilities.mean(0) * factors)
@@ -142,8 +153,8 @@ class Found:
 
     attribute: str
     shares: np.ndarray  # of training
-    found: np.ndarray  # among these photographs
-    evidence: float  # twice the log-likelihood that they explain more than those of training do
+    found: np.ndarray  # among these photographs, less the net's own error
+    evidence: float  # twice the log-likelihood that they explain more than those of training do, in people
     trusted: bool
 
     def as_json(self) -> dict:
@@ -176,45 +187,61 @@ def found_shares(p: np.ndarray, shares: np.ndarray, weights: np.ndarray | None =
     return found
 
 
-def trusted_to_move(p: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> tuple[str, ...]:
+def trusted_to_move(p: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> dict[str, tuple[float, ...]]:
     """The attributes for which adapting to moved shares helps validation people: it makes their labels likelier.
 
     Their shares are moved by weights: each value in turn counts MOVED times as much. The mean over the values decides.
+    With each, how many times as common as they are its values are found among validation people: the net's own error,
+    which is taken out of what it finds elsewhere. Beyond MOVED it is no error to be made good.
     """
-    trusted = []
+    trusted = {}
     for attribute in MOVING:
         member, true = _members(attribute), decode(labels)[attribute]
         values, before, rows = p @ member, shares @ member, np.arange(len(labels))
-        gains = []
+        error = found_shares(values, before) / _positive(np.bincount(true, minlength=len(before)) / len(true))
+        if not (np.abs(np.log(_positive(error[before > 0]))) < np.log(MOVED)).all():
+            continue
+        usual, gains = _as_shares(before * error), {"found": [], "known": []}
         for value in range(len(before)):
             weights = np.where(true == value, MOVED, 1.0)
-            adapted = values * _times(found_shares(values, before, weights), before)
-            adapted /= adapted.sum(1, keepdims=True)
-            gains.append(
-                np.average(np.log(_positive(adapted[rows, true]) / _positive(values[rows, true])), weights=weights)
-            )
-        if np.mean(gains) > 0:
-            trusted.append(attribute)
-    return tuple(trusted)
+            known = np.bincount(true, weights, len(before)) / weights.sum()
+            for how, after in (("found", found_shares(values, before, weights)), ("known", known * error)):
+                adapted = _as_shares(values * _times(after, usual))
+                likelier = _positive(adapted[rows, true]) / _positive(values[rows, true])
+                gains[how].append(np.average(np.log(likelier), weights=weights))
+        if np.mean(gains["found"]) > 0.5 * np.mean(gains["known"]) > 0:
+            trusted[attribute] = tuple(map(float, error))
+    return trusted
 
 
-def moved_shares(p: np.ndarray, shares: np.ndarray, moving: tuple[str, ...]) -> tuple[np.ndarray, list[Found]]:
+def moved_shares(p: np.ndarray, shares: np.ndarray, moving: dict) -> tuple[np.ndarray, list[Found]]:
     """How many times as common each class is among these photographs as in training, and what was found of attributes.
 
     Each attribute apart, never all 18 classes at once, whose rarest nobody can count. It is left alone where it is not
-    one of `moving`, or where the likelihood ratio says that the difference may be chance.
+    in `moving`, or where the likelihood ratio says that the difference may be chance. Both compare with what the net
+    finds among people like those of training: a net that takes one in ten for old will do so everywhere.
     """
     factors, report = np.ones(CLASSES), []
     for attribute in MOVING:
         member = _members(attribute)
         values, before = p @ member, shares @ member
+        usual = _as_shares(before * moving.get(attribute, 1.0))
         after = found_shares(values, before)
-        evidence = 2 * float(np.log(values @ _times(after, before)).sum()) / PER_PERSON
+        likelier = (values @ _times(after, before)) / (values @ _times(usual, before))
+        evidence = 2 * float(np.log(likelier).sum()) / PER_PERSON
         trusted = attribute in moving and bool(evidence > SIGNIFICANT[len(before)])
-        report.append(Found(attribute, before, after, evidence, trusted))
+        report.append(Found(attribute, before, _as_shares(before * _times(after, usual)), evidence, trusted))
         if trusted:
-            factors *= member @ _times(after, before)
+            factors *= member @ _times(after, usual)
     return factors, report
+
+
+def _probabilities(logits: np.ndarray, temperature: float, prior: Prior) -> np.ndarray:
+    """What the loss made more of is taken out before the temperature, which undoes smoothing: weights smooth too.
+
+    What was drawn more often is taken out behind it, as the smoothed labels were those of what was drawn.
+    """
+    return softmax(logits - _log_emphasis(prior), temperature, _lift(prior))
 
 
 def _members(attribute: str) -> np.ndarray:
@@ -232,9 +259,13 @@ def _times(found: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return np.where(shares > 0, found / _positive(shares), 1.0)
 
 
-def _lift(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """What to add to logarithms of probabilities where classes are as common as `shares`, not as `expected`: (18,)."""
-    return np.log(_positive(shares) / _positive(expected))
+def _lift(prior: Prior) -> np.ndarray:
+    """What to add to logarithms of probabilities where classes are as common as they are, not as shown: (18,)."""
+    return np.log(_positive(prior.shares) / _positive(prior.shown))
+
+
+def _log_emphasis(prior: Prior) -> np.ndarray:
+    return np.log(prior.emphasis)
 
 
 def _log_shares(shares: np.ndarray) -> np.ndarray:

@@ -36,12 +36,16 @@ def build(
     )
 
 
-def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str) -> float:
+def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str, frozen: int = 0) -> float:
     """The learning rate of a step, counted from 0, of a run of `steps` in all.
 
     It rises in a line over the first `warmup` share of the steps, then falls as half a cosine to nearly 0
-    (Loshchilov and Hutter, SGDR, 2017, without restarts), or stays ("constant").
+    (Loshchilov and Hutter, SGDR, 2017, without restarts), or stays ("constant"). The first `frozen` steps, in which
+    only the head learns, have a warm-up of their own and stay: the other layers then begin as gently.
     """
+    if step < frozen:
+        return learning_rate(step, frozen, highest, warmup, "constant")
+    step, steps = step - frozen, steps - frozen
     rising = math.ceil(steps * warmup)
     if step < rising:
         return highest * (step + 1) / (rising + 1)

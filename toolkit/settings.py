@@ -163,8 +163,8 @@ class TrainSettings(Settings):
     """How much the focal loss plays down easy photographs, with LOSS=focal."""
     tau: Annotated[float, OnlyWith("loss", "logit_adjusted")] = Field(1.0, gt=0, le=2)
     """How far LOSS=logit_adjusted takes out that classes are rare: 1 is wholly (balanced softmax)."""
-    class_weights: Literal["none", "sqrt", "balanced"] = "none"
-    """Weight classes by 1/sqrt(n) (`sqrt`) or 1/n (`balanced`) of their n training photographs."""
+    class_weights: Literal["auto", "none", "sqrt", "balanced"] = "auto"
+    """Weigh classes by 1/sqrt(n) or 1/n of their photographs; `auto` is `sqrt` where nothing else sees to rare ones."""
 
     logit_adjustment: float | None = Field(None, ge=0, le=2)
     """How far rare classes are favoured when a class is decided on; unset takes what macro F1 of validation wants."""
@@ -172,7 +172,7 @@ class TrainSettings(Settings):
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer; `sgd` has momentum 0.9."""
     lr: float | None = Field(None, gt=0)
-    """Highest learning rate; unset takes the optimizer's own."""
+    """Highest learning rate; unset takes 1e-3 (0.02 for sgd), a fifth for vgg and alexnet, half if PRETRAINED."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay, but for biases and norms; unset takes the optimizer's own."""
     backbone_lr: Annotated[float, OnlyWith("pretrained", True)] = Field(1.0, gt=0, le=1)
@@ -224,7 +224,7 @@ class TrainSettings(Settings):
             found.append(f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it")
         elif self.fold is not None and self.fold >= self.folds:
             found.append(f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0")
-        if self.head == "factored" and (self.class_weights != "none" or self.loss == "logit_adjusted"):
+        if self.head == "factored" and (self.class_weights not in ("auto", "none") or self.loss == "logit_adjusted"):
             found.append(
                 "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count classes, and not the years that it learns; "
                 "set SAMPLER=balanced in their place, or HEAD=flat"

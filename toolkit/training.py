@@ -14,7 +14,7 @@ import torch
 from toolkit import augment, decision, device, engine, metrics, optimization, processes, runs
 from toolkit.checkpoint import State
 from toolkit.console import InputError, listed, say
-from toolkit.decision import Decision
+from toolkit.decision import Decision, Prior
 from toolkit.keeper import Keeper
 from toolkit.labels import CLASSES
 from toolkit.optimization import Average, Learner
@@ -29,7 +29,7 @@ class Data:
     """The faces: path (bytes) and person of each photograph, the rows of both sides, and all that the net needs.
 
     Rows are indices of photographs: int64, sorted. `chances` are those of each photograph of training to be drawn, the
-    next time and again, shape (n,); None takes each once. `weights` say how much the loss makes of each class: (18,).
+    next time and again, shape (n,); None takes each once. `emphasis` says how much the loss makes of each class: (18,).
     """
 
     paths: np.ndarray
@@ -38,7 +38,7 @@ class Data:
     validation: np.ndarray
     faces: engine.Faces
     chances: np.ndarray | None = None
-    weights: np.ndarray | None = None
+    emphasis: np.ndarray | None = None
 
     def digest(self) -> str:
         """A checksum over all of it but the pixels. Raises InputError where another process has another one."""
@@ -51,23 +51,21 @@ class Data:
         return found[0]
 
     @cached_property
-    def shares(self) -> np.ndarray:
-        """The shares of the classes among the photographs of training: shape (18,)."""
-        return self._shares_by(None)
-
-    def _shares_by(self, chances: np.ndarray | None) -> np.ndarray:
-        counts = np.bincount(self.faces.labels[self.train].cpu(), chances, minlength=CLASSES)
-        return counts / counts.sum()
-
-    @cached_property
-    def expected(self) -> np.ndarray:
-        """The shares of the classes that the net learns to expect: shape (18,)."""
-        weighed = self._shares_by(self.chances) * (1.0 if self.weights is None else self.weights)
-        return weighed / weighed.sum()
+    def prior(self) -> Prior:
+        """How common the classes are among all people but those of validation, and among what the net learns from."""
+        labels, targets = self.faces.labels.cpu().numpy(), self.faces.targets
+        people = np.delete(labels, self.validation)  # also those whom BORDER_AGES leaves out
+        if targets.is_floating_point():  # softened ones count for both classes
+            shown = np.average(targets[self.train, :CLASSES].cpu().double().numpy(), 0, self.chances)
+        else:
+            shown = np.bincount(labels[self.train], self.chances, CLASSES)
+        emphasis = np.ones(CLASSES) if self.emphasis is None else self.emphasis
+        shares = np.bincount(people, minlength=CLASSES) / len(people)
+        return Prior(*(tuple(map(float, values)) for values in (shares, shown / shown.sum(), emphasis)))
 
     @cached_property
     def year_shares(self) -> tuple[float, ...]:
-        """The shares of the ages that the factored head learns to expect, from 0."""
+        """The shares of the ages that the factored head is shown, from 0."""
         years = self.faces.targets[self.train, CLASSES:].cpu().double().numpy()
         return tuple(np.average(years, 0, self.chances).tolist())
 
@@ -138,6 +136,7 @@ def make_recipe(config: TrainSettings, criterion, data: Data, steps: int, state:
             highest=config.lr,
             warmup=config.warmup,
             schedule=config.schedule,
+            frozen=config.freeze_epochs * steps // config.epochs,
         ),
         policy=augment.POLICIES[config.augment],
         batch_size=config.batch_size,
@@ -203,7 +202,7 @@ def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -
     """The scores of all validation photographs at once, and the decision that is best for them."""
     labels, logits = data.faces.labels[data.validation], outputs[:, :CLASSES].double().numpy()
     people = pd.factorize(data.people.iloc[data.validation])[0]
-    decided = decision.fit(logits, labels.cpu().numpy(), people, data.shares, data.expected, config.logit_adjustment)
+    decided = decision.fit(logits, labels.cpu().numpy(), people, data.prior, config.logit_adjustment)
     if config.head == "factored":
         decided = dataclasses.replace(decided, years=data.year_shares)
     val_loss = criterion(outputs.to(labels.device), labels).item()
