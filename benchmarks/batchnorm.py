@@ -1,19 +1,21 @@
 """Why did every net with batch norm do badly in the seed's table (one epoch: vgg16 57 %, vgg16_bn 27 %)?
 
-python benchmarks/batchnorm.py [--pairs vgg11,vgg11_bn ...] [--people 400] [--size 32x32] [--epochs 1]
+python benchmarks/batchnorm.py [--pairs vgg11,vgg11_bn ...] [--suspects 1] [--people 400] [--size 32x32] [--epochs 1]
 
 One epoch of the seed's recipe (SGD at 1e-3 without momentum and decay, moving averages of statistics, from scratch) on
-the drawn faces, and then one suspect after the other taken away, or put in:
+the drawn faces, and then, for the first pairs, one suspect after the other taken away, or put in:
 
     running statistics   settled on training photographs before validation, in place of the moving averages
     weight decay         0.05 in place of none
     learning rate        0.1, with statistics settled, and with the moving averages
     weights              from a net that knows drawn faces (of other people), with a fresh last layer. The plain twin
                          gets the same weights, with batch norm folded into the convolutions: the same function
-    our defaults         AdamW, warm-up, cosine, light augmentation, settled statistics
+    weights of its own   likewise, but the plain twin learned to know faces by itself, as torchvision's nets did
 
-Printed are the training loss of the last steps (in training's mode, whose statistics are those of the batch), and the
-loss and accuracy on validation people, beside the accuracy of a net that always says the commonest class.
+And for all pairs an epoch of our defaults, from scratch. Printed are the training loss of the last steps (in training's
+mode, whose statistics are those of the batch), and the loss and accuracy on validation people, beside the accuracy of a
+net that always says the commonest class. "Features" is the mean length of what the last layer gets: SGD moves a fresh
+last layer by its square.
 """
 
 import argparse
@@ -23,7 +25,6 @@ import pathlib
 import statistics
 import sys
 import tempfile
-from functools import partial
 
 import torch
 from torch import nn
@@ -36,80 +37,83 @@ import dataset  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
 import train  # noqa: E402
-from toolkit import augment, device, engine, folding, optimization, sample, settings  # noqa: E402
+from toolkit import augment, device, engine, folding, optimization, sample, training  # noqa: E402
+from toolkit.checkpoint import State  # noqa: E402
+from toolkit.settings import TrainSettings  # noqa: E402
 from toolkit.store import Store  # noqa: E402
 
-ROW = "{:12} {:38} {:>10} {:>10} {:>10}"
+ROW = "{:12} {:32} {:>9} {:>11} {:>9} {:>9}"
 BATCH = 64
 EPOCHS_TO_KNOW_FACES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Suspect:
-    """A way to train for an epoch, and to validate."""
+    """A way to train for an epoch by the seed's recipe, and to validate."""
 
     name: str
     lr: float = 1e-3
     weight_decay: float = 0.0
     settled: bool = False
-    knows_faces: bool = False
-    defaults: bool = False
+    knows_faces: str = ""  # by which twin's learning
 
 
 SEED = Suspect("the seed's recipe")
-DEFAULTS = Suspect("our defaults", defaults=True, settled=True)
 SUSPECTS = (
-    SEED,
     Suspect("running statistics settled", settled=True),
     Suspect("weight decay 0.05", weight_decay=0.05),
     Suspect("learning rate 0.1", lr=0.1),
     Suspect("learning rate 0.1, settled", lr=0.1, settled=True),
-    Suspect("weights that know faces", knows_faces=True),
-    DEFAULTS,
+    Suspect("weights, the same function", knows_faces="normed"),
+    Suspect("weights of its own", knows_faces="own"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Drawn faces, and which of them to train and to validate on."""
-
-    faces: engine.Faces
-    sides: dataset.Split
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", nargs="*", default=["vgg11,vgg11_bn", "vgg16,vgg16_bn"])
+    every = [f"{name},{name}_bn" for name in ("vgg11", "vgg13", "vgg16", "vgg19")]
+    parser.add_argument("--pairs", nargs="*", default=every)
+    parser.add_argument("--suspects", default=1, type=int, help="try the suspects on so many pairs")
     parser.add_argument("--people", default=400, type=int)
     parser.add_argument("--size", default="32x32", type=lambda text: tuple(map(int, text.split("x"))))
     parser.add_argument("--epochs", default=1, type=int)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         of, of_others = (read(pathlib.Path(scratch, str(seed)), options.people, seed, options.size) for seed in (0, 1))
-        labels = of.faces.labels[of.sides.validation]
-        steps = options.epochs * len(engine.batches(of.sides.train, BATCH))
-        print(f"{len(of.sides.train)} photographs of {options.size} in batches of {BATCH}: {steps} steps")
+        labels = of.faces.labels[of.validation]
+        steps = options.epochs * len(engine.batches(of.train, BATCH))
+        print(f"{len(of.train)} photographs of {options.size} in batches of {BATCH}: {steps} steps; our defaults: 32")
         commonest = (labels.bincount().max() / len(labels)).item()
         print(f"a net that always says the commonest class has an accuracy of {commonest:.1%}")
-        print(ROW.format("net", "recipe", "train loss", "val loss", "val acc"))
-        for pair in options.pairs:
-            plain, normed = pair.split(",")
-            knows = knowing_faces(plain, normed, of_others)
-            for suspect in SUSPECTS:
-                for name in (plain, normed):
-                    net = with_fresh_head(knows[name]) if suspect.knows_faces else new(name, of.faces)
-                    losses, seen, right = measure(net, suspect, of, options.epochs)
-                    print(ROW.format(name, suspect.name, f"{losses:.3f}", f"{seen:.3f}", f"{right:.1%}"), flush=True)
+        print(ROW.format("net", "recipe", "features", "train loss", "val loss", "val acc"))
+        for number, pair in enumerate(options.pairs):
+            twins = pair.split(",")
+            suspects = (SEED, *SUSPECTS) if number < options.suspects else (SEED,)
+            knowing = knowing_faces(*twins, of_others) if len(suspects) > 1 else {}
+            for suspect in suspects:
+                for name in twins:
+                    known = knowing.get((suspect.knows_faces, name))
+                    net = with_fresh_head(known) if known else new(name, of.faces)
+                    show(name, suspect.name, features(net, of), by_seed(net, suspect, of, options.epochs))
+            for name in twins:
+                net = new(name, of.faces)
+                show(name, "our defaults", features(net, of), by_defaults(net, name, of, options.epochs))
 
 
-def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> Data:
+def show(name: str, recipe: str, length: float, result: tuple[float, float, float]) -> None:
+    last, seen, right = result
+    print(ROW.format(name, recipe, f"{length:.2f}", f"{last:.3f}", f"{seen:.3f}", f"{right:.1%}"), flush=True)
+
+
+def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> training.Data:
     sample.ensure(folder, people=people, eval_people=6, seed=seed)
     table, _ = dataset.read_faces(folder / "train")
     sides = dataset.split(table, dataset.hold_out(table, 0.2, 0, 0, seed=42))
-    store = Store(dataset.paths(table, folder / "train"), size)
+    paths = dataset.paths(table, folder / "train")
+    store = Store(paths, size)
     assert not store.fill()
-    machine = device.choose("auto", "fp32")
-    return Data(engine.Faces(store, machine, train.MEAN, train.STD, dataset.labels(table)), sides)
+    faces = engine.Faces(store, device.choose("auto", "fp32"), train.MEAN, train.STD, dataset.labels(table))
+    return training.Data(paths, table["person"], sides.train, sides.validation, faces)
 
 
 def new(name: str, faces: engine.Faces) -> nn.Module:
@@ -117,17 +121,19 @@ def new(name: str, faces: engine.Faces) -> nn.Module:
     return faces.machine.place(model.build(name, faces.store.size, pretrained=False)[0])
 
 
-def knowing_faces(plain: str, normed: str, others: Data) -> dict[str, nn.Module]:
-    """Both nets with the same knowledge of other people's faces: they compute the same function."""
-    knows, twin = new(normed, others.faces), new(plain, others.faces)
-    measure(knows, DEFAULTS, others, EPOCHS_TO_KNOW_FACES)
-    inputs = next(others.faces.batches([others.sides.validation[:4]]))
-    folded = folding.fold(knows.eval(), inputs)
-    pairs = zip(layers(twin), layers(folded), strict=True)
-    for mine, theirs in pairs:
+def knowing_faces(plain: str, normed: str, others: training.Data) -> dict[tuple[str, str], nn.Module]:
+    """Nets that know other people's faces, by whose learning and name: both by that of the one with batch norm, so that
+    they compute the same function, and each by its own."""
+    own = {name: new(name, others.faces) for name in (plain, normed)}
+    for name, net in own.items():
+        by_defaults(net, name, others, EPOCHS_TO_KNOW_FACES)
+    twin = new(plain, others.faces)
+    inputs = next(others.faces.batches([others.validation[:4]]))
+    folded = folding.fold(own[normed].eval(), inputs)
+    for mine, theirs in zip(layers(twin), layers(folded), strict=True):
         mine.load_state_dict(theirs.state_dict())
-    torch.testing.assert_close(twin.eval()(inputs), knows(inputs), rtol=1e-3, atol=1e-3)
-    return {plain: twin, normed: knows}
+    torch.testing.assert_close(twin.eval()(inputs), own[normed](inputs), rtol=1e-3, atol=1e-3)
+    return {("normed", plain): twin, ("normed", normed): own[normed], **{("own", name): own[name] for name in own}}
 
 
 def layers(net: nn.Module) -> list[nn.Module]:
@@ -143,28 +149,53 @@ def with_fresh_head(net: nn.Module) -> nn.Module:
     return net
 
 
-def measure(net: nn.Module, suspect: Suspect, data: Data, epochs: int) -> tuple[float, float, float]:
-    """Train; the loss of the last five steps, and loss and accuracy of validation."""
-    faces, sides = data.faces, data.sides
-    steps = epochs * len(engine.batches(sides.train, BATCH))
-    if suspect.defaults:
-        lr = settings.OPTIMIZERS_OWN["adamw"]["lr"] / 5  # as train.py does with model.WIDE_AT_THE_END
-        optimizer = optimization.build("adamw", net, lr, 0.05)
-        rate = partial(optimization.learning_rate, steps=steps, highest=lr, warmup=0.1, schedule="cosine")
-    else:
-        optimizer = torch.optim.SGD(net.parameters(), suspect.lr, weight_decay=suspect.weight_decay, fused=True)
-        rate = lambda step: suspect.lr  # noqa: E731
-    policy = augment.POLICIES["light" if suspect.defaults else "none"]
-    recipe = engine.Recipe(loss.cross_entropy, rate, policy, BATCH, 1.0 if suspect.defaults else 0.0, 42)
+@torch.inference_mode()
+def features(net: nn.Module, data: training.Data) -> float:
+    """The mean length of what the last layer gets, as the net is before training."""
+    seen = []
+    hook = layers(net)[-1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].norm(dim=1)))
+    net.eval()(next(data.faces.batches([data.validation[:64]])))
+    hook.remove()
+    return seen[0].mean().item()
+
+
+def by_seed(net: nn.Module, suspect: Suspect, data: training.Data, epochs: int) -> tuple[float, float, float]:
+    optimizer = torch.optim.SGD(net.parameters(), suspect.lr, weight_decay=suspect.weight_decay, fused=True)
+    rate, policy = (lambda step: suspect.lr), augment.POLICIES["none"]
+    recipe = engine.Recipe(loss.cross_entropy, rate, policy, BATCH, clip_grad=0.0, seed=42)
+    return measure(net, optimizer, recipe, data, epochs, suspect.settled)
+
+
+def by_defaults(net: nn.Module, name: str, data: training.Data, epochs: int) -> tuple[float, float, float]:
+    """As train.py does where nothing else is set."""
+    given = TrainSettings(name=name, pretrained=False, epochs=epochs)
+    config, _ = train.with_own_defaults(given, dict.fromkeys(TrainSettings.model_fields, "default"))
+    labels = data.faces.labels[data.train]
+    weight = loss.class_weights(labels.bincount(minlength=18), config.class_weights)
+    criterion = loss.build(config.loss, weight, smoothing=config.smoothing)
+    steps = epochs * len(engine.batches(data.train, config.batch_size))
+    recipe = training.make_recipe(config, criterion, data, steps, State({}, ""))
+    optimizer = optimization.build(config.optimizer, net, config.lr, config.weight_decay)
+    return measure(net, optimizer, recipe, data, epochs, settled=True)
+
+
+def measure(net, optimizer, recipe: engine.Recipe, data: training.Data, epochs: int, settled: bool):
+    """Train; the loss of the last five steps, and cross entropy and accuracy of validation."""
     losses = []
     for epoch in range(epochs):
         engine.train_one_epoch(
-            net, optimizer, recipe, faces, sides.train, epoch, after_step=lambda done: losses.append(done[-1].item())
+            net,
+            optimizer,
+            recipe,
+            data.faces,
+            data.train,
+            epoch,
+            after_step=lambda done: losses.append(done[-1].item()),
         )
-    if suspect.settled:
-        engine.settle_batch_norm(net, faces, engine.batches(sides.train, BATCH)[:16])
-    logits = engine.predict(net, faces, sides.validation).to(faces.labels.device)
-    labels = faces.labels[sides.validation]
+    if settled:
+        engine.settle_batch_norm(net, data.faces, engine.batches(data.train, recipe.batch_size)[:16])
+    logits = engine.predict(net, data.faces, data.validation).to(data.faces.labels.device)
+    labels = data.faces.labels[data.validation]
     accuracy = (logits.argmax(1) == labels).float().mean().item()
     return statistics.mean(losses[-5:]), F.cross_entropy(logits, labels).item(), accuracy
 
