@@ -196,7 +196,7 @@ def data_and_loss(config: settings.TrainSettings, table, sides: dataset.Split, f
     """The data of one run, and its loss, whose class weights come from the labels of training."""
     import torch
 
-    from toolkit import training
+    from toolkit.data import Data
     from toolkit.labels import CLASSES
 
     labels, people = faces.labels[sides.train], table["person"].iloc[sides.train]
@@ -210,7 +210,7 @@ def data_and_loss(config: settings.TrainSettings, table, sides: dataset.Split, f
     }
     emphasis = loss.emphasis(config.loss, torch.ones_like(shares) if weight is None else weight, shares, config.tau)
     chances = dataset.balanced(labels.cpu().numpy(), people) if config.sampler == "balanced" else None
-    data = training.Data(
+    data = Data(
         dataset.paths(table), table["person"], sides.train, sides.validation, faces, chances, emphasis.cpu().numpy()
     )
     return data, loss.build(config.loss, weight, **options.get(config.loss, {}))

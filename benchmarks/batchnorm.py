@@ -39,6 +39,7 @@ import model  # noqa: E402
 import train  # noqa: E402
 from toolkit import augment, device, engine, folding, optimization, sample, training  # noqa: E402
 from toolkit.checkpoint import State  # noqa: E402
+from toolkit.data import Data  # noqa: E402
 from toolkit.settings import TrainSettings  # noqa: E402
 from toolkit.store import Store  # noqa: E402
 
@@ -105,7 +106,7 @@ def show(name: str, recipe: str, length: float, result: tuple[float, float, floa
     print(ROW.format(name, recipe, f"{length:.2f}", f"{last:.3f}", f"{seen:.3f}", f"{right:.1%}"), flush=True)
 
 
-def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> training.Data:
+def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> Data:
     sample.ensure(folder, people=people, eval_people=6, seed=seed)
     table, _ = dataset.read_faces(folder / "train")
     sides = dataset.split(table, dataset.hold_out(table, 0.2, 0, 0, seed=42))
@@ -113,7 +114,7 @@ def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) ->
     store = Store(paths, size)
     assert not store.fill()
     faces = engine.Faces(store, device.choose("auto", "fp32"), train.MEAN, train.STD, dataset.labels(table))
-    return training.Data(paths, table["person"], sides.train, sides.validation, faces)
+    return Data(paths, table["person"], sides.train, sides.validation, faces)
 
 
 def new(name: str, faces: engine.Faces) -> nn.Module:
@@ -121,7 +122,7 @@ def new(name: str, faces: engine.Faces) -> nn.Module:
     return faces.machine.place(model.build(name, faces.store.size, pretrained=False)[0])
 
 
-def knowing_faces(plain: str, normed: str, others: training.Data) -> dict[tuple[str, str], nn.Module]:
+def knowing_faces(plain: str, normed: str, others: Data) -> dict[tuple[str, str], nn.Module]:
     """Nets that know other people's faces, by whose learning and name: both by that of the one with batch norm, so that
     they compute the same function, and each by its own."""
     own = {name: new(name, others.faces) for name in (plain, normed)}
@@ -150,7 +151,7 @@ def with_fresh_head(net: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def features(net: nn.Module, data: training.Data) -> float:
+def features(net: nn.Module, data: Data) -> float:
     """The mean length of what the last layer gets, as the net is before training."""
     seen = []
     hook = layers(net)[-1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].norm(dim=1)))
@@ -159,14 +160,14 @@ def features(net: nn.Module, data: training.Data) -> float:
     return seen[0].mean().item()
 
 
-def by_seed(net: nn.Module, suspect: Suspect, data: training.Data, epochs: int) -> tuple[float, float, float]:
+def by_seed(net: nn.Module, suspect: Suspect, data: Data, epochs: int) -> tuple[float, float, float]:
     optimizer = torch.optim.SGD(net.parameters(), suspect.lr, weight_decay=suspect.weight_decay, fused=True)
     rate, policy = (lambda step: suspect.lr), augment.POLICIES["none"]
     recipe = engine.Recipe(loss.cross_entropy, rate, policy, BATCH, clip_grad=0.0, seed=42)
     return measure(net, optimizer, recipe, data, epochs, suspect.settled)
 
 
-def by_defaults(net: nn.Module, name: str, data: training.Data, epochs: int) -> tuple[float, float, float]:
+def by_defaults(net: nn.Module, name: str, data: Data, epochs: int) -> tuple[float, float, float]:
     """As train.py does where nothing else is set."""
     given = TrainSettings(name=name, pretrained=False, epochs=epochs)
     config, _ = train.with_own_defaults(given, dict.fromkeys(TrainSettings.model_fields, "default"))
@@ -179,7 +180,7 @@ def by_defaults(net: nn.Module, name: str, data: training.Data, epochs: int) -> 
     return measure(net, optimizer, recipe, data, epochs, settled=True)
 
 
-def measure(net, optimizer, recipe: engine.Recipe, data: training.Data, epochs: int, settled: bool):
+def measure(net, optimizer, recipe: engine.Recipe, data: Data, epochs: int, settled: bool):
     """Train; the loss of the last five steps, and cross entropy and accuracy of validation."""
     losses = []
     for epoch in range(epochs):

@@ -13,8 +13,9 @@ import torch
 from faults import ROOT, environment
 
 import dataset
-from toolkit import device, engine, sample, training
+from toolkit import device, engine, sample
 from toolkit.console import InputError
+from toolkit.data import Data
 from toolkit.store import Store
 
 # Two threads that wait for each other are far slower than one where something else runs beside the tests.
@@ -80,7 +81,7 @@ def trained(drawn, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def data(drawn) -> training.Data:
+def data(drawn) -> Data:
     """All drawn people, decoded to 32 x 32, half of them for validation."""
     table, _ = dataset.read_faces(drawn.train)
     sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
@@ -88,4 +89,4 @@ def data(drawn) -> training.Data:
     assert store.fill() == {}
     machine = device.choose("cpu", "fp32")
     faces = engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
-    return training.Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
+    return Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)

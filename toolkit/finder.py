@@ -8,9 +8,10 @@ import torch
 from toolkit import engine
 from toolkit.checkpoint import State
 from toolkit.console import InputError
+from toolkit.data import Data
 from toolkit.optimization import Learner
 from toolkit.settings import TrainSettings
-from toolkit.training import Data, make_recipe
+from toolkit.training import make_recipe
 
 STEPS, LOWEST, HIGHEST = 120, 1e-6, 1.0
 SMOOTH = 0.9  # of the moving average over the steps' losses

@@ -18,9 +18,9 @@ from toolkit.decision import Decision
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
+    from toolkit.data import Data
     from toolkit.optimization import Learner
     from toolkit.settings import TrainSettings
-    from toolkit.training import Data
 
 SAVING_IS_CHEAP = 20  # times as long as it takes: epochs that are shorter do not each save
 
