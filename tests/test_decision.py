@@ -202,6 +202,16 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
     assert decision.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)
 
 
+def test_a_class_that_is_never_shown_is_not_favoured_for_it():
+    """Say, all of the middle band stood at its border, and were left out."""
+    shown = SHARES.copy()
+    shown[7] = 0
+    logits = people_of(SHARES, 50, 0)[0]
+    logits[:, 7] = logits.min(1) - 1
+    one = decision.Decision(1.0, 0.5, decision.Prior(tuple(SHARES), tuple(shown / shown.sum())))
+    assert (one.classes(logits) != 7).all()
+
+
 def test_a_draw_of_votes_favours_rare_classes_as_the_mean_does():
     one = decision.Decision(1.0, 1.0, AS_SHOWN)
     p = np.full((2, 1, CLASSES), 0.001)

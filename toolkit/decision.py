@@ -260,8 +260,12 @@ def _times(found: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _lift(prior: Prior) -> np.ndarray:
-    """What to add to logarithms of probabilities where classes are as common as they are, not as shown: (18,)."""
-    return np.log(_positive(prior.shares) / _positive(prior.shown))
+    """What to add to logarithms of probabilities where classes are as common as they are, not as shown: (18,).
+
+    Nothing for a class that either has none of: border ages that are left out or softened may take or make the last.
+    """
+    shares, shown = np.array(prior.shares), np.array(prior.shown)
+    return np.where((shares > 0) & (shown > 0), np.log(_positive(shares) / _positive(shown)), 0.0)
 
 
 def _log_emphasis(prior: Prior) -> np.ndarray:
