@@ -1,21 +1,21 @@
 """Why did every net with batch norm do badly in the seed's table (one epoch: vgg16 57 %, vgg16_bn 27 %)?
 
-python benchmarks/batchnorm.py [--pairs vgg11,vgg11_bn ...] [--suspects 1] [--people 400] [--size 32x32] [--epochs 1]
+python benchmarks/batchnorm.py [--pairs vgg11,vgg11_bn ...] [--only NAME ...] [--people 400] [--size 32x32] [--epochs 1]
 
 One epoch of the seed's recipe (SGD at 1e-3 without momentum and decay, moving averages of statistics, from scratch) on
-the drawn faces, and then, for the first pairs, one suspect after the other taken away, or put in:
+the drawn faces, and then one suspect after the other taken away, or put in:
 
     running statistics   settled on training photographs before validation, in place of the moving averages
     weight decay         0.05 in place of none
-    learning rate        0.1, with statistics settled, and with the moving averages
+    learning rate        0.01, with the moving averages, and with statistics settled; 0.1
     weights              from a net that knows drawn faces (of other people), with a fresh last layer. The plain twin
                          gets the same weights, with batch norm folded into the convolutions: the same function
     weights of its own   likewise, but the plain twin learned to know faces by itself, as torchvision's nets did
 
-And for all pairs an epoch of our defaults, from scratch. Printed are the training loss of the last steps (in training's
-mode, whose statistics are those of the batch), and the loss and accuracy on validation people, beside the accuracy of a
-net that always says the commonest class. "Features" is the mean length of what the last layer gets: SGD moves a fresh
-last layer by its square.
+And an epoch of our defaults, from scratch. Printed are the training loss of the last steps (in training's mode, whose
+statistics are those of the batch), and the loss and accuracy on validation people, beside the accuracy of a net that
+always says the commonest class; "none" where the loss was no finite number any more. "Features" is the mean length of
+what the last layer gets: SGD moves a fresh last layer by its square.
 """
 
 import argparse
@@ -39,13 +39,14 @@ import model  # noqa: E402
 import train  # noqa: E402
 from toolkit import augment, device, engine, folding, optimization, sample, training  # noqa: E402
 from toolkit.checkpoint import State  # noqa: E402
+from toolkit.console import InputError  # noqa: E402
 from toolkit.data import Data  # noqa: E402
 from toolkit.settings import TrainSettings  # noqa: E402
 from toolkit.store import Store  # noqa: E402
 
 ROW = "{:12} {:32} {:>9} {:>11} {:>9} {:>9}"
 BATCH = 64
-EPOCHS_TO_KNOW_FACES = 4
+EPOCHS_TO_KNOW_FACES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Suspect:
     knows_faces: str = ""  # by which twin's learning
 
 
-SEED = Suspect("the seed's recipe")
+DEFAULTS = "our defaults"
 SUSPECTS = (
+    Suspect("the seed's recipe"),
     Suspect("running statistics settled", settled=True),
     Suspect("weight decay 0.05", weight_decay=0.05),
+    Suspect("learning rate 0.01", lr=0.01),
+    Suspect("learning rate 0.01, settled", lr=0.01, settled=True),
     Suspect("learning rate 0.1", lr=0.1),
-    Suspect("learning rate 0.1, settled", lr=0.1, settled=True),
     Suspect("weights, the same function", knows_faces="normed"),
     Suspect("weights of its own", knows_faces="own"),
 )
@@ -72,9 +75,9 @@ SUSPECTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [f"{name},{name}_bn" for name in ("vgg11", "vgg13", "vgg16", "vgg19")]
-    parser.add_argument("--pairs", nargs="*", default=every)
-    parser.add_argument("--suspects", default=1, type=int, help="try the suspects on so many pairs")
+    every = [suspect.name for suspect in SUSPECTS] + [DEFAULTS]
+    parser.add_argument("--pairs", nargs="*", default=["vgg11,vgg11_bn"])
+    parser.add_argument("--only", nargs="*", default=every, choices=every)
     parser.add_argument("--people", default=400, type=int)
     parser.add_argument("--size", default="32x32", type=lambda text: tuple(map(int, text.split("x"))))
     parser.add_argument("--epochs", default=1, type=int)
@@ -87,23 +90,24 @@ def main() -> None:
         commonest = (labels.bincount().max() / len(labels)).item()
         print(f"a net that always says the commonest class has an accuracy of {commonest:.1%}")
         print(ROW.format("net", "recipe", "features", "train loss", "val loss", "val acc"))
-        for number, pair in enumerate(options.pairs):
+        for pair in options.pairs:
             twins = pair.split(",")
-            suspects = (SEED, *SUSPECTS) if number < options.suspects else (SEED,)
-            knowing = knowing_faces(*twins, of_others) if len(suspects) > 1 else {}
+            suspects = [suspect for suspect in SUSPECTS if suspect.name in options.only]
+            knowing = knowing_faces(*twins, of_others) if any(one.knows_faces for one in suspects) else {}
             for suspect in suspects:
-                for name in twins:
+                for name in twins if not suspect.settled else twins[1:]:  # the plain twin has nothing to settle
                     known = knowing.get((suspect.knows_faces, name))
                     net = with_fresh_head(known) if known else new(name, of.faces)
                     show(name, suspect.name, features(net, of), by_seed(net, suspect, of, options.epochs))
-            for name in twins:
+            for name in twins if DEFAULTS in options.only else ():
                 net = new(name, of.faces)
-                show(name, "our defaults", features(net, of), by_defaults(net, name, of, options.epochs))
+                show(name, DEFAULTS, features(net, of), by_defaults(net, name, of, options.epochs))
 
 
-def show(name: str, recipe: str, length: float, result: tuple[float, float, float]) -> None:
-    last, seen, right = result
-    print(ROW.format(name, recipe, f"{length:.2f}", f"{last:.3f}", f"{seen:.3f}", f"{right:.1%}"), flush=True)
+def show(name: str, recipe: str, length: float, result: tuple[float, float, float] | None) -> None:
+    cells = ("{:.3f}", "{:.3f}", "{:.1%}")
+    numbers = ["none"] * 3 if result is None else [cell.format(n) for cell, n in zip(cells, result, strict=True)]
+    print(ROW.format(name, recipe, f"{length:.2f}", *numbers), flush=True)
 
 
 def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> Data:
@@ -181,18 +185,14 @@ def by_defaults(net: nn.Module, name: str, data: Data, epochs: int) -> tuple[flo
 
 
 def measure(net, optimizer, recipe: engine.Recipe, data: Data, epochs: int, settled: bool):
-    """Train; the loss of the last five steps, and cross entropy and accuracy of validation."""
+    """Train; the loss of the last five steps, and cross entropy and accuracy of validation. None where it diverges."""
     losses = []
-    for epoch in range(epochs):
-        engine.train_one_epoch(
-            net,
-            optimizer,
-            recipe,
-            data.faces,
-            data.train,
-            epoch,
-            after_step=lambda done: losses.append(done[-1].item()),
-        )
+    note = lambda done: losses.append(done[-1].item())  # noqa: E731
+    try:
+        for epoch in range(epochs):
+            engine.train_one_epoch(net, optimizer, recipe, data.faces, data.train, epoch, after_step=note)
+    except InputError:
+        return None
     if settled:
         engine.settle_batch_norm(net, data.faces, engine.batches(data.train, recipe.batch_size)[:16])
     logits = engine.predict(net, data.faces, data.validation).to(data.faces.labels.device)
