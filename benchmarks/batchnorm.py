@@ -11,6 +11,7 @@ the drawn faces, and then one suspect after the other taken away, or put in:
     weights              from a net that knows drawn faces (of other people), with a fresh last layer. The plain twin
                          gets the same weights, with batch norm folded into the convolutions: the same function
     weights of its own   likewise, but the plain twin learned to know faces by itself, as torchvision's nets did
+    short features       the same function, with what the last layer gets a third as long; and 0.01 for it
 
 And an epoch of our defaults, from scratch. Printed are the training loss of the last steps (in training's mode, whose
 statistics are those of the batch), and the loss and accuracy on validation people, beside the accuracy of a net that
@@ -58,6 +59,7 @@ class Suspect:
     weight_decay: float = 0.0
     settled: bool = False
     knows_faces: str = ""  # by which twin's learning
+    length: float = 1.0  # what the features are multiplied by
 
 
 DEFAULTS = "our defaults"
@@ -70,6 +72,8 @@ SUSPECTS = (
     Suspect("learning rate 0.1", lr=0.1),
     Suspect("weights, the same function", knows_faces="normed"),
     Suspect("weights of its own", knows_faces="own"),
+    Suspect("short features", knows_faces="normed", length=1 / 3),
+    Suspect("short features, 0.01", knows_faces="normed", length=1 / 3, lr=0.01),
 )
 
 
@@ -97,7 +101,7 @@ def main() -> None:
             for suspect in suspects:
                 for name in twins if not suspect.settled else twins[1:]:  # the plain twin has nothing to settle
                     known = knowing.get((suspect.knows_faces, name))
-                    net = with_fresh_head(known) if known else new(name, of.faces)
+                    net = with_fresh_head(known, suspect.length) if known else new(name, of.faces)
                     show(name, suspect.name, features(net, of), by_seed(net, suspect, of, options.epochs))
             for name in twins if DEFAULTS in options.only else ():
                 net = new(name, of.faces)
@@ -145,8 +149,11 @@ def layers(net: nn.Module) -> list[nn.Module]:
     return [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-def with_fresh_head(net: nn.Module) -> nn.Module:
+@torch.no_grad()
+def with_fresh_head(net: nn.Module, length: float) -> nn.Module:
     net = copy.deepcopy(net)
+    for weight in layers(net)[-2].parameters():  # behind it stand ReLU and dropout, through which a factor goes
+        weight.mul_(length)
     torch.manual_seed(42)
     weight, bias = model.head_weights(net)
     nn.init.normal_(weight, 0, 0.01)  # as torchvision does in these nets
