@@ -46,7 +46,7 @@ def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     assert validation[list(PROBABILITY_COLUMNS)].sum(axis=1).round(3).eq(1).all()
     decided = json.loads((run / "calibration.json").read_text())
     p = validation[list(PROBABILITY_COLUMNS)].to_numpy()
-    answers = decision.decide(p, np.array(decided["shares"]), decided["strength"])
+    answers = decision.decide(p, np.array(decided["prior"]["shares"]), decided["strength"])
     assert (answers == validation["predicted"]).mean() > 0.99
     settings = json.loads((run / "settings.json").read_text())
     assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "environment"
@@ -109,7 +109,7 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
     shares = [line["trusted"] for line in report["shares"]]
     assert shares == [False, False]  # of 6 people nobody can tell
     p = probabilities[list(PROBABILITY_COLUMNS)].to_numpy()
-    assert (decision.decide(p, np.array(decided["shares"]), decided["strength"]) == output["ans"]).mean() > 0.99
+    assert (decision.decide(p, np.array(decided["prior"]["shares"]), decided["strength"]) == output["ans"]).mean() > 0.99
     done = evaluate()
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
