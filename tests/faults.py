@@ -44,13 +44,14 @@ def environment(**variables) -> dict[str, str]:
 def start(script: str, *, launcher=(), largest_file: int | None = None, **variables) -> subprocess.Popen:
     """A process of that script, by this Python; `largest_file` in bytes is what the disk takes."""
 
-    def limit():
+    def prepare():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     return subprocess.Popen(
         [sys.executable, *launcher, ROOT / script], cwd=ROOT, env=environment(**variables), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=limit,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=prepare,
     )  # fmt: skip
 
 
