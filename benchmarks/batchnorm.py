@@ -38,7 +38,7 @@ import dataset  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
 import train  # noqa: E402
-from toolkit import augment, device, engine, folding, optimization, sample, training  # noqa: E402
+from toolkit import augment, device, engine, folding, sample, training  # noqa: E402
 from toolkit.checkpoint import State  # noqa: E402
 from toolkit.console import InputError  # noqa: E402
 from toolkit.data import Data  # noqa: E402
@@ -187,8 +187,8 @@ def by_defaults(net: nn.Module, name: str, data: Data, epochs: int) -> tuple[flo
     criterion = loss.build(config.loss, weight, smoothing=config.smoothing)
     steps = epochs * len(engine.batches(data.train, config.batch_size))
     recipe = training.make_recipe(config, criterion, data, steps, State({}, ""))
-    optimizer = optimization.build(config.optimizer, net, config.lr, config.weight_decay)
-    return measure(net, optimizer, recipe, data, epochs, settled=True)
+    learner = training.make_learner(config, net, model.head_weights(net))
+    return measure(net, learner.optimizer, recipe, data, epochs, settled=True)
 
 
 def measure(net, optimizer, recipe: engine.Recipe, data: Data, epochs: int, settled: bool):
@@ -201,7 +201,8 @@ def measure(net, optimizer, recipe: engine.Recipe, data: Data, epochs: int, sett
     except InputError:
         return None
     if settled:
-        engine.settle_batch_norm(net, data.faces, engine.batches(data.train, recipe.batch_size)[:16])
+        seen = engine.batches(data.train, recipe.batch_size)[: training.SETTLING_BATCHES]
+        engine.settle_batch_norm(net, data.faces, seen)
     logits = engine.predict(net, data.faces, data.validation).to(data.faces.labels.device)
     labels = data.faces.labels[data.validation]
     accuracy = (logits.argmax(1) == labels).float().mean().item()

@@ -207,7 +207,7 @@ def test_shares_are_those_of_all_people_and_shown_is_what_the_net_learns_from(dr
 
 
 def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
-    def resolved(**given) -> str:
+    def resolved(**given) -> TrainSettings:
         return train.with_own_defaults(TrainSettings(**given), dict.fromkeys(TrainSettings.model_fields, "default"))[0]
 
     assert resolved().class_weights == resolved(loss="cross_entropy").class_weights == "sqrt"
