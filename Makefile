@@ -27,7 +27,7 @@ readme: $(VENV)/ready  ## write the settings tables of the README anew
 picture: $(VENV)/ready  ## draw the picture of the README anew, from the last demo
 	PYTHONPATH=. $(BIN)/python docs/picture.py
 
-$(VENV)/ready: requirements.txt tests/requirements.txt
+$(VENV)/ready: requirements.txt requirements-extras.txt tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or later, found " + sys.version.split()[0] + "; make PYTHON=python3.11 names another")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
