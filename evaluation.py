@@ -1,13 +1,17 @@
 """Score a submission against the ground truth.
 
 SM_GROUND_TRUTH_DIR=<folder with gt.csv> SM_OUTPUT_DATA_DIR=<folder with output.csv> python evaluation.py
+
+evaluation.json has the scores, and evaluation.html shows them. Where they lie there, the page has photographs
+(`images/` beside gt.csv), what the net gave each class (`probabilities.csv` beside output.csv), and whose they are (a
+column `person` of gt.csv).
 """
 
 import pathlib
 
 from toolkit import console, environment, files, settings
 from toolkit.console import InputError, listed, say
-from toolkit.labels import CLASSES
+from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
 
 def main(argv: list[str]) -> None:
@@ -27,7 +31,58 @@ def main(argv: list[str]) -> None:
     say(report(result))
     with files.locked(path.parent):
         files.write_json(path, {**result, "confusion": matrix.tolist()})
-    say(f"written: {path.absolute()}")
+        write_page(config, truth, answers)
+    say(f"written: {path.absolute()} and evaluation.html")
+
+
+def write_page(config: settings.EvaluationSettings, truth: dict[str, int], answers: dict[str, int]) -> None:
+    """evaluation.html, of all that is known of the photographs."""
+    import numpy as np
+
+    from toolkit import page
+    from toolkit.answers import Answers, tell
+
+    images = config.sm_ground_truth_dir / "images"
+    given = Answers(
+        names=list(truth),
+        true=np.array(list(truth.values())),
+        said=np.array([answers[image] for image in truth]),
+        people=read_people(config),
+        probabilities=read_probabilities(config, list(truth)),
+        files=[images / image for image in truth] if config.report_photos and images.is_dir() else None,
+    )
+    page.write(
+        config.sm_output_data_dir / "evaluation.html",
+        "answers.html",
+        title="Evaluation of a submission",
+        facts=f"{config.sm_output_data_dir / 'output.csv'} against {config.sm_ground_truth_dir / 'gt.csv'}",
+        told=tell(given),
+    )
+
+
+def read_people(config: settings.EvaluationSettings) -> list[str] | None:
+    """Whose each photograph is, in the order of gt.csv, where its column `person` says so."""
+    return files.read_csv(config.sm_ground_truth_dir / "gt.csv", ("ImageID",), "SM_GROUND_TRUTH_DIR").get("person")
+
+
+def read_probabilities(config: settings.EvaluationSettings, images: list[str]):
+    """What the net gave each class of these photographs: float64, shape (n, 18), NaN for bad ones; None if not known.
+
+    A probabilities.csv of other photographs is of another answer, which lay there before.
+    """
+    import numpy as np
+
+    path = config.sm_output_data_dir / "probabilities.csv"
+    if not path.exists():
+        return None
+    try:
+        table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS), "SM_OUTPUT_DATA_DIR", key="ImageID")
+        row = {image: number for number, image in enumerate(table["ImageID"])}
+        columns = [[float(cell or "nan") for cell in table[name]] for name in PROBABILITY_COLUMNS]
+        return np.array(columns).T[[row[image] for image in images]]
+    except (InputError, ValueError, KeyError) as error:  # the scores need none of it
+        say(f"note: {path} is passed over: expected numbers for each photograph of gt.csv ({error})")
+        return None
 
 
 def read_answers(path: pathlib.Path, setting: str) -> dict[str, int]:

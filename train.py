@@ -10,7 +10,7 @@ import os
 import dataset
 import loss
 import model
-from toolkit import console, environment, files, processes, runs, settings
+from toolkit import console, environment, extras, files, processes, runs, settings
 from toolkit.console import InputError, listed, rank, say
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
         raise InputError(
             f"FIND_LR=true: expected one process, found {processes.count()}; start train.py without torchrun"
         )
+    if config.tensorboard:
+        extras.need("TENSORBOARD=true", "tensorboard")
     config, origin = with_own_defaults(config, origin)
     say(environment.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
@@ -75,9 +77,21 @@ def train_run(config: settings.TrainSettings, origin: dict, header: dict, net, d
         learner = training.make_learner(config, net, model.head_weights(net))
         best = training.fit(config, learner, criterion, data, state, run)
         if run:
+            write_page(config, run, learner.net, data, state)
             runs.finish(run.folder, summary(config, run.header, best, state))
             run.states.remove()
             say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
+
+
+def write_page(config: settings.TrainSettings, run, net, data, state) -> None:
+    """report.html. A net of your own may do what its makers did not foresee: a run is not lost over its page."""
+    from toolkit import report
+
+    try:
+        report.write(run, config, net, data, state)
+        say(f"report: {(run.folder / report.PAGE).absolute()}")
+    except Exception as error:
+        say(f"note: no report is written: {type(error).__name__}: {error}")
 
 
 def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net, table, splits, faces) -> None:

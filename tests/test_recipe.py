@@ -77,7 +77,7 @@ def test_photographs_are_mixed_as_their_targets_are(data, how):
     faces = data.faces
     labels, faces.targets = faces.targets, nn.functional.one_hot(faces.labels, 18).float()
     recipe = engine.Recipe(criterion, lambda step: 1e-3, augment.POLICIES["none"], 16, 1.0, 0, mix=how)
-    epochs = [engine._Epoch(recipe, faces, data.train, epoch) for epoch in (0, 0, 1)]
+    epochs = [engine.Epoch(recipe, faces, data.train, epoch) for epoch in (0, 0, 1)]
     places = np.arange(len(data.train))
     inputs = [
         torch.cat(list(epoch.inputs(engine.batches(places, size))))

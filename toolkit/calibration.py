@@ -54,6 +54,18 @@ def likelihood_loss(p: np.ndarray, labels: np.ndarray) -> float:
 
 def calibration_error(p: np.ndarray, labels: np.ndarray) -> float:
     """How far confidence and accuracy lie apart, over BINS equal bins of confidence (Guo et al., 2017, ECE)."""
+    photographs, confidence, accuracy = in_bins(p, labels)
+    return float(np.average(np.abs(accuracy - confidence), weights=photographs))
+
+
+def in_bins(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photographs, mean confidence and accuracy of the bins that hold any, from low to high: shape (bins,) each.
+
+    Confidence is the probability of the likeliest class, accuracy how often that is right.
+    """
     confidence, right = p.max(1), p.argmax(1) == labels
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return float(np.abs(np.bincount(bins, right - confidence, BINS)).sum() / len(labels))
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    photographs = np.bincount(number, minlength=BINS)
+    sums = [np.bincount(number, values, BINS)[photographs > 0] for values in (confidence, right)]
+    photographs = photographs[photographs > 0]
+    return photographs, *(values / photographs for values in sums)

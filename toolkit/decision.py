@@ -110,15 +110,8 @@ def choose_strength(p: np.ndarray, labels: np.ndarray, people: np.ndarray, share
     A few rare people decide macro F1: what is not better by more than a standard error, over resampled people, is not
     better (the one-standard-error rule of Breiman et al., 1984).
     """
-    names, number = np.unique(people, return_inverse=True)
-    draws = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-    scores = []
-    for strength in STRENGTHS:
-        cells = labels * CLASSES + decide(p, shares, strength)
-        counts = np.zeros((RESAMPLES, CLASSES * CLASSES))
-        np.add.at(counts.T, cells, draws.T[number])
-        scores.append([metrics.macro_f1(matrix) for matrix in counts.reshape(-1, CLASSES, CLASSES)])
-    scores = np.array(scores)
+    decided = [decide(p, shares, strength) for strength in STRENGTHS]
+    scores = np.array([metrics.macro_f1(metrics.resampled(labels, said, people, RESAMPLES)) for said in decided])
     behind = scores[scores.mean(1).argmax()] - scores
     good = [STRENGTHS[i] for i in np.flatnonzero(behind.mean(1) <= behind.std(1))]
     return min(good, key=lambda strength: abs(strength - USUAL))

@@ -81,7 +81,7 @@ def train_one_epoch(
     weights have taken it.
     """
     _train_mode(model)
-    epoch_of = _Epoch(recipe, faces, photographs, epoch)
+    epoch_of = Epoch(recipe, faces, photographs, epoch)
     parts = batches(np.arange(len(photographs)), recipe.batch_size)  # of places in the epoch's order
     first = len(losses)
     losses = torch.tensor([*losses, *[0.0] * (len(parts) - first)], device=faces.machine.device)
@@ -114,7 +114,7 @@ def train_one_epoch(
     return float(losses.cpu().double().numpy() @ [len(part) for part in parts]) / len(photographs)
 
 
-class _Epoch:
+class Epoch:
     """The photographs of an epoch in their order, and what each of them is mixed with."""
 
     def __init__(self, recipe: Recipe, faces: "Faces", photographs: np.ndarray, epoch: int):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from toolkit import calibration, files, runs
+from toolkit import board, calibration, files, runs
+from toolkit.board import Board
 from toolkit.checkpoint import State, save_weights
 from toolkit.console import held, say
 from toolkit.decision import Decision
@@ -30,6 +31,7 @@ class Keeper:
 
     def __init__(self, config: TrainSettings, learner: Learner, data: Data, state: State, run: runs.Run | None):
         self.config, self.learner, self.data, self.state, self.run = config, learner, data, state, run
+        self.board = Board(run.folder / board.FOLDER) if run and config.tensorboard else None
         self.losses: torch.Tensor | None = None  # of the steps of this epoch: read only when they are saved
         self.before, self.began = state.seconds, time.monotonic()
         self.saved, self.saved_at, self.cost = state.steps, self.began, 0.0  # the last save: what, when, for how long
@@ -49,6 +51,11 @@ class Keeper:
         """Whether all epochs are done, or patience is over."""
         epoch, patience = self.state.epoch, self.config.patience
         return epoch >= self.config.epochs or bool(epoch and patience and epoch - self.state.best >= patience)
+
+    def close(self) -> None:
+        """All epochs are done."""
+        if self.board:
+            self.board.close()
 
     def after_step(self, losses: torch.Tensor) -> None:
         """Note the losses of this epoch's steps so far; save, when it is time."""
@@ -115,6 +122,8 @@ class Keeper:
             labels = self.data.faces.labels[self.data.validation].cpu().numpy()
             files.write_json(folder / "calibration.json", calibration_report(decision, logits, labels))
         files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
+        if self.board:
+            self.board.show(history)
 
 
 def predictions(data: Data, logits: np.ndarray, decision: Decision) -> dict:

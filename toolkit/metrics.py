@@ -19,13 +19,15 @@ def scores(matrix: np.ndarray) -> dict:
     Macro F1 is the mean over all classes of the table; a class that is neither true nor predicted counts 0
     (scikit-learn's f1_score with labels=range(18) and zero_division=0).
     """
-    classes = np.arange(CLASSES)
-    attributes = {}
-    for attribute, names in ATTRIBUTES.items():
-        belongs = np.eye(len(names), dtype=np.int64)[decode(classes)[attribute]]  # (18, names)
-        attributes[attribute] = _scores(belongs.T @ matrix @ belongs, names)
+    attributes = {name: _scores(of_attribute(matrix, name), values) for name, values in ATTRIBUTES.items()}
     total = _scores(matrix, CLASS_NAMES)
     return {"count": int(matrix.sum()), **total, "attributes": attributes}
+
+
+def of_attribute(matrix: np.ndarray, attribute: str) -> np.ndarray:
+    """The confusion matrix of "mask", "gender" or "age" alone, from that of the classes."""
+    belongs = np.eye(len(ATTRIBUTES[attribute]), dtype=np.int64)[decode(np.arange(CLASSES))[attribute]]  # (18, values)
+    return belongs.T @ matrix @ belongs
 
 
 def headline(true, predicted) -> dict[str, float]:
@@ -35,14 +37,52 @@ def headline(true, predicted) -> dict[str, float]:
     return {"accuracy": result["accuracy"], "macro_f1": result["macro_f1"], **attributes}
 
 
-def macro_f1(matrix: np.ndarray) -> float:
-    """The mean F1 of the classes of a confusion matrix, as in `scores`."""
-    return float(_f1(matrix).mean())
+def macro_f1(matrix: np.ndarray) -> np.ndarray:
+    """The mean F1 of the classes of each confusion matrix, as in `scores`: shape (...), from (..., 18, 18)."""
+    return _f1(matrix).mean(-1)
+
+
+def resampled(true, predicted, people=None, draws: int = 1000) -> np.ndarray:
+    """The confusion matrices of other samples of as many people: the bootstrap. Shape (draws, 18, 18).
+
+    All photographs of a person stand or fall together. Without `people`, (n,), every photograph counts as one.
+    """
+    rng = np.random.default_rng(0)
+    cells = np.asarray(true, np.int64) * CLASSES + np.asarray(predicted, np.int64)
+    if people is None:
+        counts = rng.multinomial(len(cells), np.bincount(cells, minlength=CLASSES**2) / len(cells), draws)
+    else:
+        names, number = np.unique(people, return_inverse=True)
+        of_person = np.zeros((len(names), CLASSES**2))
+        np.add.at(of_person, (number, cells), 1)
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws) @ of_person
+    return counts.reshape(draws, CLASSES, CLASSES)
+
+
+def intervals(matrices: np.ndarray) -> dict:
+    """Where 95 % of the scores of `resampled` matrices lie, as (low, high), in the places that `scores` has.
+
+    A draw that has nobody of a class says nothing of that class.
+    """
+    found = {"accuracy": _middle(np.trace(matrices, axis1=1, axis2=2) / matrices.sum((1, 2)))}
+    classes = {name: np.where(matrices.sum(2) > 0, values, np.nan) for name, values in _of_classes(matrices).items()}
+    there = ~np.isnan(classes["f1"])
+    f1 = np.where(there, classes["f1"], 0).sum(1) / np.maximum(there.sum(1), 1)
+    found["macro_f1"] = _middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
+    rows = {name: _middle(values) for name, values in classes.items()}
+    return found | {"classes": [{name: middle[k] for name, middle in rows.items()} for k in range(CLASSES)]}
+
+
+def _middle(values: np.ndarray):
+    """The 2.5 % and the 97.5 % quantile of the first axis; None where there are only NaN."""
+    columns = [column[~np.isnan(column)] for column in values.reshape(len(values), -1).T]
+    pairs = [tuple(map(float, np.quantile(column, (0.025, 0.975)))) if len(column) else None for column in columns]
+    return pairs[0] if values.ndim == 1 else pairs
 
 
 def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:
-    right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    precision, recall, f1 = _ratio(right, predicted), _ratio(right, true), _f1(matrix)
+    right, true = np.diag(matrix), matrix.sum(1)
+    precision, recall, f1 = _of_classes(matrix).values()
     rows = zip(names, true, precision, recall, f1, strict=True)
     return {
         "accuracy": float(_ratio(right.sum(), matrix.sum())),
@@ -54,9 +94,14 @@ def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:
     }
 
 
+def _of_classes(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each class: shape (..., classes)."""
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return {"precision": _ratio(right, matrix.sum(-2)), "recall": _ratio(right, matrix.sum(-1)), "f1": _f1(matrix)}
+
+
 def _f1(matrix: np.ndarray) -> np.ndarray:
-    """The F1 of each class."""
-    return _ratio(2 * np.diag(matrix), matrix.sum(1) + matrix.sum(0))
+    return _ratio(2 * np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1) + matrix.sum(-2))
 
 
 def _ratio(part, whole) -> np.ndarray:

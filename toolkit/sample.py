@@ -73,13 +73,13 @@ def draw_eval(folder, cast, seed, rng):
 
     draw_people(cast, keys, seed, lambda number, photograph: folder / "images" / name_of(number, photograph))
     rows = [
-        (name_of(number, photograph), labels.encode(max(0, photograph - 4), gender, labels.age_band(age)))
+        (name_of(number, photograph), labels.encode(max(0, photograph - 4), gender, labels.age_band(age)), keys[number])
         for number, (gender, age, *_) in enumerate(cast)
         for photograph in range(len(PHOTOGRAPHS))
     ]
-    truth = pd.DataFrame([rows[i] for i in rng.permutation(len(rows))], columns=["ImageID", "ans"])
+    truth = pd.DataFrame([rows[i] for i in rng.permutation(len(rows))], columns=["ImageID", "ans", "person"])
     truth.to_csv(folder / "gt.csv", index=False)
-    truth.assign(ans=0).to_csv(folder / "info.csv", index=False)
+    truth[["ImageID", "ans"]].assign(ans=0).to_csv(folder / "info.csv", index=False)
 
 
 def is_whole(folder, marker):

@@ -114,7 +114,7 @@ class TrainSettings(Settings):
     # They say where and how fast, but not what comes out: a run goes on where they have changed.
     UNDECIDING: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
-        "device", "cache_gib", "cache_dir", "compile",
+        "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard",
     )  # fmt: skip
 
     sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
@@ -209,6 +209,10 @@ class TrainSettings(Settings):
     """Folder where decoded photographs are kept for later runs; unset keeps none."""
     compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(lower_case)] = "auto"
     """Compile the net for training; `auto` does so in long runs on CUDA."""
+    report_photos: bool = True
+    """Show photographs in the run's page, report.html; `false` where people's faces may not travel."""
+    tensorboard: bool = False
+    """Also write scalars, pictures and hyperparameters for TensorBoard, into the folder tensorboard of the run."""
 
     def deciding(self) -> dict:
         """The settings that decide what comes out, of JSON's types."""
@@ -255,8 +259,8 @@ class InferenceSettings(Settings):
     """Find how common genders and age bands are among these photographs, and count on it where that can be trusted."""
     old_from: int | None = Field(None, gt=AGE_FROM_YEARS[0], le=100)
     """First year of the band of 60 and over, for runs of HEAD=factored; unset is 60."""
-    probabilities: bool = False
-    """Also write `probabilities.csv`: ImageID and one column a class, p0 to p17."""
+    probabilities: bool = True
+    """Also write `probabilities.csv`: ImageID and one column a class, p0 to p17; for evaluation.html, and for you."""
     on_bad_image: Literal["stop", "fallback"] = "stop"
     """A photograph that cannot be read stops the run, or gets FALLBACK_CLASS and is listed in `bad_images.csv`."""
     fallback_class: Annotated[int, OnlyWith("on_bad_image", "fallback")] = Field(4, ge=0, le=17)
@@ -281,7 +285,9 @@ class EvaluationSettings(Settings):
     sm_ground_truth_dir: InputFolder = DEMO_DATA / "eval"
     """Folder that holds `gt.csv`."""
     sm_output_data_dir: InputFolder = DEMO / "output"
-    """Folder that holds `output.csv`, where `evaluation.json` goes."""
+    """Folder that holds `output.csv`, where `evaluation.json` and `evaluation.html` go."""
+    report_photos: bool = True
+    """Show photographs in evaluation.html; `false` where people's faces may not travel."""
 
 
 class LeaderboardSettings(TrainSettings):

@@ -68,6 +68,7 @@ def fit(config: TrainSettings, learner: Learner, criterion, data: Data, state: S
             keeper.end_epoch(row, outputs, decided)
             per_second = sum(map(len, parts[before:])) / (trained - started)
             say(epoch_line(row, config.epochs, per_second, time.monotonic() - started, state.best))
+    keeper.close()
     if state.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
     return state.history[state.best - 1]

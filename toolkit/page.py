@@ -1,0 +1,29 @@
+"""Pages of one file each, from the templates in toolkit/pages: no server, no network, nothing beside them."""
+
+import functools
+import pathlib
+
+import jinja2
+
+from toolkit import files, pictures
+
+TEMPLATES = pathlib.Path(__file__).parent / "pages"
+
+
+def write(path: pathlib.Path, template: str, **content) -> None:
+    """Write a page. Texts in `content` are escaped, but for markupsafe's Markup, such as charts; pictures
+    are Pillow's, and `|data_uri` puts them into the page."""
+    files.write(path, _templates().get_template(template).render(**content))
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["data_uri"] = pictures.data_uri
+    return templates

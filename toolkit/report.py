@@ -1,0 +1,126 @@
+"""The page of a run: how it learned, what it gets right and wrong on validation people, and what it cost."""
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from toolkit import answers, board, charts, engine, environment, gradcam, page, pictures, runs, training
+from toolkit.answers import Answers
+from toolkit.checkpoint import State
+from toolkit.data import Data
+from toolkit.decision import Decision
+from toolkit.labels import CLASSES
+from toolkit.settings import TrainSettings
+
+PAGE = "report.html"
+AUGMENTED = 12  # photographs, as the net sees them in training
+SCORES = ("macro_f1", "accuracy", "val_loss")  # of TensorBoard's table of runs
+CURVES = {
+    "Loss": ("train_loss", "val_loss"),
+    "F1 and accuracy of validation": ("macro_f1", "accuracy", "mask", "gender", "age"),
+    "Learning rate": ("lr",),
+}
+
+
+def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -> None:
+    """Write report.html into the folder of a run whose epochs are done, and what TensorBoard shows of all of it.
+
+    `net` takes on the best weights.
+    """
+    net.load_state_dict(state.part("best"))
+    decision = Decision.of_header(state.decision)
+    logits = state.tensors["validation"].double().numpy()
+    of_validation = validation_answers(data, logits, decision, config.report_photos)
+    told = answers.tell(of_validation, lambda rows, said: _looks(net, data, data.validation[rows], said))
+    if decision.temperature != 1.0:
+        without = replace(decision, temperature=1.0).probabilities(logits)
+        told["calibration"] = answers.calibrated(of_validation, without)
+    augmentation = augmented(config, data, state) if config.report_photos else []
+    best, kept = state.history[state.best - 1], json.loads((run.folder / runs.SETTINGS).read_text())
+    page.write(
+        run.folder / PAGE,
+        "run.html",
+        title=f"Run {run.folder.name}",
+        facts=f"{config.name} at {environment.as_text(config.size)}, pretrained: {run.header['pretrained']}; "
+        f"best epoch {best['epoch']} of {len(state.history)}, on validation people; "
+        f"begun {state.started[:16].replace('T', ' ')} UTC",
+        told=told,
+        curves=[_curves(title, names, state.history) for title, names in CURVES.items()],
+        history=state.history,
+        counts=counts(data),
+        augmented=augmentation,
+        cost=_cost(data, state),
+        machine=f"On {run.header['machine']}. Photographs are those of training; the time is that of validation and "
+        "saving too, and memory is the most that was taken at once.",
+        settings=[(name.upper(), environment.as_text(value), kept["origin"][name]) for name, value in config],
+    )
+    if config.tensorboard:
+        shown = {f"augmentation/{number}": pictures.beside(*pair) for number, pair in enumerate(augmentation, 1)}
+        for one in filter(lambda one: one["photo"], told["mistakes"]):
+            shown[f"mistakes/{one['name']} said {one['said']}, is {one['true']}"] = one["photo"]
+        board.finish(run.folder / board.FOLDER, shown, config.deciding(), {name: best[name] for name in SCORES})
+
+
+def validation_answers(data: Data, logits: np.ndarray, decision: Decision, photographs: bool) -> Answers:
+    """What the run says of its validation photographs."""
+    rows = data.validation
+    return Answers(
+        names=[os.fsdecode(path) for path in data.paths[rows]],
+        true=data.faces.labels[rows].cpu().numpy(),
+        said=decision.classes(logits),
+        people=data.people.iloc[rows].tolist(),
+        probabilities=decision.probabilities(logits),
+        files=[data.faces.store.paths[row] for row in rows] if photographs else None,
+    )
+
+
+def counts(data: Data) -> dict:
+    """Photographs of each class on both sides, and people."""
+    labels = data.faces.labels.cpu().numpy()
+    sides = {"training": data.train, "validation": data.validation}
+    numbers = [np.bincount(labels[rows], minlength=CLASSES) for rows in sides.values()]
+    rows = [(f"{k} {answers.class_name(k)}", [int(side[k]) for side in numbers]) for k in range(CLASSES)]
+    rows.append(("all photographs", [int(side.sum()) for side in numbers]))
+    rows.append(("people", [data.people.iloc[side].nunique() for side in sides.values()]))
+    return {"sides": list(sides), "rows": rows}
+
+
+def _curves(title: str, names: tuple[str, ...], history: list[dict]):
+    curves = {name: [(row["epoch"], row[name]) for row in history] for name in names}
+    return charts.chart(curves, title, "epoch")
+
+
+def _looks(net, data: Data, rows: np.ndarray, said: np.ndarray) -> np.ndarray | None:
+    inputs = next(data.faces.batches([rows]))
+    return gradcam.heat(net, inputs, torch.from_numpy(said).to(inputs.device))
+
+
+def augmented(config: TrainSettings, data: Data, state: State) -> list[tuple[Image.Image, Image.Image]]:
+    """The first photographs of the first epoch: as they are stored, and as the net saw them."""
+    recipe = training.make_recipe(config, None, data, 1, state)
+    epoch = engine.Epoch(recipe, data.faces, data.train, 0)
+    places = np.arange(min(AUGMENTED, len(data.train)))
+    before = data.faces.store.gather(torch.from_numpy(epoch.order[places])).numpy()
+    seen = next(iter(epoch.inputs([places]))).permute(0, 2, 3, 1) * data.faces.std + data.faces.mean
+    after = (seen.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return [tuple(map(pictures.of_pixels, pair)) for pair in zip(before, after, strict=True)]
+
+
+def _cost(data: Data, state: State) -> dict[str, str]:
+    """What the run took, as a person reads it."""
+    photographs = len(data.train) * len(state.history)
+    cost = {"Seconds": f"{state.seconds:,.1f}", "Photographs/s": f"{photographs / max(state.seconds, 1e-9):,.0f}"}
+    with contextlib.suppress(ImportError):  # Windows has no such numbers
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        cost["Memory of the process"] = f"{peak / 2**20:,.0f} MiB"
+    if data.faces.machine.device.type == "cuda":
+        cost["Memory of the GPU"] = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB"
+    return cost
