@@ -7,11 +7,9 @@ evaluation.json has the scores, and evaluation.html shows them. Where they lie t
 column `person` of gt.csv).
 """
 
-import pathlib
-
-from toolkit import console, environment, files, settings
-from toolkit.console import InputError, listed, say
-from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
+from toolkit import console, environment, files, settings, submission
+from toolkit.console import InputError, say
+from toolkit.labels import PROBABILITY_COLUMNS
 
 
 def main(argv: list[str]) -> None:
@@ -22,9 +20,9 @@ def main(argv: list[str]) -> None:
         from toolkit import sample
 
         sample.ensure(settings.DEMO_DATA)
-    truth = read_answers(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
-    answers = read_answers(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
-    refuse_other_photographs(truth, answers)
+    truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
+    answers = submission.read(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
+    submission.refuse_other_photographs(truth, answers)
     matrix = metrics.confusion(list(truth.values()), [answers[image] for image in truth])
     result = metrics.scores(matrix)
     path = config.sm_output_data_dir / "evaluation.json"
@@ -83,37 +81,6 @@ def read_probabilities(config: settings.EvaluationSettings, images: list[str]):
     except (InputError, ValueError, KeyError) as error:  # the scores need none of it
         say(f"note: {path} is passed over: expected numbers for each photograph of gt.csv ({error})")
         return None
-
-
-def read_answers(path: pathlib.Path, setting: str) -> dict[str, int]:
-    """The class 0..17 of each ImageID. Raises InputError on a repeated ImageID and on any other value."""
-    table = files.read_csv(path, ("ImageID", "ans"), setting, key="ImageID")
-    answers = {image: class_of(text) for image, text in zip(table["ImageID"], table["ans"], strict=True)}
-    if None in answers.values():
-        wrong = [
-            f"{i} has {text!r}" for i, text in zip(table["ImageID"], table["ans"], strict=True) if answers[i] is None
-        ]
-        raise InputError(
-            f"{path}: expected classes 0 to {CLASSES - 1} in ans, found {len(wrong)} others: {listed(wrong)}"
-        )
-    return answers
-
-
-def class_of(text: str) -> int | None:
-    """The class that a cell names, in whatever form numbers are written ("5", "5.0", "5e+00"), or None."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number in range(CLASSES) else None
-
-
-def refuse_other_photographs(truth: dict[str, int], answers: dict[str, int]) -> None:
-    """Raises InputError unless both are about the same photographs, in whatever order."""
-    differences = {"missing": sorted(truth.keys() - answers.keys()), "extra": sorted(answers.keys() - truth.keys())}
-    found = [f"{len(images)} {kind}: {listed(images)}" for kind, images in differences.items() if images]
-    if found:
-        raise InputError(f"output.csv: expected the ImageIDs of gt.csv, found {'; '.join(found)}")
 
 
 def report(result: dict) -> str:

@@ -1,4 +1,5 @@
-"""Compare backbones: train, infer and evaluate each with the same settings, into leaderboard.csv and leaderboard.md.
+"""Compare backbones: train, infer and evaluate each with the same settings, into leaderboard.csv, leaderboard.md and
+leaderboard.html, a page that compares them.
 
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> SM_CHANNEL_EVAL=<folder> SM_GROUND_TRUTH_DIR=<folder> \\
 SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
@@ -14,6 +15,8 @@ import pathlib
 import re
 import subprocess
 import sys
+
+import numpy as np
 
 import dataset
 import loss
@@ -46,7 +49,7 @@ def main(argv: list[str]) -> None:
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
         make_row(config, origin, identity, name)
-        rows = write(config.sm_output_data_dir, identity)
+        rows = write(config, identity)
     say(as_markdown(rows))
     if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
         say(f"note: {left_out} backbones were compared with other settings, code or photographs, and are left out")
@@ -175,14 +178,35 @@ def run(script: str, given: dict, folder: pathlib.Path) -> str:
     return said
 
 
-def write(folder: pathlib.Path, identity: dict) -> list[dict]:
-    """Write the table of all that was made with this identity, by this call or before; its rows."""
+def write(config: settings.LeaderboardSettings, identity: dict) -> list[dict]:
+    """Write the table and the page of all that was made with this identity, by this call or before; its rows."""
+    folder = config.sm_output_data_dir
     with files.locked(folder):
-        notes = [read_notes(folder / name, identity) for name in model.names()]
-        rows = [note["row"] for note in notes if "row" in note]
+        notes = [note for name in model.names() if "row" in (note := read_notes(folder / name, identity))]
+        rows = [note["row"] for note in notes]
         files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in COLUMNS})
         files.write(folder / "leaderboard.md", as_markdown(rows) + "\n")
+        if done := [note for note in notes if not note["row"]["note"]]:
+            write_page(config, rows, done)
     return rows
+
+
+def write_page(config: settings.LeaderboardSettings, rows: list[dict], done: list[dict]) -> None:
+    """leaderboard.html, of all rows, and the runs and answers behind those that are done."""
+    from toolkit import comparison, submission
+
+    truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
+    compared = []
+    for note in done:
+        name = note["row"]["model"]
+        with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
+            answers = submission.read(config.sm_output_data_dir / name / "output.csv", "SM_OUTPUT_DATA_DIR")
+            submission.refuse_other_photographs(truth, answers)
+            said = np.array([answers[image] for image in truth])
+            compared.append(comparison.Compared(name, comparison.read_history(pathlib.Path(note["run"])), said))
+    images = config.sm_channel_eval / "images" if config.report_photos else None
+    page = config.sm_output_data_dir / "leaderboard.html"
+    comparison.write(page, rows, compared, truth, images)
 
 
 def as_markdown(rows: list[dict]) -> str:

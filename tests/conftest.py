@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from browser import browser  # noqa: F401 (a fixture)
 from faults import ROOT, environment
 
 import dataset

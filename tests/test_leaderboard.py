@@ -56,11 +56,11 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     (tmp_path / "vgg11").mkdir()
     row = {**dict.fromkeys(leaderboard.COLUMNS, ""), "model": "vgg11"}
     (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"identity": before, "row": row}))
-    assert leaderboard.write(tmp_path, before) == [row]
+    assert leaderboard.write(config, before) == [row]
     with (tmp_path / "eval" / "gt.csv").open("a") as file:
         file.write("\n")
     after = leaderboard.identity_of(config)
-    assert after != before and leaderboard.write(tmp_path, after) == []
+    assert after != before and leaderboard.write(config, after) == []
     next((tmp_path / "eval" / "images").iterdir()).unlink()
     assert leaderboard.identity_of(config) != after
 

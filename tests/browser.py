@@ -1,0 +1,49 @@
+"""A real browser for the pages: Chromium without a window, driven by Playwright."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium. Where there is none its tests are skipped, unless BROWSER_NEEDED says that there must be one."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None and not os.environ.get("BROWSER_NEEDED"):
+        pytest.skip("no Chromium: apt-get install chromium")
+    assert path, f"expected one of {', '.join(NAMES)}; apt-get install chromium"
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, path: pathlib.Path, **options):
+    """The page as a person sees it. What goes wrong in it, or wants anything from elsewhere, is an error."""
+    page, wrong = browser.new_page(**options), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: wrong.append(request.url) if request.url.startswith("http") else None)
+    page.goto(path.as_uri())
+    yield page
+    assert wrong == []
+    page.close()
+
+
+def reads_well(page: Page) -> None:
+    """Assert that the page fits the window, that its pictures are there, and that axe finds nothing to mend."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth && image.alt)")
+    clipped = (
+        "[...document.querySelectorAll('p, dd, li, h1, h2')].filter((part) => part.scrollWidth > part.clientWidth + 1)"
+    )
+    assert page.evaluate(f"{clipped}.map((part) => part.textContent)") == []
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"], one["nodes"][0]["failureSummary"]) for one in found] == []

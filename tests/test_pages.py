@@ -1,0 +1,141 @@
+"""The pages: what stands in them, and how they read in a real browser."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import DESK, PHONE, opened, reads_well
+from conftest import QUICK, run_here
+
+from toolkit import answers, charts, comparison, metrics, page
+from toolkit.answers import Answers
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, drawn, tmp_path_factory):
+    """The folder of an answer that was evaluated."""
+    out = tmp_path_factory.mktemp("out")
+    folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": out}
+    assert run_here("inference.py", **folders, DEVICE="cpu").returncode == 0
+    assert run_here("evaluation.py", SM_GROUND_TRUTH_DIR=drawn.eval, SM_OUTPUT_DATA_DIR=out).returncode == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("window", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["a phone in the dark", "a desk by day"]
+)
+def test_pages_read_well(browser, trained, evaluated, window, scheme):
+    for path in (trained / "resnet18" / "report.html", evaluated / "evaluation.html"):
+        with opened(browser, path, viewport=window, color_scheme=scheme) as shown:
+            reads_well(shown)
+            assert shown.locator("img").count() > 12
+            parts = shown.locator("nav a").all_text_contents()
+            assert parts == shown.locator("main h2").all_text_contents()
+
+
+def test_a_page_is_used_by_keyboard_and_prints_whole(browser, trained):
+    with opened(browser, trained / "resnet18" / "report.html", viewport=DESK) as shown:
+        shown.keyboard.press("Tab")
+        assert shown.evaluate("document.activeElement.textContent") == "Skip to the content"
+        shown.keyboard.press("Enter")
+        shown.keyboard.press("Tab")  # into the first part of the content
+        assert shown.evaluate("document.querySelector('main').contains(document.activeElement)")
+        table = shown.locator("details table")
+        assert not table.is_visible()
+        shown.emulate_media(media="print")
+        shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert table.is_visible() and not shown.locator("nav").is_visible()
+        assert len(shown.pdf()) > 20_000
+
+
+def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path):
+    truth = dict(zip(*pd.read_csv(drawn.eval / "gt.csv")[["ImageID", "ans"]].to_numpy().T, strict=True))
+    true = np.array(list(truth.values()), int)
+    half = np.where(np.arange(len(true)) % 2, true, (true + 1) % 18)
+    history = {"epoch": ["1", "2"], "macro_f1": ["0.1", "0.3"], "val_loss": ["2", "1"], "train_loss": ["2.5", "1.5"]}
+    runs = [comparison.Compared(name, history, said) for name, said in (("a", half), ("b<i>", true), ("c", true))]
+    rows = [{"model": run.name, "seconds": seconds} for run, seconds in zip(runs, (9, 100, 20), strict=True)]
+    comparison.write(tmp_path / "page.html", rows, runs, truth, drawn.eval / "images")
+    with opened(browser, tmp_path / "page.html", viewport=PHONE, color_scheme="dark") as shown:
+        reads_well(shown)
+        names = shown.locator("#table tbody th")
+        shown.get_by_role("button", name="seconds").click()
+        assert names.all_text_contents() == ["b<i>", "c", "a"]
+        shown.get_by_role("button", name="seconds").click()
+        assert names.all_text_contents() == ["a", "c", "b<i>"]
+        wrong = int((half != true).sum())
+        assert f"Both right: {len(true) - wrong}. Only a: 0. Only b<i>: {wrong}. Neither: 0." in shown.inner_text(
+            "#summary"
+        )
+        assert shown.locator("#photos li").count() == wrong == shown.locator("#photos img").count()
+        shown.get_by_label("First", exact=True).select_option("c")
+        assert "Shown below: 0" in shown.inner_text("#summary")
+        reads_well(shown)
+
+
+def test_no_photograph_stands_in_a_page_where_they_may_not_travel(drawn, evaluated, tmp_path):
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path}
+    settings = QUICK | {"REPORT_PHOTOS": "false", "NAME": "shufflenet_v2_x0_5"}
+    assert run_here("train.py", **folders, **settings).returncode == 0
+    shutil.copytree(evaluated, tmp_path / "out")
+    folders = {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    assert run_here("evaluation.py", **folders, REPORT_PHOTOS="false").returncode == 0
+    for path in (tmp_path / "shufflenet_v2_x0_5" / "report.html", tmp_path / "out" / "evaluation.html"):
+        assert "data:image" not in path.read_text() and answers.NO_PHOTOGRAPHS in path.read_text()
+
+
+def test_an_evaluation_says_what_it_knows_and_no_more(drawn, evaluated, tmp_path):
+    """Without people, probabilities and photographs; and with probabilities of other photographs."""
+    text = (evaluated / "evaluation.html").read_text()
+    assert "draws of other people" in text and "Calibration</h2>" in text and "6 people" in text
+    pd.read_csv(drawn.eval / "gt.csv").drop(columns="person").to_csv(tmp_path / "gt.csv", index=False)
+    shutil.copy(evaluated / "output.csv", tmp_path)
+    (tmp_path / "probabilities.csv").write_text((evaluated / "probabilities.csv").read_text().replace(".jpg", ".png"))
+    done = run_here("evaluation.py", SM_GROUND_TRUTH_DIR=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path)
+    assert done.returncode == 0 and "probabilities.csv is passed over" in done.stdout
+    text = (tmp_path / "evaluation.html").read_text()
+    assert "people not known" in text and "Calibration</h2>" not in text and "data:image" not in text
+    before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (evaluated, tmp_path))
+    assert before == after
+
+
+def test_names_from_outside_are_text_in_a_page(tmp_path):
+    hostile = "<script>alert(1)</script>"
+    given = Answers([hostile, "b"], np.array([0, 1]), np.array([1, 1]))
+    page.write(tmp_path / "page.html", "answers.html", title=hostile, facts=hostile, told=answers.tell(given))
+    assert hostile not in (tmp_path / "page.html").read_text()
+
+
+def test_the_bootstrap_draws_people_and_not_photographs():
+    """Of one person's photographs all are right or none: 7 of each tell no more than one would."""
+    rng = np.random.default_rng(1)
+    right = rng.random(300) < 0.7
+    people, true = np.repeat(np.arange(300), 7), np.zeros(2100, int)
+    said = np.where(np.repeat(right, 7), 0, 1)
+    by_person = metrics.intervals(metrics.resampled(true, said, people))["accuracy"]
+    by_photograph = metrics.intervals(metrics.resampled(true, said))["accuracy"]
+    share = right.mean()
+    spread = 1.96 * np.sqrt(share * (1 - share) / 300)
+    np.testing.assert_allclose(by_person, (share - spread, share + spread), atol=0.01)
+    assert np.diff(by_person) / np.diff(by_photograph) == pytest.approx(np.sqrt(7), rel=0.15)
+
+
+def test_intervals_hold_what_is_true_as_often_as_they_say():
+    """Of 80 samples of people from a known net, some 95 % have its true recall in their interval."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(80):
+        true = rng.integers(0, 2, 150)
+        said = np.where(rng.random(150) < 0.8, true, 1 - true)
+        low, high = metrics.intervals(metrics.resampled(true, said, np.arange(150), 300))["classes"][0]["recall"]
+        held += low <= 0.8 <= high
+    assert 71 <= held <= 80
+
+
+def test_ticks_are_round_and_hold_the_range():
+    for low, high in [(0.0, 1.0), (1.31, 2.84), (3e-7, 1e-3), (5.0, 5.0), (0.0, 0.0), (-3.0, 1e6)]:
+        found = charts.ticks(low, high)
+        assert found[0] <= low and high <= found[-1] and 2 <= len(found) <= 8
+        assert all(len(re.sub(r"e.*|[-.]", "", f"{value:.6g}").strip("0")) <= 3 for value in found)
