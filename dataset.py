@@ -1,5 +1,9 @@
 """The faces: from folders of photographs to a table with a row for each, and its split into two sides by person.
 
+SM_CHANNEL_TRAIN=<image folder> SM_OUTPUT_DATA_DIR=<folder> python dataset.py
+
+looks at them before training: counts, every problem that is found, and dataset.html, a contact sheet.
+
 To read photographs that lie otherwise, write another `read_faces`: all that follows needs only its columns, and that a
 photograph lies at folder/file.
 """
@@ -16,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit import files
-from toolkit.console import InputError, listed
+from toolkit import console, environment, files, settings
+from toolkit.console import InputError, listed, say
 from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, age_band, encode
 
 if TYPE_CHECKING:
@@ -94,7 +98,7 @@ def paths(faces: pd.DataFrame, folder: pathlib.Path | None = None) -> np.ndarray
 
 def labels(faces: pd.DataFrame) -> np.ndarray:
     """The class 0..17 of every row: int64."""
-    return encode(faces["mask"], faces["gender"], faces["age"]).to_numpy(np.int64, copy=True)
+    return encode(*(faces[attribute] for attribute in ATTRIBUTES)).to_numpy(np.int64, copy=True)
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,31 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
     return info, [os.path.join(images, name) for name in info["ImageID"]]
 
 
+def main(argv: list[str]) -> None:
+    config, _ = environment.read(settings.DatasetSettings, argv)
+    files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
+    from toolkit import contact_sheet, corrections, problems
+    from toolkit.store import Store
+
+    if config.demo:
+        from toolkit import sample
+
+        sample.ensure(settings.DEMO_DATA)
+    as_found, passed_over = read_faces(config.sm_channel_train)
+    table, corrected = corrections.apply(as_found, config.relabel)
+    sides = split(table, hold_out(as_found, config.val_ratio, 0, 0, config.seed))
+    say(f"{counts(table, sides)}\n{corrected}")
+    store = Store(paths(as_found, config.sm_channel_train), config.size)
+    with store:
+        found = problems.find(as_found, store.paths, config.size, MASK_OF_PHOTOGRAPH, store.wait())
+    if passed_over:
+        found = {"files and folders passed over, as they are no photographs": passed_over, **found}
+    for what, items in found.items():
+        say(f"{what} ({len(items)}): {listed(items)}")
+    said = [counts(table, sides), str(corrected)]
+    say(f"written: {contact_sheet.write(config, as_found, table, store, found, said).absolute()}")
+
+
 def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:
     """(name, is a folder) of all that lies in a folder, sorted, so that the order is the same on every machine.
 
@@ -204,3 +233,7 @@ def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:
             name = entry.name.encode("utf-8", "backslashreplace").decode()
             listing.append((name, entry.is_dir() and name == entry.name))
     return sorted(listing)
+
+
+if __name__ == "__main__":
+    console.run(main)

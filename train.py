@@ -12,9 +12,10 @@ import loss
 import model
 from toolkit import console, environment, extras, files, processes, runs, settings
 from toolkit.console import InputError, listed, rank, say
+from toolkit.labels import ATTRIBUTES
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
-SCORES = ("macro_f1", "accuracy", "mask", "gender", "age", "val_loss")  # of the leaderboard
+SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # of the leaderboard
 CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 
@@ -96,7 +97,7 @@ def write_page(config: settings.TrainSettings, run, net, data, state) -> None:
 
 def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net, table, splits, faces) -> None:
     """A run for each fold, in one folder, with the probabilities of every photograph by the run that never saw it."""
-    from toolkit import folds
+    from toolkit import folds, report
 
     tasks = [data_and_loss(config, table, sides, faces) for sides in splits]
     identity = runs.identity(config.deciding(), "/".join(data.digest() for data, _ in tasks))
@@ -110,6 +111,8 @@ def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net,
             folds.keep(config, folder, fold)
         if rank() == 0:
             best, state = folds.join(folder, config.folds)
+            paths = dict(zip(map(os.fsdecode, dataset.paths(table)), faces.store.paths, strict=True))
+            report.write_out_of_fold(folder, paths if config.report_photos else None)
             runs.finish(folder, summary(config, {"run": folder.name, **header}, best, state))
             folds.forget(config, folder)
             say(

@@ -167,6 +167,7 @@ def folds(drawn, tmp_path_factory):
 
 
 def test_folds_say_something_of_every_photograph_by_the_run_that_never_saw_it(drawn, folds):
+    assert "never saw its person" in (folds / "shufflenet_v2_x0_5" / "report.html").read_text()
     group = folds / "shufflenet_v2_x0_5"
     table = pd.read_csv(group / "out_of_fold.csv", dtype={"person": str})
     faces, _ = dataset.read_faces(drawn.train)

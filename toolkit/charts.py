@@ -20,6 +20,8 @@ def chart(curves: Mapping[str, Points], title: str, x: str) -> Markup:
     curves = {name: [point for point in points if all(map(math.isfinite, point))] for name, points in curves.items()}
     every = [point for points in curves.values() for point in points] or [(0.0, 0.0)]
     across, up = (ticks(min(values), max(values)) for values in zip(*every, strict=True))
+    if all(float(x).is_integer() for x, _ in every):  # there is no epoch 1.5
+        across = sorted({math.floor(value) for value in across} | {math.floor(across[0]) + 1})
 
     def place(point) -> tuple[float, float]:
         right, high = ((v - t[0]) / (t[-1] - t[0]) for v, t in zip(point, (across, up), strict=True))

@@ -102,7 +102,7 @@ def apply(faces: pd.DataFrame, relabel: str) -> tuple[pd.DataFrame, Report]:
             if as_given.empty:
                 report.skipped.append(f"{what} (not {row.given})")
             _put(after, as_given, row.field, row.correct)
-    compared = ["mask", "gender", "age"]
+    compared = list(ATTRIBUTES)
     differs = (after[compared] != faces[compared]) & ~leave_out.to_numpy()[:, None]
     report.changed = {name: int(n) for name, n in differs.sum().items() if n}
     if leave_out.any():

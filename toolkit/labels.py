@@ -1,7 +1,10 @@
 """The one class table: mask, gender and age band <-> class 0..17, and all their names.
 
-class = mask * 6 + gender * 3 + age
+class = mask * 6 + gender * 3 + age: the number whose digits are the attributes.
 """
+
+import itertools
+import math
 
 ATTRIBUTES = {
     "mask": ("worn", "incorrect", "not_worn"),
@@ -10,24 +13,26 @@ ATTRIBUTES = {
 }
 AGE_FROM_YEARS = (30, 60)  # the first year of the second and of the third age band
 BORDER_YEARS = (57, 58, 59)  # look like 60, and are nearly twice as many as those of 60 in the contest's data
-CLASSES = 18
-CLASS_NAMES = tuple(
-    f"{mask} {gender} {age}"
-    for mask in ATTRIBUTES["mask"]
-    for gender in ATTRIBUTES["gender"]
-    for age in ATTRIBUTES["age"]
-)
+CLASSES = math.prod(map(len, ATTRIBUTES.values()))
+CLASS_NAMES = tuple(" ".join(values) for values in itertools.product(*ATTRIBUTES.values()))
 PROBABILITY_COLUMNS = tuple(f"p{number}" for number in range(CLASSES))
 
 
-def encode(mask, gender, age):
-    """Class number(s) from attribute numbers: integers, or integer arrays or tensors of one shape."""
-    return mask * 6 + gender * 3 + age
+def encode(*values):
+    """Class number(s) from attribute numbers in the order of ATTRIBUTES: integers, arrays or tensors of one shape."""
+    number = 0
+    for value, names in zip(values, ATTRIBUTES.values(), strict=True):
+        number = number * len(names) + value
+    return number
 
 
 def decode(classes) -> dict:
     """Attribute numbers {"mask", "gender", "age"} from class number(s): the inverse of `encode`."""
-    return {"mask": classes // 6, "gender": classes // 3 % 2, "age": classes % 3}
+    found = {}
+    for attribute, names in reversed(ATTRIBUTES.items()):
+        found[attribute] = classes % len(names)
+        classes = classes // len(names)
+    return {attribute: found[attribute] for attribute in ATTRIBUTES}
 
 
 def age_band(years):

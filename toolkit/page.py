@@ -25,5 +25,6 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.policies["json.dumps_kwargs"] = {}  # keys in their order
     templates.filters["data_uri"] = pictures.data_uri
     return templates

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import pathlib
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -15,7 +17,8 @@ from toolkit.answers import Answers
 from toolkit.checkpoint import State
 from toolkit.data import Data
 from toolkit.decision import Decision
-from toolkit.labels import CLASSES
+from toolkit.folds import OUT_OF_FOLD
+from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.settings import TrainSettings
 
 PAGE = "report.html"
@@ -23,7 +26,7 @@ AUGMENTED = 12  # photographs, as the net sees them in training
 SCORES = ("macro_f1", "accuracy", "val_loss")  # of TensorBoard's table of runs
 CURVES = {
     "Loss": ("train_loss", "val_loss"),
-    "F1 and accuracy of validation": ("macro_f1", "accuracy", "mask", "gender", "age"),
+    "F1 and accuracy of validation": ("macro_f1", "accuracy", *ATTRIBUTES),
     "Learning rate": ("lr",),
 }
 
@@ -65,6 +68,24 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
         for one in filter(lambda one: one["photo"], told["mistakes"]):
             shown[f"mistakes/{one['name']} said {one['said']}, is {one['true']}"] = one["photo"]
         board.finish(run.folder / board.FOLDER, shown, config.deciding(), {name: best[name] for name in SCORES})
+
+
+def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> None:
+    """Write report.html of a run of folds: what each photograph got from the net that never saw its person.
+
+    `paths` says where each photograph lies; None keeps them out of the page.
+    """
+    table = pd.read_csv(folder / OUT_OF_FOLD, dtype={"person": str})
+    given = Answers(
+        names=table["path"].tolist(),
+        true=table["label"].to_numpy(),
+        said=table["predicted"].to_numpy(),
+        people=table["person"].tolist(),
+        probabilities=table[list(PROBABILITY_COLUMNS)].to_numpy(),
+        files=paths and [paths[name] for name in table["path"]],
+    )
+    facts = f"{table['fold'].nunique()} folds: what each photograph got from the net that never saw its person"
+    page.write(folder / PAGE, "answers.html", title=f"Run {folder.name}", facts=facts, told=answers.tell(given))
 
 
 def validation_answers(data: Data, logits: np.ndarray, decision: Decision, photographs: bool) -> Answers:

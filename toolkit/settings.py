@@ -290,6 +290,27 @@ class EvaluationSettings(Settings):
     """Show photographs in evaluation.html; `false` where people's faces may not travel."""
 
 
+class DatasetSettings(Settings):
+    """dataset.py"""
+
+    FOLDERS = ("sm_channel_train", "sm_output_data_dir")
+
+    sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
+    """Folder of training photographs: the image folder itself, or its parent."""
+    sm_output_data_dir: pathlib.Path = DEMO / "dataset"
+    """Folder where `dataset.html` goes."""
+    relabel: Annotated[str, AfterValidator(corrections)] = "sure"
+    """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
+    val_ratio: float = Field(0.2, gt=0, lt=1)
+    """Share of people held out for validation."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Decides the split, and the augmentation that is shown."""
+    size: Size = (128, 96)
+    """Height x width in pixels that photographs are brought to; smaller ones are named."""
+    report_photos: bool = True
+    """Show photographs in dataset.html; `false` where people's faces may not travel."""
+
+
 class LeaderboardSettings(TrainSettings):
     """leaderboard.py"""
 
@@ -323,5 +344,6 @@ SCRIPTS = {
     "train.py": TrainSettings,
     "inference.py": InferenceSettings,
     "evaluation.py": EvaluationSettings,
+    "dataset.py": DatasetSettings,
     "leaderboard.py": LeaderboardSettings,
 }

@@ -14,7 +14,7 @@ from toolkit.console import InputError, say
 from toolkit.data import Data
 from toolkit.decision import Decision
 from toolkit.keeper import Keeper
-from toolkit.labels import CLASSES
+from toolkit.labels import ATTRIBUTES, CLASSES
 from toolkit.optimization import Average, Learner
 from toolkit.settings import TrainSettings
 
@@ -165,9 +165,9 @@ def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -
 
 
 def epoch_line(row: dict, epochs: int, rate: float, seconds: float, best: int) -> str:
+    attributes = "  ".join(f"{name} {row[name]:7.2%}" for name in ATTRIBUTES)
     return (
         f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  val_loss {row['val_loss']:.4f}  "
-        f"accuracy {row['accuracy']:8.4%}  macro_f1 {row['macro_f1']:.4f}  mask {row['mask']:7.2%}  "
-        f"gender {row['gender']:7.2%}  age {row['age']:7.2%}  lr {row['lr']:.2e}  "
+        f"accuracy {row['accuracy']:8.4%}  macro_f1 {row['macro_f1']:.4f}  {attributes}  lr {row['lr']:.2e}  "
         f"{rate:5.0f} photographs/s  {seconds:6.1f} s{'  best' if best == row['epoch'] else ''}"
     )
