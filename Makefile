@@ -24,7 +24,7 @@ torture: $(VENV)/ready  ## all faults, often: a quarter of an hour
 readme: $(VENV)/ready  ## write the settings tables of the README anew
 	$(BIN)/python tests/readme.py
 
-picture: $(VENV)/ready  ## draw the picture of the README anew, from the last demo
+picture: $(VENV)/ready  ## take the picture of the README anew, of the last demo; wants Chromium
 	PYTHONPATH=. $(BIN)/python docs/picture.py
 
 $(VENV)/ready: requirements.txt requirements-extras.txt tests/requirements.txt

@@ -1,40 +1,43 @@
-"""The picture of the README: drawn faces that no training saw, with what the demonstration's net says of each.
+"""The picture of the README: the page of the demonstration's last run, on a desk and on a phone.
 
 make demo picture
 """
 
+import io
 import pathlib
+import shutil
 
-import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
-from toolkit.labels import CLASS_NAMES
 from toolkit.settings import DEMO
 
-PICTURE = pathlib.Path("docs/predictions.jpg")
-COLUMNS, ROWS, FACE, LINE_PX = 6, 3, (192, 256), 20
-RIGHT, WRONG = (20, 110, 60), (176, 24, 40)
+PICTURE = pathlib.Path("docs/report.jpg")
+DESK, PHONE, GAP = (1100, 1420), (380, 1420), 24
 
 
 def main() -> None:
-    said = pd.read_csv(DEMO / "output" / "output.csv").set_index("ImageID")["ans"]
-    truth = pd.read_csv(DEMO / "data" / "eval" / "gt.csv").set_index("ImageID")["ans"]
-    # One photograph of every class, by the alphabet: nobody picked the ones that went well.
-    images = truth.sort_index().reset_index().groupby("ans")["ImageID"].first()
-    cell = (FACE[0] + 8, FACE[1] + 2 * LINE_PX + 12)
-    sheet = Image.new("RGB", (COLUMNS * cell[0] + 8, ROWS * cell[1] + 8), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for number, image in enumerate(images):
-        x, y = 8 + number % COLUMNS * cell[0], 8 + number // COLUMNS * cell[1]
-        face = Image.open(DEMO / "data" / "eval" / "images" / image).resize(FACE, Image.Resampling.LANCZOS)
-        sheet.paste(face, (x, y))
-        right = said[image] == truth[image]
-        words = CLASS_NAMES[said[image]].replace("_", " ")
-        draw.text((x, y + FACE[1] + 2), words, RIGHT if right else WRONG, font)
-        if not right:
-            draw.text((x, y + FACE[1] + 2 + LINE_PX), f"is {CLASS_NAMES[truth[image]].replace('_', ' ')}", WRONG, font)
+    report = max(DEMO.glob("runs/*/report.html"), key=lambda path: path.stat().st_mtime)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        sides = [
+            shot(browser, report, DESK, "light", "body"),
+            shot(browser, report, PHONE, "dark", "#mistakes"),
+        ]
+        browser.close()
+    sheet = Image.new("RGB", (DESK[0] + GAP + PHONE[0], DESK[1]), "white")
+    sheet.paste(sides[0], (0, 0))
+    sheet.paste(sides[1], (DESK[0] + GAP, 0))
     sheet.save(PICTURE, quality=85)
-    print(f"written: {PICTURE}, {(said[images] == truth[images]).sum()} of {len(images)} right")
+    print(f"written: {PICTURE}, of {report}")
+
+
+def shot(browser, page: pathlib.Path, window: tuple[int, int], scheme: str, part: str) -> Image.Image:
+    """What such a window shows from a part of the page on."""
+    shown = browser.new_page(viewport=dict(zip(("width", "height"), window, strict=True)), color_scheme=scheme)
+    shown.goto(page.absolute().as_uri())
+    shown.locator(part).evaluate("(part) => part.scrollIntoView()")
+    return Image.open(io.BytesIO(shown.screenshot()))
 
 
 if __name__ == "__main__":

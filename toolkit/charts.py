@@ -21,7 +21,9 @@ def chart(curves: Mapping[str, Points], title: str, x: str) -> Markup:
     every = [point for points in curves.values() for point in points] or [(0.0, 0.0)]
     across, up = (ticks(min(values), max(values)) for values in zip(*every, strict=True))
     if all(float(x).is_integer() for x, _ in every):  # there is no epoch 1.5
-        across = sorted({math.floor(value) for value in across} | {math.floor(across[0]) + 1})
+        first, last = (int(limit(x for x, _ in every)) for limit in (min, max))
+        step = max(math.ceil((last - first) / 6), 1)
+        across = list(range(first, max(last, first + 1) + step, step))
 
     def place(point) -> tuple[float, float]:
         right, high = ((v - t[0]) / (t[-1] - t[0]) for v, t in zip(point, (across, up), strict=True))

@@ -50,8 +50,8 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
         run.folder / PAGE,
         "run.html",
         title=f"Run {run.folder.name}",
-        facts=f"{config.name} at {environment.as_text(config.size)}, pretrained: {run.header['pretrained']}; "
-        f"best epoch {best['epoch']} of {len(state.history)}, on validation people; "
+        facts=f"{run.header['backbone']} at {environment.as_text(config.size)}, pretrained: "
+        f"{run.header['pretrained']}; best epoch {best['epoch']} of {len(state.history)}, on validation people; "
         f"begun {state.started[:16].replace('T', ' ')} UTC",
         told=told,
         curves=[_curves(title, names, state.history) for title, names in CURVES.items()],
@@ -65,8 +65,11 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
     )
     if config.tensorboard:
         shown = {f"augmentation/{number}": pictures.beside(*pair) for number, pair in enumerate(augmentation, 1)}
-        for one in filter(lambda one: one["photo"], told["mistakes"]):
-            shown[f"mistakes/{one['name']} said {one['said']}, is {one['true']}"] = one["photo"]
+        shown |= {
+            f"mistakes/{one['name']} said {one['said']}, is {one['true']}": one["photo"]
+            for one in told["mistakes"]
+            if one["photo"]
+        }
         board.finish(run.folder / board.FOLDER, shown, config.deciding(), {name: best[name] for name in SCORES})
 
 
