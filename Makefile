@@ -2,21 +2,35 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SAGEMAKER := $(VENV)/sagemaker
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint torture readme picture clean
+.PHONY: demo test lint sagemaker torture readme picture clean
 
 demo: $(VENV)/ready  ## train, infer and evaluate on drawn faces
 	$(BIN)/python train.py
 	$(BIN)/python inference.py
 	$(BIN)/python evaluation.py
 
-test: $(VENV)/ready lint
+test: $(VENV)/ready lint sagemaker
 	$(BIN)/python -m pytest -q -n auto
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# What builds its launchers: without it their tests are skipped.
+COMPILES = echo '\#include <Python.h>' | $(CC) -fsyntax-only -xc - 2>/dev/null \
+	-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+sagemaker: $(VENV)/ready  ## SageMaker's own launchers, for the tests
+	@if [ "$$(uname)" = Linux ] && $(COMPILES); then $(MAKE) -s $(SAGEMAKER)/ready; else \
+	echo "note: the tests on SageMaker's launchers are skipped: they want Linux, a C compiler and Python.h"; fi
+
+$(SAGEMAKER)/ready: $(VENV)/ready tests/requirements-sagemaker.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SAGEMAKER)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(echo $(SAGEMAKER)/lib/python*/site-packages)/around.pth
+	printf 'numpy\nscipy\n' | $(BIN)/uv pip install --quiet --python $(SAGEMAKER) --excludes - -r tests/requirements-sagemaker.txt
+	touch $@
 
 torture: $(VENV)/ready  ## all faults, often: a quarter of an hour
 	$(BIN)/python tests/torture.py

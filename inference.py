@@ -1,18 +1,29 @@
 """Write the submission: the class of every photograph in info.csv, by one run or several that train.py made.
 
 SM_CHANNEL_EVAL=<folder> SM_CHANNEL_MODEL=<folder of runs> SM_OUTPUT_DATA_DIR=<folder> NAME=resnet18 python inference.py
+
+It is also the module that SageMaker asks to answer requests: see `model_fn` and the functions after it.
 """
+
+from __future__ import annotations
 
 import pathlib
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import dataset
 import model
-from toolkit import checkpoint, console, environment, files, processes, runs, settings
+from toolkit import archive, checkpoint, console, environment, files, processes, runs, settings
 from toolkit.console import InputError, listed, rank, say
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from toolkit.device import Machine
 
 BESIDE = ("inference.json", "bad_images.csv", "probabilities.csv")  # what lies beside output.csv
 
@@ -28,20 +39,21 @@ def main(argv: list[str]) -> None:
         from toolkit import sample
 
         sample.ensure(settings.DEMO_DATA)
-    headers = find_runs(config)
-    refuse_what_does_not_fit(config, headers)
-    info, paths = dataset.read_eval(config.sm_channel_eval)
-    with processes.joined(config.device):
-        probabilities, bad = predict(config, headers, info, paths)
+    with archive.unpacked(config.sm_channel_model) as folder:
+        headers = find_runs(folder, config.name)
+        refuse_what_does_not_fit(config, headers)
+        info, paths = dataset.read_eval(config.sm_channel_eval)
+        with processes.joined(config.device):
+            probabilities, bad = predict(config, headers, info, paths)
     if rank() == 0:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
-def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
+def find_runs(folder: pathlib.Path, names: str | None) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
     headers = {}
-    for name in [name.strip() for name in (config.name or "").split(",") if name.strip()] or [None]:
-        meant, folders = runs.find(config.sm_channel_model, name)
+    for name in [name.strip() for name in (names or "").split(",") if name.strip()] or [None]:
+        meant, folders = runs.find(folder, name)
         found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
         own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
         if name and name not in own_names:
@@ -190,6 +202,68 @@ def write(config: settings.InferenceSettings, info: dict, bad: dict[int, str], a
         files.write_json(folder / "inference.json", report)
         files.write_csv(folder / "output.csv", {**info, "ans": answers})
         say(f"written: {(folder / 'output.csv').absolute()} ({len(answers)} rows)")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Runs that wait for photographs."""
+
+    config: settings.ServingSettings
+    headers: dict[pathlib.Path, dict]
+    nets: dict[pathlib.Path, nn.Module]
+    machine: Machine
+
+
+def model_fn(model_dir: str) -> Loaded:
+    """The runs that NAME means in the folder of a model. Settings come from the environment, as ever."""
+    config, _ = environment.read(settings.ServingSettings, ["--sm_channel_model", model_dir])
+    headers = find_runs(config.sm_channel_model, config.name)
+    refuse_what_does_not_fit(config, headers)
+    import torch
+
+    from toolkit import device, folding
+
+    machine, nets = device.choose(config.device, config.precision), {}
+    for folder, header in headers.items():
+        net = machine.place(model.load(folder / runs.WEIGHTS)[0]).eval()
+        # Folded here, as that takes five times as long as to predict one photograph.
+        nets[folder] = folding.fold(net, torch.rand(1, 3, *header["size"], device=machine.device))
+    say(f"running on {machine}")
+    return Loaded(config, headers, nets, machine)
+
+
+def input_fn(body: bytes | str, content_type: str | None) -> list[bytes]:
+    """The photographs of a request, each as the bytes of its file: toolkit/serving.py says what a request may be."""
+    from toolkit import serving
+
+    with serving.told_to_the_client():
+        return serving.photographs(body, content_type)
+
+
+def predict_fn(photographs: list[bytes], loaded: Loaded) -> list[dict]:
+    """A record for each photograph, as the script would answer for it with ADAPT_PRIORS=false."""
+    from toolkit import serving
+
+    config, bad, found = loaded.config, {}, {}
+    for size in {tuple(header["size"]) for header in loaded.headers.values()}:
+        store = serving.Received(photographs, size)
+        bad |= store.fill()
+        for folder, header in loaded.headers.items():
+            if tuple(header["size"]) == size:
+                found[folder] = probabilities_of(config, loaded.nets[folder], header, store, loaded.machine).numpy()
+    classes, probabilities, _ = decide(
+        config, loaded.headers, np.stack([found[folder] for folder in loaded.headers]), list(bad)
+    )
+    with serving.told_to_the_client():
+        return serving.records(classes, probabilities, bad)
+
+
+def output_fn(prediction: list[dict], accept: str | None) -> tuple[str, str]:
+    """The body of the answer, and its content type."""
+    from toolkit import serving
+
+    with serving.told_to_the_client():
+        return serving.answer(prediction, accept)
 
 
 if __name__ == "__main__":

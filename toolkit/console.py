@@ -121,10 +121,11 @@ def _refuse(text: str) -> None:
 
 
 def _leave_failure_reason(text: str) -> None:
-    folder = pathlib.Path(os.environ.get("SM_OUTPUT_DIR") or "/nowhere")
-    if folder.is_dir():
+    path = pathlib.Path(os.environ.get("SM_OUTPUT_DIR") or "/nowhere") / "failure"
+    first = place()[1] == 1 or not path.exists()  # to fail, and so to know why: the others find that it is gone
+    if path.parent.is_dir() and first:
         with contextlib.suppress(OSError):  # the reason must not be replaced by a failure to note it
-            (folder / "failure").write_text(text, encoding="utf-8", errors="backslashreplace")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def listed(items, most: int = 5) -> str:

@@ -236,14 +236,14 @@ def predict(
     that precision. What that changes is measured on a sample: how far the gap moves between the two best classes, by
     their logits plus `offset`, shape (18,). Photographs with no larger gap than that and half as much again, whose
     class may have changed, are predicted anew in float32. They are few, but with a net that has learned little, which
-    so gets what it would have got in float32.
+    so gets what it would have got in float32. So does a sample's worth of photographs.
     """
     if not len(photographs):
         one = torch.zeros(1, 3, *faces.store.size, device=faces.machine.device)
         return model.eval()(one)[:0].float().cpu()
     model.eval()
     exact = folding.fold(model, next(faces.batches([photographs[:FEW]])))
-    if faces.machine.precision == torch.float32:
+    if faces.machine.precision == torch.float32 or len(photographs) <= SAMPLE:
         return _logits(exact, faces, photographs, batch_size)
     logits = _logits(folding.cast(exact, faces.machine.precision), faces, photographs, batch_size)
     offset = torch.zeros(CLASSES) if offset is None else offset

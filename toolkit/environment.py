@@ -63,8 +63,8 @@ def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str
         values |= demo
         origin |= dict.fromkeys(demo, "drawn faces")
     for name in [name for name in values if name not in cls.model_fields]:
-        # The hyperparameters of a job may serve several of its scripts.
-        if origin[name] != "hyperparameter" or name not in KNOWN:
+        # A job's hyperparameters may serve several of its scripts; one of SageMaker's launchers makes flags of them.
+        if name not in sources["hyperparameter"] or name not in KNOWN:
             problems.append(f"{name} ({origin[name]}): there is no such setting{did_you_mean(name, cls.model_fields)}")
         del values[name], origin[name]
     return values, origin, problems + contradictions

@@ -1,4 +1,4 @@
-"""One photograph from its file to pixels."""
+"""One photograph from its file, or the bytes of it, to pixels."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import stat
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 try:
     import simplejpeg
@@ -21,18 +21,25 @@ VERSION = 2  # to be raised when `decode` gives other pixels: stores that were k
 
 
 def decode(path: str | bytes, size: tuple[int, int]) -> np.ndarray:
-    """One photograph as RGB pixels of `size` = (height, width): uint8, shape (height, width, 3).
-
-    Of any mode, turned as its EXIF orientation says, transparency dropped, and squeezed where its proportions differ.
-    A JPEG is scaled down by its decoder as far as that leaves at least `size`; the rest is an antialiased bilinear
-    resize. Raises whatever Pillow raises on a file that it cannot read.
-    """
-    height, width = size
+    """The photograph in a file, as `pixels_of` has it. Raises ValueError or OSError on what is no such file."""
     file = os.stat(path)
     if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe, say, would never end
         raise ValueError(f"expected a file of at most {LARGEST_FILE >> 20} MiB")
     with open(path, "rb", buffering=0) as file:
         content = file.readall()
+    return pixels_of(content, size)
+
+
+def pixels_of(content: bytes, size: tuple[int, int]) -> np.ndarray:
+    """One photograph as RGB pixels of `size` = (height, width): uint8, shape (height, width, 3).
+
+    Of any mode, turned as its EXIF orientation says, transparency dropped, and squeezed where its proportions differ.
+    A JPEG is scaled down by its decoder as far as that leaves at least `size`; the rest is an antialiased bilinear
+    resize. Raises whatever Pillow raises on content that it cannot read.
+    """
+    if not content:
+        raise ValueError("it is empty")
+    height, width = size
     with Image.open(io.BytesIO(content)) as photo:
         if photo.width * photo.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{photo.width} x {photo.height} pixels are more than a photograph has")
@@ -73,4 +80,6 @@ def reason(error: Exception) -> str:
     """Why a photograph could not be decoded, in one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, UnidentifiedImageError):  # whose text names an address in memory
+        return "no photograph of a format that Pillow knows"
     return str(error).split("\n")[0] or type(error).__name__

@@ -20,6 +20,7 @@ from toolkit.console import InputError, listed, rank, say
 
 WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far; and, once it is finished, the scores
 SETTINGS = "settings.json"
+MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # of SageMaker, beside each file of its checkpoint folder
 CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result
 
 
@@ -158,7 +159,8 @@ def _make(folder: pathlib.Path) -> bool:
 
 
 def is_empty(folder: pathlib.Path) -> bool:
-    return all(file.name == SETTINGS or file.name.endswith(files.LOCK) for file in folder.iterdir())
+    names = [file.name for file in folder.iterdir()]
+    return all(name == SETTINGS or name.endswith((files.LOCK, *MARKERS)) for name in names)
 
 
 def _lock(places: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = files.LOCK) -> bool:

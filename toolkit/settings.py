@@ -21,6 +21,8 @@ SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, ab
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
+    if path.with_name(f"{path.name}_0").is_fifo():
+        raise ValueError("expected a folder, found a channel in Pipe mode; set its input mode to File or FastFile")
     if not path.is_dir():
         raise ValueError(f"expected a folder, found {'a file' if path.exists() else 'nothing'} there")
     return path
@@ -275,6 +277,22 @@ class InferenceSettings(Settings):
     """Memory for decoded photographs; beyond it they lie in a file, or are decoded at each use."""
     cache_dir: pathlib.Path | None = None
     """Folder where decoded photographs are kept for later runs; unset keeps none."""
+
+
+class ServingSettings(InferenceSettings):
+    """The handlers of inference.py, which answer requests."""
+
+    FOLDERS = ("sm_channel_model",)
+    # What a few photographs at a time have no use for. Of ADAPT_PRIORS they hold the other value.
+    WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = (
+        "adapt_priors", "probabilities", "on_bad_image", "fallback_class", "cache_gib", "cache_dir",
+    )  # fmt: skip
+
+    adapt_priors: bool = False
+
+    def problems(self) -> list[str]:
+        given = [name for name in self.WITHOUT_EFFECT if name in self.model_fields_set and getattr(self, name)]
+        return super().problems() + [f"{name.upper()}: has no effect on an endpoint; remove it" for name in given]
 
 
 class EvaluationSettings(Settings):

@@ -64,17 +64,17 @@ class Nowhere:
 
     name = "to be decoded again at each use"
 
-    def __init__(self, paths: Sequence[str | bytes], size: tuple[int, int], bad: dict[int, str]):
-        self.paths, self.size, self.bad = paths, size, bad
+    def __init__(self, store: "Store"):
+        self.store = store
 
     def put(self, first: int, chunk: np.ndarray) -> None:
         pass  # decoded once all the same, to find the bad ones
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
         def one(photograph: int) -> np.ndarray:
-            if photograph in self.bad:
-                return np.zeros((*self.size, 3), np.uint8)
-            return images.decode(self.paths[photograph], self.size)
+            if photograph in self.store.bad:
+                return np.zeros((*self.store.size, 3), np.uint8)
+            return self.store.decode(photograph)
 
         with ThreadPoolExecutor(processors()) as pool:
             return torch.from_numpy(np.stack(list(pool.map(one, index.tolist()))))
@@ -111,6 +111,10 @@ class Store:
     def __exit__(self, *_) -> None:
         self._stopped = True
         self._filler.join()
+
+    def decode(self, photograph: int) -> np.ndarray:
+        """One photograph anew: uint8, shape (height, width, 3). Raises whatever Pillow raises where it is a bad one."""
+        return images.decode(self.paths[photograph], self.size)
 
     def start(self) -> None:
         """Begin to decode, in threads."""
@@ -169,7 +173,7 @@ class Store:
                 return
         except OSError as error:  # no such disk, or it got full after all
             say(f"note: the temporary file: {error.strerror or error}; photographs are decoded at each use")
-        self._decode_into(Nowhere(self.paths, self.size, self.bad))
+        self._decode_into(Nowhere(self))
 
     def _decode_into(self, place) -> None:
         """Decode everything into that place, whatever there was before."""
@@ -209,11 +213,10 @@ class Store:
 
     def _decode(self, first: int) -> np.ndarray:
         """Decode the chunk that begins there, and put it in its place; its pixels."""
-        paths = self.paths[first : first + CHUNK]
-        chunk = np.zeros((len(paths), *self.size, 3), np.uint8)
-        for row, path in enumerate(paths):
+        chunk = np.zeros((min(CHUNK, len(self) - first), *self.size, 3), np.uint8)
+        for row in range(len(chunk)):
             try:
-                chunk[row] = images.decode(path, self.size)
+                chunk[row] = self.decode(first + row)
             except Exception as error:  # Pillow raises nearly anything on a broken file
                 self.bad[first + row] = images.reason(error)
         self.place.put(first, chunk)
