@@ -10,7 +10,6 @@ import random
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -279,9 +278,3 @@ def mutated_photographs(folder: pathlib.Path, number: int, seed: int) -> list[pa
         paths.append(folder / f"{index}.{extension}")
         paths[-1].write_bytes(content)
     return paths
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

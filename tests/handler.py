@@ -1,8 +1,8 @@
 """SageMaker's handler service without the web server around it: a request a line comes in, an answer a line goes out.
 
 Run in the environment of the real packages (make sagemaker), with the module's folder on PYTHONPATH:
-python tests/handler.py <model folder>. A request is {"headers": {...}, "body": base64}, an answer {"status", "phrase",
-"type", "body"}.
+python tests/handler.py <model folder>. A request is {"headers": {...}, "body": base64, "batch": whether it belongs to a
+batch transform}, an answer {"status", "phrase", "type", "body"}.
 """
 
 import base64
@@ -21,6 +21,7 @@ def main(model_dir: str) -> None:
     service.initialize(context)
     for line in sys.stdin:
         request = json.loads(line)
+        os.environ["SAGEMAKER_BATCH"] = json.dumps(request["batch"])
         context.request_processor = [RequestProcessor(request["headers"])]
         (body,) = service.handle([{"body": bytearray(base64.b64decode(request["body"]))}], context)
         status, phrase = context.get_response_status(0)

@@ -7,7 +7,8 @@ import sys
 import pandas as pd
 import pytest
 from conftest import ROOT, refused, run_script
-from faults import TORCHRUN, environment, finish, free_port, start, wait_for
+from faults import TORCHRUN, environment, finish, start, wait_for
+from launcher import Job, needed, turn_at_the_port
 
 from toolkit import processes
 from toolkit.checkpoint import States
@@ -71,16 +72,23 @@ def test_two_processes_make_the_run_of_one_and_one_of_them_writes(drawn, alone, 
 
 
 def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
-    port = free_port()
-    agents = [
-        begin(
-            drawn, tmp_path, *TORCHRUN, "--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}",
-            "--master-addr=127.0.0.1", f"--master-port={port}",
-        )
-        for node in range(2)
-    ]  # fmt: skip
-    said = [finish(agent) for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], said
+    """As two hosts of SageMaker, whose own launcher starts torchrun on each."""
+    needed()
+    hosts = ("127.0.0.1", "127.0.0.2")
+    settings = {**TINY, "NAME": '"tiny"', "sagemaker_torch_distributed_enabled": "true"}
+    jobs = [Job(tmp_path / host, "tests/tiny.py", settings, hosts) for host in hosts]
+    with turn_at_the_port():
+        processes = []
+        for job, host in zip(jobs, hosts, strict=True):
+            job.leave("resourceconfig", {"current_host": host, **job.resources})
+            job.channel("train", drawn.train)
+            job.sources("*.py", "toolkit/*.py", "outliers.csv", "tests/tiny.py")
+            processes.append(job.start(LOSSES=tmp_path / "losses"))
+        said = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "torchrun --nnodes 2 --nproc_per_node 1 --master_addr 127.0.0.1" in said[0]
+    assert list((jobs[1].folder / "model").iterdir()) == []
+    (jobs[0].folder / "model").rename(tmp_path / "runs")
     same_run(tmp_path, alone)
 
 

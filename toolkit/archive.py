@@ -1,7 +1,7 @@
 """SageMaker's packed models: a channel `model` is a folder that holds a model.tar.gz, as a training job left it."""
 
 import contextlib
-import gzip
+import errno
 import pathlib
 import shutil
 import tarfile
@@ -31,15 +31,18 @@ def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         place.mkdir()
         try:
             with tarfile.open(archive) as packed:
-                _refuse_what_is_no_model(archive, packed.getmembers(), shutil.disk_usage(place).free)
+                refuse_what_is_no_model(archive, packed.getmembers(), shutil.disk_usage(place).free)
                 packed.extraction_filter = getattr(tarfile, "data_filter", None)  # not in the first of Python 3.11
                 packed.extractall(place)
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):  # a disk that is full, say
+                raise
             raise InputError(f"{archive}: expected a packed model, found a damaged file: {error}") from None
         yield place
 
 
-def _refuse_what_is_no_model(archive: pathlib.Path, members: list[tarfile.TarInfo], free: int) -> None:
+def refuse_what_is_no_model(archive: pathlib.Path, members: list[tarfile.TarInfo], free: int) -> None:
+    """Raises InputError unless these are files and folders that stay below it, and take at most `free` bytes."""
     odd = [
         member.name
         for member in members

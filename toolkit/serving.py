@@ -78,13 +78,10 @@ def photographs(body: bytes | bytearray | str, content_type: str | None) -> list
             f"Content-Type {content_type or 'missing'}: expected image/jpeg, image/png or another image, or {JSON} "
             f"with {INSTANCES}",
         )
-    try:
-        instances = _instances(body)
-        return [_content(number, instance) for number, instance in enumerate(instances)]
-    except RequestError as error:
-        if is_batch_transform():
-            return [error]
-        raise
+    instances = _or_error(_instances, body)
+    if isinstance(instances, RequestError):
+        return [instances]
+    return [_or_error(_content, number, instance) for number, instance in enumerate(instances)]
 
 
 def records(classes: np.ndarray, probabilities: np.ndarray, bad: dict[int, str]) -> list[dict]:
@@ -115,6 +112,16 @@ def answer(predictions: list[dict], accept: str | None) -> tuple[str, str]:
 def _kind(content_type: str | None) -> str:
     """Without its parameters."""
     return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _or_error(function, *arguments):
+    """What the function returns; in a batch transform also the RequestError that it raises."""
+    try:
+        return function(*arguments)
+    except RequestError as error:
+        if is_batch_transform():
+            return error
+        raise
 
 
 def _instances(body: bytes | bytearray | str) -> list:

@@ -1,0 +1,141 @@
+"""Training, inference and evaluation as SageMaker's jobs, by its own launchers on local trees of /opt/ml.
+
+That its two hosts make the run of one is in test_processes.py, what its endpoints answer in test_serving.py.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import tarfile
+
+from conftest import run_here, run_script
+from faults import finish
+from launcher import Job, needed
+
+from toolkit import archive, runs
+from toolkit.checkpoint import STATES
+
+needed()
+SMALL = {"name": "shufflenet_v2_x0_5", "pretrained": "false", "device": '"cpu"'}
+
+
+def listing(folder: pathlib.Path) -> dict:
+    """What lies in a folder, and when it was written."""
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_training_job_by_the_launcher(drawn, tmp_path):
+    forms = {"size": "[32, 32]", "epochs": "1e0", "batch-size": "32", "lr": "null", "weight_decay": "", "ema": "False"}
+    foreign = {"_tuning_objective_metric": '"macro_f1"', "sagemaker_region": '"eu-west-1"', "probabilities": "true"}
+    job = Job(tmp_path, "train.py", {**SMALL, **forms, **foreign}, hosts=("127.0.0.1", "127.0.0.2"))  # not joined
+    job.channel("train", drawn.train)
+    job.sources()
+    photographs = listing(drawn.train)
+    process = job.start(SEED=7)
+    said = finish(process)
+    assert process.returncode == 0, said
+    assert (tmp_path / "output" / "success").exists() and not (tmp_path / "output" / "failure").exists()
+    # What the image has stays as it is, and the code is taken for scripts, no package.
+    assert "Requirement already satisfied: torch" in said and "Successfully installed" not in said
+    assert "-- train.py --batch-size 32" in said
+    (run,) = (path for path in (tmp_path / "model").iterdir() if path.is_dir())
+    found = json.loads((run / "settings.json").read_text())
+    values = [found["settings"][name] for name in ("size", "epochs", "batch_size", "lr", "ema", "seed")]
+    assert values == [[32, 32], 1, 32, 1e-3, False, 7]
+    origins = [found["origin"][name] for name in ("size", "batch_size", "lr", "seed", "sm_model_dir")]
+    assert origins == ["flag", "flag", "adamw", "environment", "environment"]
+    # A line an epoch, in one piece, for metric definitions; no bars, no warnings of names that the launcher sets.
+    assert len(re.findall(r"^epoch .* macro_f1 +([0-9.]+) .*$", said, re.M)) == 1
+    assert "%|" not in said and "warning:" not in said
+    assert listing(drawn.train) == photographs
+    with tarfile.open(tmp_path / "sourcedir.tar.gz") as packed:
+        assert sorted(map(str, listing(tmp_path / "code"))) == sorted(packed.getnames())
+
+
+def test_the_other_hosts_of_a_job_that_nothing_joins_are_idle(drawn, tmp_path):
+    job = Job(tmp_path, "train.py", SMALL, hosts=("127.0.0.1", "127.0.0.2"))
+    job.leave("resourceconfig", {"current_host": "127.0.0.2", **job.resources})
+    job.channel("train", drawn.train)
+    job.sources("*.py", "toolkit/*.py")
+    process = job.start(framework=False)
+    said = finish(process)
+    assert process.returncode == 0 and "nothing to do on 127.0.0.2: 127.0.0.1 does all" in said, said
+    assert listing(tmp_path / "model") == {}
+
+
+def test_a_channel_in_pipe_mode_is_named_first_where_the_job_shows_why_it_failed(tmp_path):
+    job = Job(tmp_path, "train.py", SMALL)
+    os.mkfifo(tmp_path / "input" / "data" / "train_0")
+    job.channels["train"] = {"TrainingInputMode": "Pipe"}
+    job.sources("*.py", "toolkit/*.py")
+    process = job.start(framework=False)
+    said = finish(process)
+    assert process.returncode == 1 and "ExitCode 2" in said and "Traceback" not in said
+    channel = tmp_path / "input" / "data" / "train"
+    assert job.failure() == (
+        f"SM_CHANNEL_TRAIN={channel}: expected a folder, found a channel in Pipe mode; set its input mode to File or "
+        "FastFile"
+    )
+
+
+def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_folder(drawn, tmp_path):
+    """ModelTrainer's way: the command is the person's own, without a flag, and the code is a channel."""
+    checkpoints, config = tmp_path / "checkpoints", tmp_path / "config"
+    run = checkpoints / "shufflenet_v2_x0_5"
+    run.mkdir(parents=True)
+    config.mkdir()
+    (config / "checkpointconfig.json").write_text(json.dumps({"LocalPath": str(checkpoints)}))
+    for state in STATES:  # what is left in a checkpoint folder of a run that has ended
+        (run / f"{state}.sagemaker-uploaded").touch()
+        (run / f"{state}.sagemaker-uploading").touch()
+    typed = {**SMALL, "device": "cpu", "pretrained": False, "size": [32, 32], "epochs": 1, "lr": None}
+    done = run_script(
+        "train.py", cwd=tmp_path / "config", SM_HPS=json.dumps(typed), SM_HP_EPOCHS="1", SM_HP_LR="",
+        SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "model", SM_INPUT_CONFIG_DIR=config, MASTER_ADDR="algo-1",
+        SM_HOSTS='["algo-1"]', SM_CURRENT_HOST="algo-1", SM_OUTPUT_DIR=tmp_path, CHECKPOINT_SECONDS="0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / runs.RESULT).exists() and "warning" not in done.stderr
+    assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", done.stdout)
+    assert len(listing(checkpoints)) == 4 and not list(tmp_path.rglob("*state*.safetensors"))
+    assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"] and not (tmp_path / "failure").exists()
+
+
+def test_a_packed_model_is_unpacked_aside(drawn, trained, tmp_path):
+    """A channel `model` is the folder that a training job left, packed."""
+    channel = tmp_path / "model"
+    channel.mkdir()
+    with tarfile.open(channel / archive.PACKED, "w:gz", compresslevel=0) as packed:
+        packed.add(trained, ".")
+    folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    done = run_here("inference.py", SM_CHANNEL_MODEL=channel, NAME="resnet18", **folders)
+    assert done.returncode == 0, done.stderr
+    answers = (tmp_path / "out" / "output.csv").read_bytes()
+    assert run_here("inference.py", SM_CHANNEL_MODEL=trained, **folders).returncode == 0
+    assert answers == (tmp_path / "out" / "output.csv").read_bytes()
+    (run,) = re.findall(r"^run (.*/model\.tar\.gz/resnet18):", done.stdout, re.M)
+    assert not pathlib.Path(run).parent.parent.exists()
+    assert [path.name for path in channel.iterdir()] == [archive.PACKED]
+
+
+def test_evaluation_as_a_processing_job(drawn, tmp_path):
+    """Nothing of SM_* but what the person sets; a property file's conditions compare plain numbers."""
+    truth, results = (tmp_path / "processing" / name for name in ("input/truth", "output"))
+    truth.mkdir(parents=True)
+    results.mkdir()
+    shutil.copy(drawn.eval / "gt.csv", truth)
+    lines = (drawn.eval / "gt.csv").read_text().splitlines()
+    (results / "output.csv").write_text("\n".join([lines[0], *(f"{line.rpartition(',')[0]},4" for line in lines[1:])]))
+    done = run_script("evaluation.py", cwd=truth, SM_GROUND_TRUTH_DIR=truth, SM_OUTPUT_DATA_DIR=results)
+    assert done.returncode == 0, done.stderr
+
+    def refuse(constant: str):
+        raise AssertionError(constant)
+
+    found = json.loads((results / "evaluation.json").read_text(), parse_constant=refuse)
+    assert "%" not in (results / "evaluation.json").read_text()
+    for score in (found["macro_f1"], found["accuracy"], found["attributes"]["mask"]["accuracy"]):
+        assert type(score) is float and 0 < score < 1
+    assert [path.name for path in truth.iterdir()] == ["gt.csv"]
