@@ -71,7 +71,7 @@ def run(main) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:  # a folder that cannot be read, a full disk
             _refuse(f"{error.filename}: {error.strerror}")
-        _leave_failure_reason(f"{error}\n\n{traceback.format_exc()}")
+        _leave_failure_reason(f"{str(error) or type(error).__name__}\n\n{traceback.format_exc()}")
         raise
     if place()[1] > 1:  # threads of torch.distributed may hold Python's objects when Python ends, which aborts it
         sys.stdout.flush()

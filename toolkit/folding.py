@@ -14,9 +14,10 @@ def fold(net: nn.Module, inputs: torch.Tensor) -> nn.Module:
 
     `net` is in its evaluation mode and stays as it is; the two share what was not folded. A net whose code torch.fx
     cannot trace, such as one whose path depends on the pixels, is given back as it is, and so is one whose logits of
-    these `inputs` (a few photographs) do not stay the same. One that is folded already is given back at once.
+    these `inputs` (a few photographs) do not stay the same. One without batch norm, such as one that is folded already,
+    is given back at once.
     """
-    if isinstance(net, fx.GraphModule):
+    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
     try:
         folded = _fold(net)

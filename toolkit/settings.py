@@ -21,7 +21,7 @@ SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, ab
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
-    if path.with_name(f"{path.name}_0").is_fifo():
+    if pathlib.Path(f"{path}_0").is_fifo():
         raise ValueError("expected a folder, found a channel in Pipe mode; set its input mode to File or FastFile")
     if not path.is_dir():
         raise ValueError(f"expected a folder, found {'a file' if path.exists() else 'nothing'} there")
