@@ -39,8 +39,8 @@ def main(argv: list[str]) -> None:
         from toolkit import sample
 
         sample.ensure(settings.DEMO_DATA)
-    with archive.unpacked(config.sm_channel_model) as folder:
-        headers = find_runs(folder, config.name)
+    with archive.unpacked(config.sm_channel_model) as place:
+        headers = find_runs(place, config.name)
         refuse_what_does_not_fit(config, headers)
         info, paths = dataset.read_eval(config.sm_channel_eval)
         with processes.joined(config.device):
@@ -49,11 +49,11 @@ def main(argv: list[str]) -> None:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
-def find_runs(folder: pathlib.Path, names: str | None) -> dict[pathlib.Path, dict]:
+def find_runs(place: pathlib.Path, names: str | None) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
     headers = {}
     for name in [name.strip() for name in (names or "").split(",") if name.strip()] or [None]:
-        meant, folders = runs.find(folder, name)
+        meant, folders = runs.find(place, name)
         found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
         own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
         if name and name not in own_names:

@@ -23,17 +23,18 @@ PORT = 7777  # of the first host, which the launcher decides
 
 
 def needed() -> None:
-    """Skips the tests of a module where the packages are not there; with SAGEMAKER_TESTS=required that is an error."""
+    """Skips a test where the packages are not there; with SAGEMAKER_TESTS=required that is an error."""
     if not (FOLDER / "ready").exists():
         why = "SageMaker's packages are not there: make sagemaker, which wants a C compiler"
         assert os.environ.get("SAGEMAKER_TESTS") != "required", why
-        pytest.skip(why, allow_module_level=True)
+        pytest.skip(why)
 
 
 class Job:
     """A training job on one of its hosts: its tree, and the process that runs in it."""
 
     def __init__(self, folder: pathlib.Path, program: str, hyperparameters: dict[str, str], hosts=("127.0.0.1",)):
+        needed()
         self.folder = folder
         for name in ("input/config", "input/data", "model", "output/data"):
             (folder / name).mkdir(parents=True)
@@ -64,10 +65,10 @@ class Job:
         self.leave("inputdataconfig", self.channels)
         if framework:
             variables["SAGEMAKER_TRAINING_MODULE"] = "sagemaker_pytorch_container.training:main"
-        path = f"{FOLDER / 'bin'}:{PYTHON.parent.parent.parent / 'bin'}:{os.environ['PATH']}"
+        path = f"{PYTHON.parent}:{sys.prefix}/bin:{os.environ['PATH']}"
         pip = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         return subprocess.Popen(
-            [FOLDER / "bin" / "train"], cwd=self.folder, text=True, start_new_session=True,
+            [PYTHON.parent / "train"], cwd=self.folder, text=True, start_new_session=True,
             env=environment(**pip, **variables, SAGEMAKER_BASE_DIR=self.folder) | {"PATH": path},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip

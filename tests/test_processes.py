@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, refused, run_script
 from faults import TORCHRUN, environment, finish, start, wait_for
-from launcher import Job, needed, turn_at_the_port
+from launcher import Job, turn_at_the_port
 
 from toolkit import processes
 from toolkit.checkpoint import States
@@ -73,7 +73,6 @@ def test_two_processes_make_the_run_of_one_and_one_of_them_writes(drawn, alone, 
 
 def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
     """As two hosts of SageMaker, whose own launcher starts torchrun on each."""
-    needed()
     hosts = ("127.0.0.1", "127.0.0.2")
     settings = {**TINY, "NAME": '"tiny"', "sagemaker_torch_distributed_enabled": "true"}
     jobs = [Job(tmp_path / host, "tests/tiny.py", settings, hosts) for host in hosts]
@@ -168,11 +167,7 @@ def test_only_rank_and_world_size_together_mean_several(monkeypatch):
 
 def test_what_torchrun_did_not_set_is_named(drawn, tmp_path):
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path}
-    refused(run_script("train.py", **folders, RANK="0", WORLD_SIZE="2"), "RANK and WORLD_SIZE are set, but not all")
-
-
-def test_machines_that_nothing_joins_leave_the_work_to_the_first(drawn, tmp_path):
-    hosts = {"SM_HOSTS": '["algo-1", "algo-2"]', "SM_CURRENT_HOST": "algo-2"}
-    done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path, NAME="resnet18", **hosts)
-    assert done.returncode == 0 and "nothing to do on algo-2: algo-1 does all" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "failure").write_text("the process that failed first")  # and so knows why
+    alone = {"RANK": "0", "WORLD_SIZE": "2", "SM_OUTPUT_DIR": tmp_path}
+    refused(run_script("train.py", **folders, **alone), "RANK and WORLD_SIZE are set, but not all")
+    assert (tmp_path / "failure").read_text() == "the process that failed first"

@@ -12,12 +12,12 @@ import tarfile
 
 from conftest import run_here, run_script
 from faults import finish
-from launcher import Job, needed
+from launcher import Job
 
+import train
 from toolkit import archive, runs
 from toolkit.checkpoint import STATES
 
-needed()
 SMALL = {"name": "shufflenet_v2_x0_5", "pretrained": "false", "device": '"cpu"'}
 
 
@@ -80,7 +80,9 @@ def test_a_channel_in_pipe_mode_is_named_first_where_the_job_shows_why_it_failed
     )
 
 
-def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_folder(drawn, tmp_path):
+def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_folder(
+    drawn, tmp_path, monkeypatch, capsys
+):
     """ModelTrainer's way: the command is the person's own, without a flag, and the code is a channel."""
     checkpoints, config = tmp_path / "checkpoints", tmp_path / "config"
     run = checkpoints / "shufflenet_v2_x0_5"
@@ -91,16 +93,20 @@ def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_f
         (run / f"{state}.sagemaker-uploaded").touch()
         (run / f"{state}.sagemaker-uploading").touch()
     typed = {**SMALL, "device": "cpu", "pretrained": False, "size": [32, 32], "epochs": 1, "lr": None}
-    done = run_script(
-        "train.py", cwd=tmp_path / "config", SM_HPS=json.dumps(typed), SM_HP_EPOCHS="1", SM_HP_LR="",
-        SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "model", SM_INPUT_CONFIG_DIR=config, MASTER_ADDR="algo-1",
-        SM_HOSTS='["algo-1"]', SM_CURRENT_HOST="algo-1", SM_OUTPUT_DIR=tmp_path, CHECKPOINT_SECONDS="0",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / runs.RESULT).exists() and "warning" not in done.stderr
-    assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", done.stdout)
+    variables = {
+        "SM_HPS": json.dumps(typed), "SM_HP_EPOCHS": "1", "SM_HP_LR": "null", "SM_HP_SIZE": "[32, 32]",
+        "SM_CHANNEL_TRAIN": drawn.train, "SM_CHANNEL_CODE": config, "SM_CHANNEL_SM_DRIVERS": config,
+        "SM_MODEL_DIR": tmp_path / "model", "SM_INPUT_CONFIG_DIR": config, "MASTER_ADDR": "algo-1",
+        "SM_HOSTS": '["algo-1"]', "SM_CURRENT_HOST": "algo-1", "CHECKPOINT_SECONDS": "0",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    train.main([])
+    said, complained = capsys.readouterr()
+    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / runs.RESULT).exists() and complained == ""
+    assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", said)
     assert len(listing(checkpoints)) == 4 and not list(tmp_path.rglob("*state*.safetensors"))
-    assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"] and not (tmp_path / "failure").exists()
+    assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"]
 
 
 def test_a_packed_model_is_unpacked_aside(drawn, trained, tmp_path):

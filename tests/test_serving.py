@@ -16,13 +16,13 @@ import inference
 from toolkit.console import InputError
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, decode
 
-needed()
 FP32 = {"DEVICE": "cpu", "PRECISION": "fp32"}
 
 
 @pytest.fixture(scope="module")
 def ask(trained):
     """Ask the handler service: what it answers, as {"status", "phrase", "type", "body"}."""
+    needed()
     variables = {"SAGEMAKER_PROGRAM": "inference.py", "PYTHONPATH": ROOT, "NAME": "resnet18", **FP32}
     process = subprocess.Popen(
         [PYTHON, ROOT / "tests" / "handler.py", trained], env=environment(**variables), text=True,

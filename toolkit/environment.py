@@ -131,7 +131,7 @@ def near_misses(environ) -> list[str]:
     lines = []
     for variable in sorted(environ):
         name = variable.lower()
-        platform = name.startswith("sm_") and not name.startswith("sm_channel_")
+        platform = name.startswith("sm_") and (not name.startswith("sm_channel_") or name == "sm_channel_code")
         if name not in KNOWN and not platform and (hint := did_you_mean(name, KNOWN)):
             lines.append(f"{variable} is set but is not a setting{hint}")
     return lines

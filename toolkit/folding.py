@@ -14,10 +14,10 @@ def fold(net: nn.Module, inputs: torch.Tensor) -> nn.Module:
 
     `net` is in its evaluation mode and stays as it is; the two share what was not folded. A net whose code torch.fx
     cannot trace, such as one whose path depends on the pixels, is given back as it is, and so is one whose logits of
-    these `inputs` (a few photographs) do not stay the same. One without batch norm, such as one that is folded already,
-    is given back at once.
+    these `inputs` (a few photographs) do not stay the same. One that was folded before, or has no batch norm, is given
+    back at once.
     """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+    if isinstance(net, fx.GraphModule) or not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
     try:
         folded = _fold(net)
@@ -42,6 +42,7 @@ def _fold(net: nn.Module) -> nn.Module:
             setattr(traced.get_submodule(parent), name, fuse_conv_bn_eval(*pair))
             norm.replace_all_uses_with(convolution)
             traced.graph.erase_node(norm)
+    traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
 
