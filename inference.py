@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
 
         sample.ensure(settings.DEMO_DATA)
     with archive.unpacked(config.sm_channel_model) as place:
-        headers = find_runs(place, config.name)
+        headers = find_runs(config.model_copy(update={"sm_channel_model": place}))
         refuse_what_does_not_fit(config, headers)
         info, paths = dataset.read_eval(config.sm_channel_eval)
         with processes.joined(config.device):
@@ -49,11 +49,11 @@ def main(argv: list[str]) -> None:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
-def find_runs(place: pathlib.Path, names: str | None) -> dict[pathlib.Path, dict]:
+def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
     headers = {}
-    for name in [name.strip() for name in (names or "").split(",") if name.strip()] or [None]:
-        meant, folders = runs.find(place, name)
+    for name in [name.strip() for name in (config.name or "").split(",") if name.strip()] or [None]:
+        meant, folders = runs.find(config.sm_channel_model, name)
         found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
         own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
         if name and name not in own_names:
@@ -217,7 +217,7 @@ class Loaded:
 def model_fn(model_dir: str) -> Loaded:
     """The runs that NAME means in the folder of a model. Settings come from the environment, as ever."""
     config, _ = environment.read(settings.ServingSettings, ["--sm_channel_model", model_dir])
-    headers = find_runs(config.sm_channel_model, config.name)
+    headers = find_runs(config)
     refuse_what_does_not_fit(config, headers)
     import torch
 

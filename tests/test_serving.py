@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -150,6 +151,15 @@ def test_a_batch_transform_gets_an_error_record_for_what_is_wrong(ask, photograp
     )
     same([second], script[:1])
     assert list(first) == list(third) == ["error"] and "instance 2: expected base64" in third["error"]
+
+
+def test_requests_at_once_are_answered_like_one_after_another(trained, photographs, script, monkeypatch):
+    for name, value in {**FP32, "TTA": "true"}.items():
+        monkeypatch.setenv(name, value)
+    loaded, contents = inference.model_fn(str(trained)), [[photographs[name]] for name in script["ImageID"]]
+    expected = [inference.predict_fn(content, loaded) for content in contents]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda content: inference.predict_fn(content, loaded), contents)) == expected
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,8 @@ def test_hyperparameters_of_the_jobs_other_scripts_and_empty_ones_are_passed_ove
     settings, _ = given(SM_HPS='{"probabilities": true, "epochs": 3}', SM_HP_EPOCHS="", epochs="4", EPOCHS="4")
     assert settings.epochs == 4
     assert given(SM_HPS='{"epochs": 3}', SM_HP_EPOCHS="", epochs="", EPOCHS="")[0].epochs == 3
+    # As the classic launcher gives them: as flags too.
+    assert given("--probabilities", "True", "--epochs", "5", SM_HPS='{"probabilities": true}', EPOCHS="")[0].epochs == 5
     with pytest.raises(InputError, match=r"epocs \(hyperparameter\): there is no such setting; did you mean epochs"):
         given(SM_HPS='{"epocs": 3}')
 
@@ -156,6 +158,8 @@ def test_near_misses_are_shown_beside_errors(given, capsys):
     with pytest.raises(InputError):
         given(SM_CHANNEL_TRAIN="", SM_CHANNEL_TRAINING="/data")
     assert "SM_CHANNEL_TRAINING is set but is not a setting; did you mean sm_channel_train" in capsys.readouterr().err
+    given(SM_CHANNEL_CODE="/code", SM_CHANNEL_SM_DRIVERS="/drivers", SM_CHANNEL_TRAINING="")  # SageMaker's own
+    assert "SM_CHANNEL_CODE" not in capsys.readouterr().err
 
 
 def test_near_misses_are_warned_of_but_not_the_platforms_own_names():

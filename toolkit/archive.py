@@ -37,7 +37,8 @@ def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             if getattr(error, "errno", None) not in (None, errno.EINVAL):  # a disk that is full, say
                 raise
-            raise InputError(f"{archive}: expected a packed model, found a damaged file: {error}") from None
+            reason = str(error).split("\n")[0].rstrip(":")  # below it, what each of several formats wants
+            raise InputError(f"{archive}: expected a packed model, found a damaged file: {reason}") from None
         yield place
 
 
