@@ -232,7 +232,7 @@ def model_fn(model_dir: str) -> Loaded:
     return Loaded(config, headers, nets, machine)
 
 
-def input_fn(body: bytes | str, content_type: str | None) -> list[bytes]:
+def input_fn(body: bytes | str, content_type: str | None) -> list:
     """The photographs of a request, each as the bytes of its file: toolkit/serving.py says what a request may be."""
     from toolkit import serving
 
@@ -240,7 +240,7 @@ def input_fn(body: bytes | str, content_type: str | None) -> list[bytes]:
         return serving.photographs(body, content_type)
 
 
-def predict_fn(photographs: list[bytes], loaded: Loaded) -> list[dict]:
+def predict_fn(photographs: list, loaded: Loaded) -> list[dict]:
     """A record for each photograph, as the script would answer for it with ADAPT_PRIORS=false."""
     from toolkit import serving
 

@@ -101,11 +101,9 @@ def test_csv_is_a_header_and_a_row_each(ask, photographs, script):
     same([row | {"probabilities": [float(row[name]) for name in PROBABILITY_COLUMNS]} for row in records], script[:2])
 
 
-@pytest.mark.parametrize(
-    "accept", [None, "*/*", "application/xml, */*;q=0.1", "application/json, text/csv", "Application/*"]
-)
-def test_json_is_what_is_answered_where_anything_goes(ask, photographs, accept):
-    assert len(predictions(ask(next(iter(photographs.values())), "image/png", accept))) == 1
+def test_json_is_what_is_answered_where_anything_goes(ask, photographs):
+    for accept in (None, "*/*", "image/png, */*;q=0.1", "application/json, text/csv", "Application/*"):
+        assert len(predictions(ask(next(iter(photographs.values())), "image/png", accept))) == 1
 
 
 WRONG = {
@@ -127,15 +125,11 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_the_client_has_wrong_is_a_client_error_of_one_line(ask, case):
-    body, content_type, status, line = WRONG[case]
-    answer = ask(body, content_type)
-    assert answer["status"] == status and line in answer["body"].partition("\n")[0], answer["body"]
-    assert "\n" not in answer["phrase"]
-
-
-def test_an_answer_of_another_type_is_a_client_error(ask, photographs):
+def test_what_the_client_has_wrong_is_a_client_error_of_one_line(ask, photographs):
+    for case, (body, content_type, status, line) in WRONG.items():
+        answer = ask(body, content_type)
+        assert answer["status"] == status and line in answer["body"].partition("\n")[0], (case, answer["body"])
+        assert "\n" not in answer["phrase"]
     answer = ask(next(iter(photographs.values())), accept="application/x-npy")
     assert answer["status"] == 406
     assert answer["body"].startswith("Accept application/x-npy: expected application/json or text/csv\n")
@@ -156,7 +150,7 @@ def test_a_batch_transform_gets_an_error_record_for_what_is_wrong(ask, photograp
 def test_requests_at_once_are_answered_like_one_after_another(trained, photographs, script, monkeypatch):
     for name, value in {**FP32, "TTA": "true"}.items():
         monkeypatch.setenv(name, value)
-    loaded, contents = inference.model_fn(str(trained)), [[photographs[name]] for name in script["ImageID"]]
+    loaded, contents = inference.model_fn(str(trained)), [[photographs[name]] for name in script["ImageID"][:12]]
     expected = [inference.predict_fn(content, loaded) for content in contents]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda content: inference.predict_fn(content, loaded), contents)) == expected
@@ -177,6 +171,11 @@ def test_wrong_settings_are_said_when_the_model_is_loaded(trained, monkeypatch, 
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=expected):
         inference.model_fn(str(trained))
+
+
+def test_without_sagemakers_package_an_error_is_this_projects_own():
+    with pytest.raises(InputError, match="Content-Type text/csv: expected image/jpeg"):
+        inference.input_fn(b"1,2", "text/csv")
 
 
 def test_a_folder_without_a_run_is_said(tmp_path):
