@@ -80,7 +80,9 @@ class Job:
 @contextlib.contextmanager
 def turn_at_the_port():
     """Jobs of several hosts take turns, as all of them want the same port."""
-    with files.locked(pathlib.Path(tempfile.gettempdir()), name=f"port-{PORT}.lock"):
+    turns = pathlib.Path(tempfile.gettempdir()) / f"port-{PORT}"
+    turns.mkdir(exist_ok=True)
+    with files.locked(turns):
         for _ in range(600):
             with contextlib.suppress(OSError), socket.socket() as free:
                 free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
