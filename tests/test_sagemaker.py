@@ -129,8 +129,8 @@ def test_evaluation_as_a_processing_job(drawn, tmp_path):
     truth.mkdir(parents=True)
     results.mkdir()
     shutil.copy(drawn.eval / "gt.csv", truth)
-    lines = (drawn.eval / "gt.csv").read_text().splitlines()
-    (results / "output.csv").write_text("\n".join([lines[0], *(f"{line.rpartition(',')[0]},4" for line in lines[1:])]))
+    images = [line.partition(",")[0] for line in (drawn.eval / "gt.csv").read_text().splitlines()[1:]]
+    (results / "output.csv").write_text("\n".join(["ImageID,ans", *(f"{image},4" for image in images)]))
     done = run_script("evaluation.py", cwd=truth, SM_GROUND_TRUTH_DIR=truth, SM_OUTPUT_DATA_DIR=results)
     assert done.returncode == 0, done.stderr
 
