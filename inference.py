@@ -10,7 +10,7 @@ import numpy as np
 
 import dataset
 import model
-from toolkit import checkpoint, console, environment, files, processes, runs, settings
+from toolkit import checkpoint, console, environment, exported, extras, files, processes, runs, settings
 from toolkit.console import InputError, listed, rank, say
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
@@ -31,37 +31,18 @@ def main(argv: list[str]) -> None:
     headers = find_runs(config)
     refuse_what_does_not_fit(config, headers)
     info, paths = dataset.read_eval(config.sm_channel_eval)
-    with processes.joined(config.device):
+    with processes.joined(config.device if config.runtime == "torch" else "cpu"):
         probabilities, bad = predict(config, headers, info, paths)
     if rank() == 0:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
 def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
-    """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
-    headers = {}
-    for name in [name.strip() for name in (config.name or "").split(",") if name.strip()] or [None]:
-        meant, folders = runs.find(config.sm_channel_model, name)
-        found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
-        own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
-        if name and name not in own_names:
-            raise InputError(
-                f"NAME={name}: SM_CHANNEL_MODEL={meant} is itself a run, {', '.join(own_names)}; leave NAME unset"
-            )
-        for folder, header in found.items():
-            scores, (height, width) = header["scores"], header["size"]
-            say(
-                f"run {folder.absolute()}: {header['backbone']} at {height}x{width}, "
-                f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
-            )
-            if not (folder / runs.RESULT).exists():
-                say("note: this run did not finish, or is still running: these are its best weights so far")
-        if folders != [meant] and not (meant / runs.RESULT).exists():
-            say(f"note: {meant.absolute()} did not finish, or is still running: {len(folders)} of its folds answer")
-        if others := runs.newer(meant):
-            say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
-        headers |= found
-    return headers
+    """The folder of each run that NAME means, and the header of its net. Says which they are, and of newer ones."""
+    if config.runtime == "torch":
+        return runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
+    extras.need("RUNTIME=onnx", "onnxruntime")
+    return runs.named(config.sm_channel_model, config.name, runs.EXPORTED, exported.read_header)
 
 
 def refuse_what_does_not_fit(config: settings.InferenceSettings, headers: dict[pathlib.Path, dict]) -> None:
@@ -90,15 +71,17 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
         with open_store(own, size, config.cache_gib, config.cache_dir) as store:
             from toolkit import device
 
-            machine = device.choose(config.device, config.precision)
+            onnx = config.runtime == "onnx"
+            machine = device.choose("cpu", "fp32") if onnx else device.choose(config.device, config.precision)
             for folder, header in headers.items():
                 if tuple(header["size"]) == size:
-                    net, _ = model.load(folder / runs.WEIGHTS)
+                    net = exported.Net(folder / runs.EXPORTED) if onnx else model.load(folder / runs.WEIGHTS)[0]
                     if not found:
-                        say(f"running on {machine}")
+                        say(f"running on {machine}{f', {net}' if onnx else ''}")
                     if machine.device.type == "cpu":  # which cannot predict and decode at once, as a GPU does
                         refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
-                    found[folder] = probabilities_of(config, net, header, store, machine)
+                    ask = exported_probabilities_of if onnx else probabilities_of
+                    found[folder] = ask(config, net, header, store, machine)
             bad |= processes.rows_of_all(store.wait())
         refuse_bad_photographs(config, info["ImageID"], bad)
         say(f"{store}; {time.time() - started:.1f} s since the start")
@@ -125,6 +108,14 @@ def probabilities_of(config: settings.InferenceSettings, net, header: dict, stor
                 outputs = factored.move_old(outputs, config.old_from)
             found.append(decision.probabilities(outputs[:, :CLASSES].numpy()))
     return torch.from_numpy(np.mean(found, 0))
+
+
+def exported_probabilities_of(config: settings.InferenceSettings, net, _header, store, machine):
+    """The same by a run's model.onnx, which holds the preprocessing and the calibration itself."""
+    import torch
+
+    batch_size = config.batch_size or machine.batch_for_prediction(store.size)
+    return torch.from_numpy(net.predict(store, batch_size, mirrored=config.tta))
 
 
 def decision_of(config: settings.InferenceSettings, header: dict):

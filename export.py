@@ -1,0 +1,200 @@
+"""Write a run as one ONNX file: uint8 photographs in, calibrated probabilities out, any number of them at once.
+
+SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 python export.py
+
+The file is written when it says what torch says, of real photographs and by onnxruntime, and not before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+import tempfile
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import dataset
+import model
+from toolkit import checkpoint, console, environment, exported, extras, files, runs, settings
+from toolkit.console import InputError, listed, say
+from toolkit.labels import CLASSES
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18  # the one that torch's exporter is written in; others it makes by converting that one
+LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB
+PHOTOGRAPHS = 12  # on which the file is tried
+BATCHES = (1, 3)  # photographs at once
+TOLERANCE = 1e-4  # of probabilities
+
+
+def main(argv: list[str]) -> None:
+    config, _ = environment.read(settings.ExportSettings, argv)
+    extras.need("export.py", "onnx", "onnxscript", "onnxruntime")
+    headers = runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
+    targets = {folder: target_of(config, folder) for folder in headers}
+    for folder, target in targets.items():
+        export(config, folder, target)
+
+
+def target_of(config: settings.ExportSettings, folder: pathlib.Path) -> pathlib.Path:
+    """Where the file of that run goes. Raises InputError where nothing can be written there."""
+    if config.sm_output_data_dir:
+        there = config.sm_output_data_dir / folder.relative_to(config.sm_channel_model)
+        return files.make_folder(there, "SM_OUTPUT_DATA_DIR") / runs.EXPORTED
+    try:
+        return files.make_folder(folder, "SM_CHANNEL_MODEL") / runs.EXPORTED
+    except InputError as error:
+        raise InputError(f"{error}; set SM_OUTPUT_DATA_DIR to write elsewhere") from None
+
+
+def export(config: settings.ExportSettings, folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Make the file of one run, check it, and write it. Raises InputError where a check fails."""
+    net, header = model.load(folder / runs.WEIGHTS)
+    made = as_onnx(net, header)
+    content = exported.as_bytes(made, exported.header_of(header))
+    check_form(made, content)
+    with tempfile.TemporaryDirectory() as scratch:
+        paths, what = photographs(config, folder, pathlib.Path(scratch))
+        compare(net, header, exported.Net(target, content), paths, what)
+    exported.write(target, content)
+    say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
+
+
+def as_onnx(net, header: dict) -> onnx.ModelProto:
+    """The net with all that comes before and after it, for any number of photographs.
+
+    Raises InputError where torch's exporter cannot translate the net.
+    """
+    import torch
+
+    whole = with_preprocessing(net.eval(), header)
+    if sum(value.nbytes for value in whole.state_dict().values()) > LARGEST:
+        raise InputError(f"{header['backbone']}: has more weights than the 2 GiB that one ONNX file can hold")
+    example = torch.zeros(2, *header["size"], 3, dtype=torch.uint8)  # of two: from one the exporter infers "always one"
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):  # of torch's and onnxscript's own inner life
+        try:
+            program = torch.onnx.export(
+                whole, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=[exported.INPUT], output_names=[exported.OUTPUT], opset_version=OPSET, verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # whatever its many parts raise
+            reason = str(error.__cause__ or error).strip().split("\n")[0]
+            raise InputError(
+                f"{header['backbone']}: torch {torch.__version__} cannot translate this net to ONNX: {reason}"
+            ) from None
+    return without_notes(program.model_proto)
+
+
+def with_preprocessing(net, header: dict):
+    """A module from photographs, RGB, uint8, shape (b, height, width, 3), to probabilities, float32, shape (b, 18)."""
+    import torch
+
+    from toolkit.decision import Decision
+
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            mean, std = (torch.tensor(header[name]) for name in ("mean", "std"))
+            scale, bias = Decision.of_header(header["decision"]).scale_and_bias()
+            self.net, self.scale = net, scale
+            for name, value in {"gain": 1 / (255 * std), "offset": -mean / std, "bias": torch.tensor(bias)}.items():
+                self.register_buffer(name, value.float())
+
+        def forward(self, photographs: torch.Tensor) -> torch.Tensor:
+            # Contiguous: from another layout the exporter makes gathers that shuffle memory for nothing.
+            inputs = (photographs.float() * self.gain + self.offset).permute(0, 3, 1, 2).contiguous()
+            return (self.net(inputs)[:, :CLASSES] * self.scale + self.bias).softmax(1)
+
+    return Whole().eval()
+
+
+def without_notes(made: onnx.ModelProto) -> onnx.ModelProto:
+    """The same without what the exporter notes of each step: where in which source file, on this machine, it stands."""
+    graph = made.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return made
+
+
+def check_form(made: onnx.ModelProto, content: bytes) -> None:
+    """Say of what form the file is. Raises InputError unless onnx's own checker finds it in order."""
+    import onnx
+    import torch
+
+    try:
+        onnx.checker.check_model(content, full_check=True)
+    except Exception as error:  # the checker's own, and those of shape inference
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"onnx {onnx.__version__} finds the file that torch made out of order: {reason}") from None
+    opsets = ", ".join(f"{entry.domain or 'opset'} {entry.version}" for entry in made.opset_import)
+    say(
+        f"ONNX {opsets}, IR version {made.ir_version}, float32, made by torch {torch.__version__}; "
+        f"in order, says onnx {onnx.__version__}"
+    )
+
+
+def photographs(config: settings.ExportSettings, folder: pathlib.Path, scratch: pathlib.Path) -> tuple[list[str], str]:
+    """Paths of photographs to try the file on, and what they are.
+
+    Validation photographs of the run where they are at hand; else faces that are drawn now, and say as much of whether
+    the file computes what the net does. Raises InputError where SM_CHANNEL_TRAIN does not have the former.
+    """
+    channel = config.sm_channel_train
+    try:
+        channel = channel or json.loads((folder / runs.SETTINGS).read_text())["settings"]["sm_channel_train"]
+        held_out = files.read_csv(folder / "validation.csv", ("path",), "SM_CHANNEL_MODEL")["path"]
+        root = dataset.image_folder(pathlib.Path(channel))
+    except (OSError, ValueError, KeyError, TypeError, InputError):  # only the weights were taken here
+        root, held_out = pathlib.Path(channel or "/nowhere"), []
+    places = np.linspace(0, len(held_out), PHOTOGRAPHS, endpoint=False).astype(int) if held_out else []
+    paths = [str(root / held_out[place]) for place in places]
+    missing = [path for path in paths if not pathlib.Path(path).is_file()]
+    if paths and not missing:
+        return paths, f"validation photographs of {root}"
+    if config.sm_channel_train:
+        raise InputError(
+            f"SM_CHANNEL_TRAIN={channel}: expected the photographs that {folder / 'validation.csv'} names, found "
+            f"{f'no {listed(missing, most=1)}' if missing else 'no such table'}; leave it unset to take drawn faces"
+        )
+    from toolkit import sample
+
+    cast = sample.draw_cast(sample.EVAL_SHARES, 2, np.random.default_rng(0))
+    sample.draw_people(cast, range(2), 0, lambda person, number: scratch / f"{person}-{number}.jpg")
+    return sorted(map(str, scratch.iterdir()))[:PHOTOGRAPHS], "drawn faces, as the run's own photographs are not here"
+
+
+def compare(net, header: dict, candidate: exported.Net, paths: list[str], what: str) -> None:
+    """Say how far the file is from torch on these photographs. Raises InputError unless it gives the same."""
+    import torch
+
+    from toolkit import device, engine
+    from toolkit.decision import Decision, decide
+    from toolkit.store import Store
+
+    store, decision = Store(paths, header["size"]), Decision.of_header(header["decision"])
+    if bad := store.fill():
+        raise InputError("; ".join(f"{paths[row]}: {reason}" for row, reason in bad.items()))
+    faces = engine.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
+    logits = engine.predict(net, faces, np.arange(len(paths)))
+    expected = decision.probabilities(logits[:, :CLASSES].numpy())
+    found = {size: candidate.predict(store, size) for size in BATCHES}
+    farthest = {size: np.abs(p - expected).max() for size, p in found.items()}
+    classes = [decide(p, decision.shares, decision.strength).tolist() for p in (expected, *found.values())]
+    distance = ", ".join(f"{far:.1e} in batches of {size}" for size, far in farthest.items())
+    compared = f"{candidate} against torch {torch.__version__} on {len(paths)} {what}: probabilities differ by up to "
+    if not (max(farthest.values()) <= TOLERANCE and classes.count(classes[0]) == len(classes)):  # also no numbers
+        raise InputError(
+            f"{compared}{distance}; expected at most {TOLERANCE:.0e} and the same classes; nothing is written"
+        )
+    say(f"{compared}{distance}; the same classes")
+
+
+if __name__ == "__main__":
+    console.run(main)
