@@ -7,8 +7,10 @@ The file is written when it says what torch says, of real photographs and by onn
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import logging
+import os
 import pathlib
 import tempfile
 import warnings
@@ -19,17 +21,19 @@ import numpy as np
 import dataset
 import model
 from toolkit import checkpoint, console, environment, exported, extras, files, runs, settings
-from toolkit.console import InputError, listed, say
+from toolkit.console import InputError, say
 from toolkit.labels import CLASSES
 
 if TYPE_CHECKING:
     import onnx
 
+    from toolkit.store import Store
+
 OPSET = 18  # the one that torch's exporter is written in; others it makes by converting that one
 LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB
 PHOTOGRAPHS = 12  # on which the file is tried
 BATCHES = (1, 3)  # photographs at once
-TOLERANCE = 1e-4  # of probabilities
+TOLERANCE = 1e-3  # of probabilities: rounding grows with depth, in a resnet152 of random weights to 1e-4
 
 
 def main(argv: list[str]) -> None:
@@ -55,12 +59,11 @@ def target_of(config: settings.ExportSettings, folder: pathlib.Path) -> pathlib.
 def export(config: settings.ExportSettings, folder: pathlib.Path, target: pathlib.Path) -> None:
     """Make the file of one run, check it, and write it. Raises InputError where a check fails."""
     net, header = model.load(folder / runs.WEIGHTS)
+    store, what = photographs(config, folder, header["size"])
     made = as_onnx(net, header)
     content = exported.as_bytes(made, exported.header_of(header))
     check_form(made, content)
-    with tempfile.TemporaryDirectory() as scratch:
-        paths, what = photographs(config, folder, pathlib.Path(scratch))
-        compare(net, header, exported.Net(target, content), paths, what)
+    check_answers(net, header, exported.Net(target, content), store, what)
     exported.write(target, content)
     say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
 
@@ -76,8 +79,8 @@ def as_onnx(net, header: dict) -> onnx.ModelProto:
     if sum(value.nbytes for value in whole.state_dict().values()) > LARGEST:
         raise InputError(f"{header['backbone']}: has more weights than the 2 GiB that one ONNX file can hold")
     example = torch.zeros(2, *header["size"], 3, dtype=torch.uint8)  # of two: from one the exporter infers "always one"
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):  # of torch's and onnxscript's own inner life
+    # It prints and warns of its own inner life.
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
         try:
             program = torch.onnx.export(
                 whole, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -140,60 +143,80 @@ def check_form(made: onnx.ModelProto, content: bytes) -> None:
     )
 
 
-def photographs(config: settings.ExportSettings, folder: pathlib.Path, scratch: pathlib.Path) -> tuple[list[str], str]:
-    """Paths of photographs to try the file on, and what they are.
+def photographs(config: settings.ExportSettings, folder: pathlib.Path, size: tuple[int, int]) -> tuple[Store, str]:
+    """Decoded photographs to try the file on, and what they are.
 
-    Validation photographs of the run where they are at hand; else faces that are drawn now, and say as much of whether
-    the file computes what the net does. Raises InputError where SM_CHANNEL_TRAIN does not have the former.
+    Validation photographs of the run where they are at hand; else faces that are drawn now, which show as well whether
+    the file computes what the net does. Raises InputError where SM_CHANNEL_TRAIN does not have the former, or one of
+    them cannot be read.
     """
-    channel = config.sm_channel_train
+    from toolkit.store import Store
+
+    paths, root = held_out(folder, config.sm_channel_train)
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if config.sm_channel_train and (missing or not paths):
+        raise InputError(
+            f"SM_CHANNEL_TRAIN={config.sm_channel_train}: expected the photographs that {folder / 'validation.csv'} "
+            f"names, found {'no ' + missing[0] if missing else 'no such table'}; leave it unset to take drawn faces"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = missing or not paths
+        store = Store(draw(scratch) if drawn else paths, size)
+        if bad := store.fill():
+            raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
+    return store, "drawn faces, as the run's own photographs are not here" if drawn else f"photographs of {root}"
+
+
+def held_out(folder: pathlib.Path, channel: pathlib.Path | None) -> tuple[list[str], pathlib.Path | None]:
+    """Paths of some validation photographs of the run, and the image folder: below `channel`, or where they were then.
+
+    None where the run's folder does not say: its weights can be used without the files beside them.
+    """
     try:
         channel = channel or json.loads((folder / runs.SETTINGS).read_text())["settings"]["sm_channel_train"]
-        held_out = files.read_csv(folder / "validation.csv", ("path",), "SM_CHANNEL_MODEL")["path"]
-        root = dataset.image_folder(pathlib.Path(channel))
-    except (OSError, ValueError, KeyError, TypeError, InputError):  # only the weights were taken here
-        root, held_out = pathlib.Path(channel or "/nowhere"), []
-    places = np.linspace(0, len(held_out), PHOTOGRAPHS, endpoint=False).astype(int) if held_out else []
-    paths = [str(root / held_out[place]) for place in places]
-    missing = [path for path in paths if not pathlib.Path(path).is_file()]
-    if paths and not missing:
-        return paths, f"validation photographs of {root}"
-    if config.sm_channel_train:
-        raise InputError(
-            f"SM_CHANNEL_TRAIN={channel}: expected the photographs that {folder / 'validation.csv'} names, found "
-            f"{f'no {listed(missing, most=1)}' if missing else 'no such table'}; leave it unset to take drawn faces"
-        )
+        names = files.read_csv(folder / "validation.csv", ("path",), "SM_CHANNEL_MODEL", key="path")["path"]
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return [], None
+    root = dataset.image_folder(pathlib.Path(channel))
+    places = np.linspace(0, len(names), PHOTOGRAPHS, endpoint=False).astype(int)
+    return [str(root / names[place]) for place in places], root
+
+
+def draw(folder: str) -> list[str]:
+    """Paths of drawn faces in that folder."""
     from toolkit import sample
 
     cast = sample.draw_cast(sample.EVAL_SHARES, 2, np.random.default_rng(0))
-    sample.draw_people(cast, range(2), 0, lambda person, number: scratch / f"{person}-{number}.jpg")
-    return sorted(map(str, scratch.iterdir()))[:PHOTOGRAPHS], "drawn faces, as the run's own photographs are not here"
+    sample.draw_people(cast, range(2), 0, lambda person, number: f"{folder}/{person}-{number}.jpg")
+    return sorted(str(path) for path in pathlib.Path(folder).iterdir())[:PHOTOGRAPHS]
 
 
-def compare(net, header: dict, candidate: exported.Net, paths: list[str], what: str) -> None:
+def check_answers(net, header: dict, candidate: exported.Net, store: Store, what: str) -> None:
     """Say how far the file is from torch on these photographs. Raises InputError unless it gives the same."""
     import torch
 
-    from toolkit import device, engine
-    from toolkit.decision import Decision, decide
-    from toolkit.store import Store
-
-    store, decision = Store(paths, header["size"]), Decision.of_header(header["decision"])
-    if bad := store.fill():
-        raise InputError("; ".join(f"{paths[row]}: {reason}" for row, reason in bad.items()))
-    faces = engine.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
-    logits = engine.predict(net, faces, np.arange(len(paths)))
-    expected = decision.probabilities(logits[:, :CLASSES].numpy())
-    found = {size: candidate.predict(store, size) for size in BATCHES}
-    farthest = {size: np.abs(p - expected).max() for size, p in found.items()}
-    classes = [decide(p, decision.shares, decision.strength).tolist() for p in (expected, *found.values())]
+    farthest, same = compare(net, header, candidate, store, BATCHES)
     distance = ", ".join(f"{far:.1e} in batches of {size}" for size, far in farthest.items())
-    compared = f"{candidate} against torch {torch.__version__} on {len(paths)} {what}: probabilities differ by up to "
-    if not (max(farthest.values()) <= TOLERANCE and classes.count(classes[0]) == len(classes)):  # also no numbers
+    compared = f"{candidate} against torch {torch.__version__} on {len(store)} {what}: probabilities differ by up to "
+    if not (max(farthest.values()) <= TOLERANCE and same):  # also where they are no numbers
         raise InputError(
             f"{compared}{distance}; expected at most {TOLERANCE:.0e} and the same classes; nothing is written"
         )
     say(f"{compared}{distance}; the same classes")
+
+
+def compare(net, header: dict, candidate: exported.Net, store: Store, batches: tuple[int, ...]) -> tuple[dict, bool]:
+    """How far probabilities are from torch's at most, as {photographs at once: distance}; and whether classes agree."""
+    from toolkit import device, engine
+    from toolkit.decision import Decision, decide
+
+    decision = Decision.of_header(header["decision"])
+    faces = engine.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
+    logits = engine.predict(net, faces, np.arange(len(store)))
+    expected = decision.probabilities(logits[:, :CLASSES].numpy())
+    found = {size: candidate.predict(store, size) for size in batches}
+    classes = [decide(p, decision.shares, decision.strength).tolist() for p in (expected, *found.values())]
+    return {size: np.abs(p - expected).max() for size, p in found.items()}, classes.count(classes[0]) == len(classes)
 
 
 if __name__ == "__main__":
