@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from conftest import refused, run_here, run_script
+from conftest import ROOT, refused, run_here, run_script
 
 import model
 from toolkit import checkpoint, images
@@ -106,7 +107,16 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
     (found,) = session.run(None, {"photographs": photographs})
     assert found.dtype == np.float32
     assert np.abs(found - expected[list(PROBABILITY_COLUMNS)][:5].to_numpy()).max() < 1e-5
-    assert b"/work" not in (content := alone.read_bytes()) and str(pathlib.Path.cwd()).encode() not in content
+    assert str(ROOT).encode() not in alone.read_bytes()  # nor where its code lies
+
+
+def test_the_lines_of_the_readme_run(both, drawn, monkeypatch, tmp_path, capsys):
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "runs").symlink_to(both)
+    shutil.copy(next((drawn.eval / "images").iterdir()), tmp_path / "face.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert capsys.readouterr().out.strip() in CLASS_NAMES
 
 
 def test_a_file_that_is_damaged_foreign_or_out_of_date_is_refused(both, infer, tmp_path):
