@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import pathlib
 import tempfile
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,8 +81,7 @@ def as_onnx(net, header: dict) -> onnx.ModelProto:
     if sum(value.nbytes for value in whole.state_dict().values()) > LARGEST:
         raise InputError(f"{header['backbone']}: has more weights than the 2 GiB that one ONNX file can hold")
     example = torch.zeros(2, *header["size"], 3, dtype=torch.uint8)  # of two: from one the exporter infers "always one"
-    # It prints and warns of its own inner life.
-    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+    with silence():
         try:
             program = torch.onnx.export(
                 whole, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -92,6 +93,18 @@ def as_onnx(net, header: dict) -> onnx.ModelProto:
                 f"{header['backbone']}: torch {torch.__version__} cannot translate this net to ONNX: {reason}"
             ) from None
     return without_notes(program.model_proto)
+
+
+@contextlib.contextmanager
+def silence():
+    """Nothing is heard of the exporter, which prints, warns and logs of its own inner life."""
+    nowhere = io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def with_preprocessing(net, header: dict):

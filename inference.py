@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     headers = find_runs(config)
     refuse_what_does_not_fit(config, headers)
     info, paths = dataset.read_eval(config.sm_channel_eval)
-    with processes.joined(config.device if config.runtime == "torch" else "cpu"):
+    with processes.joined("cpu" if config.runtime == "onnx" else config.device):
         probabilities, bad = predict(config, headers, info, paths)
     if rank() == 0:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
@@ -39,10 +39,10 @@ def main(argv: list[str]) -> None:
 
 def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its net. Says which they are, and of newer ones."""
-    if config.runtime == "torch":
-        return runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
-    extras.need("RUNTIME=onnx", "onnxruntime")
-    return runs.named(config.sm_channel_model, config.name, runs.EXPORTED, exported.read_header)
+    if config.runtime == "onnx":
+        extras.need("RUNTIME=onnx", "onnxruntime")
+        return runs.named(config.sm_channel_model, config.name, runs.EXPORTED, exported.read_header)
+    return runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
 
 
 def refuse_what_does_not_fit(config: settings.InferenceSettings, headers: dict[pathlib.Path, dict]) -> None:
@@ -69,24 +69,32 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
     own, bad, found = processes.own(paths), {}, {}
     for size in dict.fromkeys(tuple(header["size"]) for header in headers.values()):  # decoded once for each size
         with open_store(own, size, config.cache_gib, config.cache_dir) as store:
-            from toolkit import device
-
-            onnx = config.runtime == "onnx"
-            machine = device.choose("cpu", "fp32") if onnx else device.choose(config.device, config.precision)
+            machine = machine_of(config)
             for folder, header in headers.items():
                 if tuple(header["size"]) == size:
-                    net = exported.Net(folder / runs.EXPORTED) if onnx else model.load(folder / runs.WEIGHTS)[0]
+                    net = load_net(config, folder)
                     if not found:
-                        say(f"running on {machine}{f', {net}' if onnx else ''}")
+                        say(f"running on {machine}{f', {net}' if config.runtime == 'onnx' else ''}")
                     if machine.device.type == "cpu":  # which cannot predict and decode at once, as a GPU does
                         refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
-                    ask = exported_probabilities_of if onnx else probabilities_of
-                    found[folder] = ask(config, net, header, store, machine)
+                    found[folder] = probabilities_of(config, net, header, store, machine)
             bad |= processes.rows_of_all(store.wait())
         refuse_bad_photographs(config, info["ImageID"], bad)
         say(f"{store}; {time.time() - started:.1f} s since the start")
     whole = [processes.whole(found[folder], len(paths)).numpy() for folder in headers]
     return np.stack(whole), bad
+
+
+def machine_of(config: settings.InferenceSettings):
+    """Where and how nets run."""
+    from toolkit import device
+
+    return device.choose("cpu", "fp32") if config.runtime == "onnx" else device.choose(config.device, config.precision)
+
+
+def load_net(config: settings.InferenceSettings, folder: pathlib.Path):
+    """The net of a run, as RUNTIME says: an exported.Net, or a module."""
+    return exported.Net(folder / runs.EXPORTED) if config.runtime == "onnx" else model.load(folder / runs.WEIGHTS)[0]
 
 
 def probabilities_of(config: settings.InferenceSettings, net, header: dict, store, machine):
@@ -95,6 +103,9 @@ def probabilities_of(config: settings.InferenceSettings, net, header: dict, stor
 
     from toolkit import device, engine, factored
 
+    if config.runtime == "onnx":  # which prepares photographs and calibrates probabilities itself
+        batch_size = config.batch_size or machine.batch_for_prediction(store.size)
+        return torch.from_numpy(net.predict(store, batch_size, mirrored=config.tta))
     decision = decision_of(config, header)
     faces = engine.Faces(store, machine, header["mean"], header["std"])
     net = machine.place(net)
@@ -108,14 +119,6 @@ def probabilities_of(config: settings.InferenceSettings, net, header: dict, stor
                 outputs = factored.move_old(outputs, config.old_from)
             found.append(decision.probabilities(outputs[:, :CLASSES].numpy()))
     return torch.from_numpy(np.mean(found, 0))
-
-
-def exported_probabilities_of(config: settings.InferenceSettings, net, _header, store, machine):
-    """The same by a run's model.onnx, which holds the preprocessing and the calibration itself."""
-    import torch
-
-    batch_size = config.batch_size or machine.batch_for_prediction(store.size)
-    return torch.from_numpy(net.predict(store, batch_size, mirrored=config.tta))
 
 
 def decision_of(config: settings.InferenceSettings, header: dict):

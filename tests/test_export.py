@@ -160,7 +160,17 @@ def test_folds_get_a_file_each_wherever_they_are_to_go(tiny, infer, tmp_path):
     refused(infer(folder, RUNTIME="onnx"), "expected a model.onnx in every fold, found none in fold-1; run export.py")
 
 
-def test_what_is_not_as_it_should_be_is_not_written(tiny, tmp_path):
+class Strange(torch.nn.Linear):
+    """A net of a function that ONNX does not have."""
+
+    def __init__(self, outputs: int):
+        super().__init__(3 * 40 * 32, outputs)
+
+    def forward(self, photographs):
+        return super().forward(torch.special.airy_ai(photographs.flatten(1)))
+
+
+def test_what_is_not_as_it_should_be_is_not_written(tiny, tmp_path, monkeypatch):
     def export(folder, **settings):
         done = run_here("export.py", SM_CHANNEL_MODEL=folder, **settings)
         assert not list(tmp_path.rglob("*.onnx")) and not list(tmp_path.rglob("*.part"))
@@ -175,6 +185,8 @@ def test_what_is_not_as_it_should_be_is_not_written(tiny, tmp_path):
     (tmp_path / "somebody").mkdir()
     (tmp_path / "somebody" / "mask1.jpg").write_text("no photograph")
     refused(export(good, SM_CHANNEL_TRAIN=tmp_path), "somebody/mask1.jpg: cannot be read: ")
+    monkeypatch.setitem(model.OWN, "small", Strange)
+    refused(export(tiny("strange")), "small: torch ", "cannot translate this net to ONNX: ")
 
 
 def test_packages_that_are_not_there_are_named(drawn, trained, tmp_path):

@@ -5,6 +5,7 @@ Its last 64 bytes are the SHA-256 of all that stands before them, and, for ONNX,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -72,7 +73,7 @@ class Net:
         """`content` is what will be in the file; None reads it. Raises InputError where it is damaged or foreign."""
         import torch
 
-        self.session = _session(content or path.read_bytes(), path, torch.get_num_threads())
+        self.path, self.session = path, _session(content or path.read_bytes(), path, torch.get_num_threads())
 
     def __str__(self) -> str:
         import onnxruntime
@@ -81,7 +82,8 @@ class Net:
 
     def __call__(self, photographs: np.ndarray) -> np.ndarray:
         """Probabilities, float32, shape (b, 18), of photographs: RGB, uint8, shape (b, height, width, 3)."""
-        return self.session.run([OUTPUT], {INPUT: photographs})[0]
+        with _naming(self.path):
+            return self.session.run([OUTPUT], {INPUT: photographs})[0]
 
     def predict(self, store: Store, batch_size: int, mirrored: bool = False) -> np.ndarray:
         """Those of all photographs in the store, with `mirrored` the mean of both sides: float64, shape (n, 18)."""
@@ -112,4 +114,17 @@ def _session(content: bytes, path: pathlib.Path, threads: int | None = None) -> 
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     else:
         options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    with _naming(path):
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path):
+    """Raises InputError that names the file where onnxruntime cannot run it; its errors have no class in common."""
+    import onnxruntime
+
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{path}: onnxruntime {onnxruntime.__version__} cannot run it: {reason}") from None
