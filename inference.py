@@ -16,7 +16,7 @@ import numpy as np
 
 import dataset
 import model
-from toolkit import archive, checkpoint, console, environment, files, processes, runs, settings
+from toolkit import archive, checkpoint, console, environment, exported, extras, files, processes, runs, settings
 from toolkit.console import InputError, listed, rank, say
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 
@@ -43,37 +43,18 @@ def main(argv: list[str]) -> None:
         headers = find_runs(config.model_copy(update={"sm_channel_model": place}))
         refuse_what_does_not_fit(config, headers)
         info, paths = dataset.read_eval(config.sm_channel_eval)
-        with processes.joined(config.device):
+        with processes.joined("cpu" if config.runtime == "onnx" else config.device):
             probabilities, bad = predict(config, headers, info, paths)
     if rank() == 0:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
 def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
-    """The folder of each run that NAME means, and the header of its weights. Says which they are, and of newer ones."""
-    headers = {}
-    for name in [name.strip() for name in (config.name or "").split(",") if name.strip()] or [None]:
-        meant, folders = runs.find(config.sm_channel_model, name)
-        found = {folder: checkpoint.read_header(folder / runs.WEIGHTS) for folder in folders}
-        own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
-        if name and name not in own_names:
-            raise InputError(
-                f"NAME={name}: SM_CHANNEL_MODEL={meant} is itself a run, {', '.join(own_names)}; leave NAME unset"
-            )
-        for folder, header in found.items():
-            scores, (height, width) = header["scores"], header["size"]
-            say(
-                f"run {folder.absolute()}: {header['backbone']} at {height}x{width}, "
-                f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
-            )
-            if not (folder / runs.RESULT).exists():
-                say("note: this run did not finish, or is still running: these are its best weights so far")
-        if folders != [meant] and not (meant / runs.RESULT).exists():
-            say(f"note: {meant.absolute()} did not finish, or is still running: {len(folders)} of its folds answer")
-        if others := runs.newer(meant):
-            say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
-        headers |= found
-    return headers
+    """The folder of each run that NAME means, and the header of its net. Says which they are, and of newer ones."""
+    if config.runtime == "onnx":
+        extras.need("RUNTIME=onnx", "onnxruntime")
+        return runs.named(config.sm_channel_model, config.name, runs.EXPORTED, exported.read_header)
+    return runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
 
 
 def refuse_what_does_not_fit(config: settings.InferenceSettings, headers: dict[pathlib.Path, dict]) -> None:
@@ -100,14 +81,12 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
     own, bad, found = processes.own(paths), {}, {}
     for size in dict.fromkeys(tuple(header["size"]) for header in headers.values()):  # decoded once for each size
         with open_store(own, size, config.cache_gib, config.cache_dir) as store:
-            from toolkit import device
-
-            machine = device.choose(config.device, config.precision)
+            machine = machine_of(config)
             for folder, header in headers.items():
                 if tuple(header["size"]) == size:
-                    net, _ = model.load(folder / runs.WEIGHTS)
+                    net = load_net(config, folder)
                     if not found:
-                        say(f"running on {machine}")
+                        say(f"running on {machine}{f', {net}' if config.runtime == 'onnx' else ''}")
                     if machine.device.type == "cpu":  # which cannot predict and decode at once, as a GPU does
                         refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
                     found[folder] = probabilities_of(config, net, header, store, machine)
@@ -118,12 +97,27 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
     return np.stack(whole), bad
 
 
+def machine_of(config: settings.InferenceSettings):
+    """Where and how nets run."""
+    from toolkit import device
+
+    return device.choose("cpu", "fp32") if config.runtime == "onnx" else device.choose(config.device, config.precision)
+
+
+def load_net(config: settings.InferenceSettings, folder: pathlib.Path):
+    """The net of a run, as RUNTIME says: an exported.Net, or a module."""
+    return exported.Net(folder / runs.EXPORTED) if config.runtime == "onnx" else model.load(folder / runs.WEIGHTS)[0]
+
+
 def probabilities_of(config: settings.InferenceSettings, net, header: dict, store, machine):
     """What one run says of the photographs in the store: a tensor, float64, shape (n, 18)."""
     import torch
 
     from toolkit import device, engine, factored
 
+    if config.runtime == "onnx":  # which prepares photographs and calibrates probabilities itself
+        batch_size = config.batch_size or machine.batch_for_prediction(store.size)
+        return torch.from_numpy(net.predict(store, batch_size, mirrored=config.tta))
     decision = decision_of(config, header)
     faces = engine.Faces(store, machine, header["mean"], header["std"])
     net = machine.place(net)
@@ -210,7 +204,7 @@ class Loaded:
 
     config: settings.ServingSettings
     headers: dict[pathlib.Path, dict]
-    nets: dict[pathlib.Path, nn.Module]
+    nets: dict[pathlib.Path, nn.Module | exported.Net]
     machine: Machine
 
 
@@ -219,15 +213,15 @@ def model_fn(model_dir: str) -> Loaded:
     config, _ = environment.read(settings.ServingSettings, ["--sm_channel_model", model_dir])
     headers = find_runs(config)
     refuse_what_does_not_fit(config, headers)
-    import torch
+    machine, nets = machine_of(config), {folder: load_net(config, folder) for folder in headers}
+    if config.runtime == "torch":
+        import torch
 
-    from toolkit import device, folding
+        from toolkit import folding
 
-    machine, nets = device.choose(config.device, config.precision), {}
-    for folder, header in headers.items():
-        net = machine.place(model.load(folder / runs.WEIGHTS)[0]).eval()
-        # Folded here, as that takes five times as long as to predict one photograph.
-        nets[folder] = folding.fold(net, torch.rand(1, 3, *header["size"], device=machine.device))
+        for folder, header in headers.items():  # once, as it takes five times as long as to predict one photograph
+            net = machine.place(nets[folder]).eval()
+            nets[folder] = folding.fold(net, torch.rand(1, 3, *header["size"], device=machine.device))
     say(f"running on {machine}")
     return Loaded(config, headers, nets, machine)
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from toolkit.console import InputError, listed
-from toolkit.runs import WEIGHTS
+from toolkit.runs import EXPORTED, WEIGHTS
 
 PACKED = "model.tar.gz"
 
@@ -23,7 +23,7 @@ def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     that stay below it, or has no room there (TMPDIR says where).
     """
     archive = folder / PACKED
-    if not archive.is_file() or any(folder.rglob(WEIGHTS)):
+    if not archive.is_file() or any(next(folder.rglob(net), None) for net in (WEIGHTS, EXPORTED)):
         yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:

@@ -44,7 +44,11 @@ def load_weights(path: pathlib.Path) -> tuple[dict[str, Tensor], dict]:
 
 def read_header(path: pathlib.Path) -> dict:
     """The header, read without torch. Raises InputError where the file is damaged, foreign, or of other classes."""
-    header = _read_header(path)
+    return fitting(_read_header(path), path)
+
+
+def fitting(header: dict, path: pathlib.Path) -> dict:
+    """The header that was read from this file. Raises InputError where it is no run's, or of other classes."""
     if missing := [key for key in HEADER if key not in header]:
         raise InputError(
             f"{path}: expected weights that train.py wrote, found a file without {', '.join(missing)} in its header"

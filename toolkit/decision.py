@@ -75,6 +75,10 @@ class Decision:
         prior = replace(self.prior, shares=moved(self.shares), shown=moved(np.array(self.prior.shown)))
         return replace(self, prior=prior)
 
+    def scale_and_bias(self) -> tuple[float, np.ndarray]:
+        """What makes logits those of `probabilities`, which are softmax(scale * logits + bias): a number, and (18,)."""
+        return 1 / self.temperature, _lift(self.prior) - _log_emphasis(self.prior) / self.temperature
+
     def offset(self) -> np.ndarray:
         """What to add to logits so that the greatest is that of the class which is decided on: shape (18,)."""
         of_decision = _lift(self.prior) - self.strength * _log_shares(self.shares)

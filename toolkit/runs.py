@@ -19,6 +19,7 @@ from toolkit.checkpoint import STATES, State, States
 from toolkit.console import InputError, listed, rank, say
 
 WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far; and, once it is finished, the scores
+EXPORTED = "model.onnx"  # the same net, where export.py has made it
 SETTINGS = "settings.json"
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # of SageMaker, beside each file of its checkpoint folder
 CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result
@@ -200,47 +201,83 @@ def compare(before: dict, now: dict) -> list[str]:
     return differing + [f"{path} has changed" for path in changed]
 
 
-def find(folder: pathlib.Path, name: str | None) -> tuple[pathlib.Path, list[pathlib.Path]]:
+def named(folder: pathlib.Path, names: str | None, file: str, read_header: Callable[[pathlib.Path], dict]) -> dict:
+    """The runs in `folder` that NAME means, as {folder: header of its `file`}. Says which they are, and of newer ones.
+
+    Raises InputError where there is none, and what `read_header` raises.
+    """
+    headers = {}
+    for name in [name.strip() for name in (names or "").split(",") if name.strip()] or [None]:
+        meant, folders = find(folder, name, file)
+        found = {run: read_header(run / file) for run in folders}
+        own_names = [meant.name, *(header[key] for header in found.values() for key in ("run", "backbone"))]
+        if name and name not in own_names:
+            raise InputError(
+                f"NAME={name}: SM_CHANNEL_MODEL={meant} is itself a run, {', '.join(own_names)}; leave NAME unset"
+            )
+        here = [run for run in folders if (run / WEIGHTS).exists()]  # a model.onnx may have been taken elsewhere, alone
+        for run, header in found.items():
+            scores, (height, width) = header["scores"], header["size"]
+            say(
+                f"run {run.absolute()}: {header['backbone']} at {height}x{width}, "
+                f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
+            )
+            if run in here and not (run / RESULT).exists():
+                say("note: this run did not finish, or is still running: these are its best weights so far")
+        if here and folders != [meant] and not (meant / RESULT).exists():
+            say(f"note: {meant.absolute()} did not finish, or is still running: {len(folders)} of its folds answer")
+        if others := newer(meant, file):
+            say(f"note: there are newer runs of that name: {listed(others)}; NAME={others[-1]} takes the last")
+        headers |= found
+    return headers
+
+
+def find(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tuple[pathlib.Path, list[pathlib.Path]]:
     """The folder that is meant, and the runs in it: itself, or the folds of a run of folds, in their order.
 
     It is `folder` itself where that is one, or the fold in it that has the name, else folder/name, else the newest in
-    `folder`. Raises InputError where there is none.
+    `folder`; a run is what has that `file`. Raises InputError where there is none, or not in all folds that there are.
     """
-    if there := members(folder):
+    if there := members(folder, file):
         one = [run for run in there if run.name == name]
-        return (folder / name, one) if one else (folder, there)
-    age = _ages(folder, "*")
+        return (folder / name, one) if one else (folder, _all_of(folder, there, file))
+    age = _ages(folder, "*", file)
     if name is None and age:
         name = max(age, key=age.get)
     if name in age:
-        return folder / name, members(folder / name)
-    what = f"NAME={name}: expected {folder / str(name) / WEIGHTS}" if name else f"expected a run in {folder}"
+        return folder / name, _all_of(folder / name, members(folder / name, file), file)
+    what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(age, key=age.get, reverse=True))}" if age else "no run"
-    raise InputError(f"{what}, found {found}; SM_CHANNEL_MODEL={folder}")
+    hint = "; export.py makes that file" if file == EXPORTED else ""
+    raise InputError(f"{what}, found {found}; SM_CHANNEL_MODEL={folder}{hint}")
 
 
-def members(folder: pathlib.Path) -> list[pathlib.Path]:
+def members(folder: pathlib.Path, file: str = WEIGHTS) -> list[pathlib.Path]:
     """The folder, if it is a run; its runs, if it is a run of folds; else nothing."""
-    if (folder / WEIGHTS).is_file():
+    if (folder / file).is_file():
         return [folder]
-    fold_of = {
-        weights.parent: weights.parent.name.removeprefix("fold-") for weights in folder.glob(f"fold-*/{WEIGHTS}")
-    }
+    fold_of = {path.parent: path.parent.name.removeprefix("fold-") for path in folder.glob(f"fold-*/{file}")}
     return sorted((run for run in fold_of if fold_of[run].isdecimal()), key=lambda run: int(fold_of[run]))
 
 
-def newer(folder: pathlib.Path) -> list[str]:
+def _all_of(folder: pathlib.Path, there: list[pathlib.Path], file: str) -> list[pathlib.Path]:
+    if missing := [run.name for run in members(folder) if run not in there]:
+        raise InputError(f"{folder}: expected a {file} in every fold, found none in {listed(missing)}; run export.py")
+    return there
+
+
+def newer(folder: pathlib.Path, file: str = WEIGHTS) -> list[str]:
     """The later runs of the same name, name-2 and so on, from the oldest to the newest."""
     folder = folder.absolute()
-    age = _ages(folder.parent, f"{glob.escape(folder.name)}*")
+    age = _ages(folder.parent, f"{glob.escape(folder.name)}*", file)
     later = re.compile(re.escape(folder.name) + r"-\d+")
     return sorted((run for run in age if later.fullmatch(run) and age[run] > age[folder.name]), key=age.get)
 
 
-def _ages(folder: pathlib.Path, pattern: str) -> dict[str, float]:
+def _ages(folder: pathlib.Path, pattern: str, file: str) -> dict[str, float]:
     """When the newest weights of each run in a folder were written."""
-    there = ((child.name, members(child)) for child in folder.glob(pattern) if child.is_dir())
-    return {name: max((run / WEIGHTS).stat().st_mtime for run in some) for name, some in there if some}
+    there = ((child.name, members(child, file)) for child in folder.glob(pattern) if child.is_dir())
+    return {name: max((run / file).stat().st_mtime for run in some) for name, some in there if some}
 
 
 def finish(folder: pathlib.Path, row: dict) -> None:

@@ -259,7 +259,7 @@ class InferenceSettings(Settings):
     """Ask each net about the mirrored photographs too."""
     adapt_priors: bool = True
     """Find how common genders and age bands are among these photographs, and count on it where that can be trusted."""
-    old_from: int | None = Field(None, gt=AGE_FROM_YEARS[0], le=100)
+    old_from: Annotated[int | None, OnlyWith("runtime", "torch")] = Field(None, gt=AGE_FROM_YEARS[0], le=100)
     """First year of the band of 60 and over, for runs of HEAD=factored; unset is 60."""
     probabilities: bool = True
     """Also write `probabilities.csv`: ImageID and one column a class, p0 to p17; for evaluation.html, and for you."""
@@ -269,14 +269,22 @@ class InferenceSettings(Settings):
     """The class that a bad photograph gets; 4 is the commonest in training (mask worn, female, 30 to 59)."""
     batch_size: int | None = Field(None, ge=1)
     """Photographs a step; unset takes what suits the machine."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """`onnx` runs the `model.onnx` that export.py wrote, by onnxruntime on the CPU; `torch` runs the weights."""
     device: Device = "auto"
     """`auto` takes CUDA, else MPS, else the CPU."""
-    precision: Precision = "auto"
+    precision: Annotated[Precision, OnlyWith("runtime", "torch")] = "auto"
     """`auto` takes bf16 where the hardware has it, else fp32."""
     cache_gib: float = Field(8.0, ge=0)
     """Memory for decoded photographs; beyond it they lie in a file, or are decoded at each use."""
     cache_dir: pathlib.Path | None = None
     """Folder where decoded photographs are kept for later runs; unset keeps none."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
+            found.append(f"DEVICE={self.device}: RUNTIME=onnx runs on the CPU; remove it, or set RUNTIME=torch")
+        return found
 
 
 class ServingSettings(InferenceSettings):
@@ -358,10 +366,26 @@ class LeaderboardSettings(TrainSettings):
         return found
 
 
+class ExportSettings(Settings):
+    """export.py"""
+
+    FOLDERS = ("sm_channel_model",)
+
+    sm_channel_model: InputFolder = DEMO / "runs"
+    """Folder where runs are, or one run."""
+    name: str | None = None
+    """Which run, by the name of its folder; unset takes the newest. Several (`a,b`) and folds get a file each."""
+    sm_output_data_dir: pathlib.Path | None = None
+    """Folder where the files go, below it as below SM_CHANNEL_MODEL; unset puts each beside its weights."""
+    sm_channel_train: InputFolder | None = None
+    """Folder of the photographs that it was trained with, to try the file on; unset is where they were then."""
+
+
 SCRIPTS = {
     "train.py": TrainSettings,
     "inference.py": InferenceSettings,
     "evaluation.py": EvaluationSettings,
     "dataset.py": DatasetSettings,
     "leaderboard.py": LeaderboardSettings,
+    "export.py": ExportSettings,
 }

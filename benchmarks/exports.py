@@ -1,0 +1,118 @@
+"""Does every backbone survive its export to ONNX, and how fast is the file? Untrained nets on drawn faces.
+
+python benchmarks/exports.py [--backbones resnet18,vgg11] [--sizes 128x96] [--heads flat,factored] [--turns 3]
+
+Weights let pixels through to the logits, norms get the statistics of these faces, and logits a spread of 1 over the
+classes, so that what differs shows: the largest difference of probabilities to torch's is printed for batches of 1, 3
+and 5, with whether all classes are the same.
+Photographs per second are medians over turns of torch in float32 and onnxruntime, on one store of decoded faces, with
+as many threads as torch has (OMP_NUM_THREADS).
+"""
+
+import argparse
+import contextlib
+import io
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import export  # noqa: E402
+import model  # noqa: E402
+from toolkit import checkpoint, device, engine, exported, sample  # noqa: E402
+from toolkit.decision import Decision, Prior  # noqa: E402
+from toolkit.labels import CLASS_NAMES, CLASSES  # noqa: E402
+from toolkit.settings import height_and_width  # noqa: E402
+from toolkit.store import Store  # noqa: E402
+from train import MEAN, STD  # noqa: E402
+
+BATCHES = (1, 3, 5)
+ROW = "| {:16} | {:8} | {:7} | {:>6} | {:>6} | {:>8} | {:>8} | {:>8} | {:7} | {:>6} | {:>6} |"
+COLUMNS = ("backbone", "head", "size", "s", "MiB", "batch 1", "batch 3", "batch 5", "classes", "torch", "onnx")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", default=model.BACKBONES, type=lambda text: text.split(","))
+    parser.add_argument("--sizes", default="128x96,224x168", type=lambda text: text.split(","))
+    parser.add_argument("--heads", default="flat,factored", type=lambda text: text.split(","))
+    parser.add_argument("--turns", default=0, type=int, help="of the measurement of speed; 0 leaves it out")
+    parser.add_argument("--people", default=2, type=int, help="people to draw, with 7 photographs each")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {7 * options.people} photographs")
+    print(ROW.format(*COLUMNS))
+    with tempfile.TemporaryDirectory() as scratch:
+        cast = sample.draw_cast(sample.EVAL_SHARES, options.people, np.random.default_rng(0))
+        path_of = lambda person, number: f"{scratch}/{person}-{number}.jpg"  # noqa: E731
+        sample.draw_people(cast, range(options.people), 0, path_of)
+        paths = sorted(map(str, pathlib.Path(scratch).iterdir()))
+        for size in options.sizes:
+            store = Store(paths, height_and_width(size))
+            store.fill()
+            for name in options.backbones:
+                for head in options.heads:
+                    print(ROW.format(name, head, size, *measure(name, head, store, options.turns)), flush=True)
+
+
+def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
+    """The cells of a row, after its first three."""
+    machine = device.choose("cpu", "fp32")
+    faces, everything = engine.Faces(store, machine, MEAN, STD), np.arange(len(store))
+    torch.manual_seed(0)
+    net, _ = model.build(name, store.size, pretrained=False, head=head)
+    wake(net)
+    engine.settle_batch_norm(net, faces, [everything[:14]])
+    spread = float(engine.predict(net, faces, everything[:14])[:, :CLASSES].std(1).mean())
+    header = {"backbone": name, "head": head, "size": store.size, "mean": MEAN, "std": STD, "run": name, "scores": {}}
+    header |= {"format": checkpoint.FORMAT, "classes": CLASS_NAMES, "decision": uneven(spread).as_header()}
+    started = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        made = export.as_onnx(net, header)
+        content = exported.as_bytes(made, header)
+        export.check_form(made, content)
+    seconds = time.perf_counter() - started
+    candidate = exported.Net(pathlib.Path("model.onnx"), content)
+    farthest, same = export.compare(net, header, candidate, store, BATCHES)
+    machine.place(net)
+    batch = machine.batch_for_prediction(store.size)
+    ways = {
+        "torch": lambda: engine.predict(net, faces, everything),
+        "onnx": lambda: candidate.predict(store, batch),
+    }
+    rates = {way: [] for way in ways}
+    for _ in range(turns):
+        for way, predict in ways.items():
+            began = time.perf_counter()
+            predict()
+            rates[way].append(len(store) / (time.perf_counter() - began))
+    distances = [f"{farthest[size]:.1e}" for size in BATCHES]
+    speeds = [f"{statistics.median(rate):.0f}" if rate else "" for rate in rates.values()]
+    return [f"{seconds:.1f}", f"{len(content) / 2**20:.0f}", *distances, "same" if same else "OTHER", *speeds]
+
+
+def wake(net) -> None:
+    """Random weights of the right size: those of torchvision let vgg and alexnet say the same of every photograph."""
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
+
+
+def uneven(temperature: float) -> Decision:
+    """A decision in which every part acts."""
+    rng = np.random.default_rng(0)
+    shares, shown = rng.dirichlet(np.full(CLASSES, 5.0), 2)
+    prior = Prior(tuple(shares), tuple(shown), tuple(rng.uniform(0.5, 2, CLASSES)))
+    return Decision(temperature, 0.5, prior)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""One ONNX file of a run: it says what the run says, by itself and by RUNTIME=onnx, and is not believed otherwise."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, refused, run_here, run_script
+
+import model
+from toolkit import checkpoint, images
+from toolkit.decision import Decision, Prior
+from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
+
+
+@pytest.fixture(scope="module")
+def both(trained, tmp_path_factory) -> pathlib.Path:
+    """A folder of runs, in which the run resnet18 has been exported."""
+    folder = tmp_path_factory.mktemp("exported") / "runs"
+    shutil.copytree(trained, folder)
+    done = run_here("export.py", SM_CHANNEL_MODEL=folder, NAME="resnet18")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "ONNX opset 18, IR version 10, float32", "in order, says onnx", " on 12 photographs of ",
+        " in batches of 1, ", " in batches of 3; the same classes", "written: ",
+    ):  # fmt: skip
+        assert words in done.stdout
+    assert done.stderr == "" and len(done.stdout.splitlines()) == 4
+    return folder
+
+
+@pytest.fixture
+def infer(drawn, tmp_path):
+    def run(folder, **settings):
+        folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": folder, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+        return run_here("inference.py", **folders, PROBABILITIES="true", **settings)
+
+    return run
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Make a run of a small net whose pooling does not divide what it pools, and give its folder."""
+
+    def small(outputs):
+        convolution, norm = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1), torch.nn.BatchNorm2d(4)
+        pooled = [
+            torch.nn.AdaptiveAvgPool2d((7, 2)),
+            torch.nn.Flatten(),
+            torch.nn.Dropout(),
+            torch.nn.Linear(56, outputs),
+        ]
+        return torch.nn.Sequential(convolution, norm, torch.nn.ReLU(), *pooled)
+
+    monkeypatch.setitem(model.OWN, "small", small)
+
+    def make(name: str, head: str = "flat", spoil=lambda net: None) -> pathlib.Path:
+        torch.manual_seed(1)
+        net, _ = model.build("small", (40, 32), pretrained=False, head=head)
+        net(torch.randn(8, 3, 40, 32))  # so that its norm has something to say
+        spoil(net)
+        shares, shown, emphasis = np.random.default_rng(0).dirichlet(np.full(CLASSES, 5.0), 3).tolist()
+        header = {
+            "run": name, "backbone": "small", "head": head, "scores": {"epoch": 1, "macro_f1": 0.5},
+            "size": (40, 32), "mean": [0.5, 0.4, 0.3], "std": [0.25] * 3,
+            "decision": Decision(0.2, 0.5, Prior(shares, shown, emphasis)).as_header(),
+        }  # fmt: skip
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        checkpoint.save_weights(tmp_path / "runs" / name / "model.safetensors", net.state_dict(), header)
+        return tmp_path / "runs" / name
+
+    return make
+
+
+@pytest.mark.parametrize("settings", [{}, {"TTA": "true"}])
+def test_the_runtime_onnx_answers_as_torch_does(both, infer, tmp_path, settings):
+    answers, probabilities = [], []
+    for runtime in ("torch", "onnx"):
+        done = infer(both, RUNTIME=runtime, DEVICE="cpu", **settings)
+        assert done.returncode == 0, done.stderr
+        assert ("onnxruntime" in done.stdout) == (runtime == "onnx")
+        answers.append((tmp_path / "out" / "output.csv").read_bytes())
+        probabilities.append(pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)])
+    assert answers[0] == answers[1]
+    assert np.abs(probabilities[0] - probabilities[1]).to_numpy().max() < 1e-5
+
+
+def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
+    assert infer(both, RUNTIME="onnx").returncode == 0
+    expected = pd.read_csv(tmp_path / "out" / "probabilities.csv")
+    alone = tmp_path / "elsewhere" / "resnet18" / "model.onnx"
+    alone.parent.mkdir(parents=True)
+    shutil.copy(both / "resnet18" / "model.onnx", alone)
+    done = infer(alone.parent.parent, RUNTIME="onnx")
+    assert done.returncode == 0 and "did not finish" not in done.stdout
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "probabilities.csv"), expected)
+    # As a stranger uses it, who has none of this project.
+    session = onnxruntime.InferenceSession(alone, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert tuple(json.loads(metadata["classes"])) == CLASS_NAMES and json.loads(metadata["size"]) == [32, 32]
+    photographs = np.stack([images.decode(drawn.eval / "images" / name, (32, 32)) for name in expected["ImageID"][:5]])
+    (found,) = session.run(None, {"photographs": photographs})
+    assert found.dtype == np.float32
+    assert np.abs(found - expected[list(PROBABILITY_COLUMNS)][:5].to_numpy()).max() < 1e-5
+    assert str(ROOT).encode() not in alone.read_bytes()  # nor where its code lies
+
+
+def test_the_lines_of_the_readme_run(both, drawn, monkeypatch, tmp_path, capsys):
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "runs").symlink_to(both)
+    shutil.copy(next((drawn.eval / "images").iterdir()), tmp_path / "face.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert capsys.readouterr().out.strip() in CLASS_NAMES
+
+
+def test_a_file_that_is_damaged_foreign_or_out_of_date_is_refused(both, infer, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(both, runs)
+    file = runs / "resnet18" / "model.onnx"
+    content = file.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (bytes(flipped), content[:-1], content[:99], b"", b"x" * 999):
+        file.write_bytes(damaged)
+        refused(infer(runs, RUNTIME="onnx"), "model.onnx: expected a whole file that export.py wrote, found a damaged")
+    file.write_bytes(content)
+    weights = file.with_name("model.safetensors")
+    state, header = checkpoint.load_weights(weights)
+    state["fc.bias"] += 1
+    checkpoint.save_weights(weights, state, header)
+    refused(infer(runs, RUNTIME="onnx"), "was made from other weights than model.safetensors beside it; run export.py")
+    file.unlink()
+    refused(infer(runs, RUNTIME="onnx"), "expected a run with a model.onnx in", "export.py makes that file")
+
+
+def test_folds_get_a_file_each_wherever_they_are_to_go(tiny, infer, tmp_path):
+    folder = tiny("many/fold-0", "factored").parent
+    tiny("many/fold-1", "factored", spoil=lambda net: net.get_parameter("net.6.bias").data.add_(1))
+    done = run_here("export.py", SM_CHANNEL_MODEL=folder.parent, NAME="many", SM_OUTPUT_DATA_DIR=tmp_path / "files")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("12 drawn faces, as the run's own photographs are not here") == 2
+    made = sorted((tmp_path / "files").rglob("*"))
+    assert [str(path.relative_to(tmp_path / "files")) for path in made if path.is_file()] == [
+        "many/fold-0/model.onnx", "many/fold-1/model.onnx",
+    ]  # fmt: skip
+    assert not list(folder.rglob("*.onnx"))
+    answers = []
+    for where, runtime in ((folder.parent, "torch"), (tmp_path / "files", "onnx")):
+        done = infer(where, NAME="many", RUNTIME=runtime, DEVICE="cpu", ENSEMBLE="vote")
+        assert done.returncode == 0, done.stderr
+        answers.append((tmp_path / "out" / "output.csv").read_bytes())
+    assert answers[0] == answers[1]
+    shutil.copy(tmp_path / "files" / "many" / "fold-0" / "model.onnx", folder / "fold-0")
+    refused(infer(folder, RUNTIME="onnx"), "expected a model.onnx in every fold, found none in fold-1; run export.py")
+
+
+class Strange(torch.nn.Linear):
+    """A net of a function that ONNX does not have."""
+
+    def __init__(self, outputs: int):
+        super().__init__(3 * 40 * 32, outputs)
+
+    def forward(self, photographs):
+        return super().forward(torch.special.airy_ai(photographs.flatten(1)))
+
+
+def test_what_is_not_as_it_should_be_is_not_written(tiny, tmp_path, monkeypatch):
+    def export(folder, **settings):
+        done = run_here("export.py", SM_CHANNEL_MODEL=folder, **settings)
+        assert not list(tmp_path.rglob("*.onnx")) and not list(tmp_path.rglob("*.part"))
+        return done
+
+    good = tiny("good")
+    refused(export(tiny("broken", spoil=lambda net: net[6].bias.data.fill_(torch.nan))), "nan", "nothing is written")
+    refused(export(good, SM_OUTPUT_DATA_DIR=good / "model.safetensors"), "SM_OUTPUT_DATA_DIR=", "folder to write to")
+    refused(export(good, SM_CHANNEL_TRAIN=tmp_path), "SM_CHANNEL_TRAIN=", "found no such table; leave it unset")
+    (good / "validation.csv").write_text("path\nsomebody/mask1.jpg\n")
+    refused(export(good, SM_CHANNEL_TRAIN=tmp_path), f"found no {tmp_path}/somebody/mask1.jpg; leave it unset")
+    (tmp_path / "somebody").mkdir()
+    (tmp_path / "somebody" / "mask1.jpg").write_text("no photograph")
+    refused(export(good, SM_CHANNEL_TRAIN=tmp_path), "somebody/mask1.jpg: cannot be read: ")
+    monkeypatch.setitem(model.OWN, "small", Strange)
+    refused(export(tiny("strange")), "small: torch ", "cannot translate this net to ONNX: ")
+
+
+def test_packages_that_are_not_there_are_named(drawn, trained, tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('it is not there')")
+    advice = "which cannot be imported (it is not there); pip install -r requirements-extras.txt"
+    folders = {"SM_CHANNEL_MODEL": trained, "PYTHONPATH": tmp_path}
+    refused(run_script("export.py", **folders), f"export.py: expected the package onnxscript, {advice}")
+    folders |= {"SM_CHANNEL_EVAL": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    done = run_script("inference.py", RUNTIME="onnx", **folders)
+    refused(done, f"RUNTIME=onnx: expected the package onnxruntime, {advice}")
+
+
+def test_settings_without_effect_on_the_runtime_onnx_are_refused(both, infer):
+    done = infer(both, RUNTIME="onnx", DEVICE="cuda", PRECISION="bf16", OLD_FROM="58")
+    refused(
+        done, "DEVICE=cuda: RUNTIME=onnx runs on the CPU", "PRECISION: has no effect with RUNTIME=onnx; remove it",
+        "OLD_FROM: has no effect with RUNTIME=onnx; remove it, or set RUNTIME=torch",
+    )  # fmt: skip
