@@ -111,7 +111,7 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
 
 
 def test_the_lines_of_the_readme_run(both, drawn, monkeypatch, tmp_path, capsys):
-    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (lines,) = re.findall(r"```python\n(import json\n.*?)```", (ROOT / "README.md").read_text(), re.S)
     (tmp_path / "runs").symlink_to(both)
     shutil.copy(next((drawn.eval / "images").iterdir()), tmp_path / "face.jpg")
     monkeypatch.chdir(tmp_path)

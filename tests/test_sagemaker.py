@@ -41,6 +41,7 @@ def test_a_training_job_by_the_launcher(drawn, tmp_path):
     assert "Requirement already satisfied: torch" in said and "Successfully installed" not in said
     assert "-- train.py --batch-size 32" in said
     (run,) = (path for path in (tmp_path / "model").iterdir() if path.is_dir())
+    assert (run / "report.html").exists()
     found = json.loads((run / "settings.json").read_text())
     values = [found["settings"][name] for name in ("size", "epochs", "batch_size", "lr", "ema", "seed")]
     assert values == [[32, 32], 1, 32, 1e-3, False, 7]

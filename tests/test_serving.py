@@ -179,5 +179,5 @@ def test_without_sagemakers_package_an_error_is_this_projects_own():
 
 
 def test_a_folder_without_a_run_is_said(tmp_path):
-    with pytest.raises(InputError, match="expected a run in"):
+    with pytest.raises(InputError, match="expected a run with a model.safetensors in"):
         inference.model_fn(str(tmp_path))
