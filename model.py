@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from toolkit.console import InputError
@@ -68,13 +70,25 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
         raise InputError(
             f"{file}: expected a net that torchvision {torchvision.__version__} knows, found {header['backbone']}"
         )
-    net = _with_head(header["backbone"], header["size"], None, header["head"])
     try:
-        net.load_state_dict(state)
+        net = _filled(partial(_with_head, header["backbone"], header["size"], None, header["head"]), state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{file}: the weights do not fit {header['backbone']}: {reason}") from None
     return net, header
+
+
+def _filled(build: Callable[[], nn.Module], state: dict) -> nn.Module:
+    """The net with this state; first weights that are overwritten at once are not drawn. Raises RuntimeError."""
+    import torch
+
+    with torch.device("meta"):
+        net = build()
+    net.load_state_dict(state, assign=True)
+    if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):  # a net that keeps some out of its state
+        net = build()
+        net.load_state_dict(state)
+    return net
 
 
 def refuse_unfit_size(net: nn.Module, name: str, size: tuple[int, int]) -> None:

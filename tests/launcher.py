@@ -18,7 +18,8 @@ from toolkit import files
 
 FOLDER = pathlib.Path(sys.prefix) / "sagemaker"
 PYTHON = FOLDER / "bin" / "python"
-SOURCES = ("*.py", "toolkit/*.py", "toolkit/pages/*", "outliers.csv", "requirements.txt", "tests/tiny.py")  # what a source_dir holds
+# What a source_dir holds.
+SOURCES = ("*.py", "toolkit/*.py", "toolkit/pages/*", "outliers.csv", "requirements.txt", "tests/tiny.py")
 PORT = 7777  # of the first host, which the launcher decides
 
 

@@ -54,6 +54,7 @@ def alone(drawn, tmp_path_factory) -> pathlib.Path:
 
 def same_run(folder: pathlib.Path, alone: pathlib.Path) -> None:
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-6)
+    assert (folder / "runs" / "tiny" / "report.html").exists()
     for name in ("history.csv", "validation.csv"):
         found, expected = (pd.read_csv(where / "runs" / "tiny" / name) for where in (folder, alone))
         pd.testing.assert_frame_equal(found, expected, atol=2e-6)
@@ -63,12 +64,6 @@ def same_run(folder: pathlib.Path, alone: pathlib.Path) -> None:
 def test_a_batch_in_pieces_is_the_same_batch(drawn, alone, tmp_path):
     train(drawn, tmp_path, MICRO_BATCH_SIZE=7)
     same_run(tmp_path, alone)
-
-
-def test_two_processes_make_the_run_of_one_and_one_of_them_writes(drawn, alone, tmp_path):
-    said = train(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", MICRO_BATCH_SIZE=13)  # shares of 14 and 13
-    same_run(tmp_path, alone)
-    assert said.count("epoch   1/2") == 1 and "Warning" not in said
 
 
 def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
@@ -81,7 +76,7 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
         for job, host in zip(jobs, hosts, strict=True):
             job.leave("resourceconfig", {"current_host": host, **job.resources})
             job.channel("train", drawn.train)
-            job.sources("*.py", "toolkit/*.py", "outliers.csv", "tests/tiny.py")
+            job.sources("*.py", "toolkit/*.py", "toolkit/pages/*", "outliers.csv", "tests/tiny.py")
             processes.append(job.start(LOSSES=tmp_path / "losses"))
         said = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
@@ -91,17 +86,16 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
     same_run(tmp_path, alone)
 
 
-def test_a_process_that_dies_ends_the_job_clearly_and_torchruns_restart_goes_on(drawn, alone, tmp_path):
-    dying = {"DYING_RANK": "1", "DYING_STEP": "8"}
+def test_two_processes_make_the_run_of_one_though_one_dies_and_torchruns_restart_goes_on(drawn, alone, tmp_path):
+    dying = {"DYING_RANK": "1", "DYING_STEP": "8", "MICRO_BATCH_SIZE": "13"}  # shares of 14 and 13
     said = train(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", "--max-restarts=1", **dying)
     assert "failed (exitcode: -9) local_rank: 1" in said
     assert "another process of this job has ended, or cannot be reached" in said or "\nterminated" in said
     assert "run tiny goes on from epoch 2, after 2 of its steps" in said
+    assert said.count("epoch   1/2") == 1 and "Warning" not in said
     steps = losses(tmp_path)
-    assert steps[:7] + steps[-3:] == pytest.approx(losses(alone), abs=1e-6)
-    pd.testing.assert_frame_equal(
-        *(pd.read_csv(where / "runs" / "tiny" / "history.csv") for where in (tmp_path, alone)), atol=2e-6
-    )
+    (tmp_path / "losses").write_text("\n".join(map(str, steps[:7] + steps[-3:])))  # those before the death once
+    same_run(tmp_path, alone)
     assert [file.name for file in (tmp_path / "runs").iterdir() if file.name.startswith("tiny")] == ["tiny"]
 
 

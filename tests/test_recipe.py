@@ -163,6 +163,7 @@ def folds(drawn, tmp_path_factory):
         HEAD="factored", MIX="cutmix", BORDER_AGES="soften", EMA="true", SAMPLER="balanced", **QUICK,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "no report is written" not in done.stdout
     return runs
 
 
