@@ -13,7 +13,7 @@ demo: $(VENV)/ready  ## train, infer and evaluate on drawn faces
 	$(BIN)/python evaluation.py
 
 test: $(VENV)/ready lint sagemaker
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder  # what a file makes for its tests is made once
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

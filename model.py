@@ -71,14 +71,14 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
             f"{file}: expected a net that torchvision {torchvision.__version__} knows, found {header['backbone']}"
         )
     try:
-        net = _filled(partial(_with_head, header["backbone"], header["size"], None, header["head"]), state)
+        net = filled(partial(_with_head, header["backbone"], header["size"], None, header["head"]), state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{file}: the weights do not fit {header['backbone']}: {reason}") from None
     return net, header
 
 
-def _filled(build: Callable[[], nn.Module], state: dict) -> nn.Module:
+def filled(build: Callable[[], nn.Module], state: dict) -> nn.Module:
     """The net with this state; first weights that are overwritten at once are not drawn. Raises RuntimeError."""
     import torch
 

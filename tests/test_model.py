@@ -25,6 +25,9 @@ def in_memory():
         yield pathlib.Path(folder)
 
 
+SAVED = ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg11", "vgg11_bn", "alexnet")  # one of each kind
+
+
 @pytest.mark.parametrize("name", model.BACKBONES)
 def test_each_backbone_trains_a_step_and_gives_the_same_logits_once_saved_and_loaded(name, in_memory):
     torch.manual_seed(0)
@@ -38,11 +41,14 @@ def test_each_backbone_trains_a_step_and_gives_the_same_logits_once_saved_and_lo
     optimizer.step()
     assert all(parameter.grad is not None for parameter in net.parameters())
     assert not torch.equal(before, head)
-    checkpoint.save_weights(in_memory / "w", net.state_dict(), HEADER | {"backbone": name})
-    loaded, header = model.load(in_memory / "w")
+    if name in SAVED:
+        checkpoint.save_weights(in_memory / "w", net.state_dict(), HEADER | {"backbone": name})
+        loaded, header = model.load(in_memory / "w")
+        assert header["backbone"] == name
+    else:  # without a file of half a gigabyte
+        loaded = model.filled(lambda: model.build(name, SIZE, pretrained=False)[0], net.state_dict())
     with torch.inference_mode():
         assert torch.equal(loaded.eval()(inputs), net.eval()(inputs))
-    assert header["backbone"] == name
 
 
 @pytest.mark.parametrize(
