@@ -43,6 +43,8 @@ import inference  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
 from toolkit import augment, checkpoint, device, engine, folding, optimization, runs  # noqa: E402
+from toolkit.decision import Decision, Prior  # noqa: E402
+from toolkit.labels import CLASSES  # noqa: E402
 from toolkit.settings import height_and_width  # noqa: E402
 from toolkit.store import Store, processors  # noqa: E402
 from train import MEAN, STD  # noqa: E402
@@ -198,9 +200,12 @@ class Bench:
             [pathlib.Path(path).relative_to(self.folder / "images") for path in self.paths],
         )
         run.mkdir(exist_ok=True)
-        header = {"run": "run", "backbone": self.name, "size": self.size, "mean": MEAN, "std": STD}
-        scores = {"epoch": 3, "macro_f1": 0.0}
-        checkpoint.save_weights(run / runs.WEIGHTS, trained.state_dict(), {**header, "scores": scores})
+        even = (1 / CLASSES,) * CLASSES
+        header = {
+            "run": "run", "backbone": self.name, "head": "flat", "size": self.size, "mean": MEAN, "std": STD,
+            "decision": Decision(1.0, 0.0, Prior(even, even)).as_header(), "scores": {"epoch": 3, "macro_f1": 0.0},
+        }  # fmt: skip
+        checkpoint.save_weights(run / runs.WEIGHTS, trained.state_dict(), header)
         (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
         flags = [
             "--sm_channel_eval",
