@@ -7,6 +7,7 @@ import pytest
 from conftest import QUICK, refused, run_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from toolkit import runs
 from toolkit.board import Board
 
 
@@ -33,6 +34,7 @@ def test_a_run_can_be_seen_in_tensorboard(drawn, tmp_path):
 
 
 def test_a_run_that_goes_on_shows_no_epoch_twice(tmp_path):
+    tmp_path = tmp_path / runs.BOARD
     rows = [{"epoch": epoch, "train_loss": 1 / epoch} for epoch in (1, 2, 3)]
     killed = Board(tmp_path)
     killed.show(rows[:2])  # and no more
@@ -40,6 +42,7 @@ def test_a_run_that_goes_on_shows_no_epoch_twice(tmp_path):
     again.show(rows[:1])
     again.show(rows)
     again.close()
+    assert runs.is_empty(tmp_path.parent)  # killed before there was a state, it does not keep its name taken
     assert [scalar.step for scalar in read(tmp_path).Scalars("training/train_loss")] == [1, 2, 3]
 
 

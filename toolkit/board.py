@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 from PIL import Image
 
-FOLDER = "tensorboard"  # in that of the run
 OF_TRAINING = ("lr", "train_loss")  # all other columns of history.csv are of validation
 
 

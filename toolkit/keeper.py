@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from toolkit import board, calibration, files, runs
+from toolkit import calibration, files, runs
 from toolkit.board import Board
 from toolkit.checkpoint import State, save_weights
 from toolkit.console import held, say
@@ -31,7 +31,7 @@ class Keeper:
 
     def __init__(self, config: TrainSettings, learner: Learner, data: Data, state: State, run: runs.Run | None):
         self.config, self.learner, self.data, self.state, self.run = config, learner, data, state, run
-        self.board = Board(run.folder / board.FOLDER) if run and config.tensorboard else None
+        self.board = Board(run.folder / runs.BOARD) if run and config.tensorboard else None
         self.losses: torch.Tensor | None = None  # of the steps of this epoch: read only when they are saved
         self.before, self.began = state.seconds, time.monotonic()
         self.saved, self.saved_at, self.cost = state.steps, self.began, 0.0  # the last save: what, when, for how long

@@ -70,7 +70,7 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
             for one in told["mistakes"]
             if one["photo"]
         }
-        board.finish(run.folder / board.FOLDER, shown, config.deciding(), {name: best[name] for name in SCORES})
+        board.finish(run.folder / runs.BOARD, shown, config.deciding(), {name: best[name] for name in SCORES})
 
 
 def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> None:

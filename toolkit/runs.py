@@ -21,6 +21,7 @@ from toolkit.console import InputError, listed, rank, say
 WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far; and, once it is finished, the scores
 EXPORTED = "model.onnx"  # the same net, where export.py has made it
 SETTINGS = "settings.json"
+BOARD = "tensorboard"  # folder of what TensorBoard reads, which is made anew whenever a run goes on
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # of SageMaker, beside each file of its checkpoint folder
 CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result
 
@@ -161,7 +162,7 @@ def _make(folder: pathlib.Path) -> bool:
 
 def is_empty(folder: pathlib.Path) -> bool:
     names = [file.name for file in folder.iterdir()]
-    return all(name == SETTINGS or name.endswith((files.LOCK, *MARKERS)) for name in names)
+    return all(name in (SETTINGS, BOARD) or name.endswith((files.LOCK, *MARKERS)) for name in names)
 
 
 def _lock(places: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = files.LOCK) -> bool:
