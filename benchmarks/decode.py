@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from toolkit import images  # noqa: E402
-from toolkit.settings import height_and_width  # noqa: E402
+from toolkit.fields import height_and_width  # noqa: E402
 from toolkit.store import Store, processors  # noqa: E402
 
 

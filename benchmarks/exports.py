@@ -28,8 +28,8 @@ import export  # noqa: E402
 import model  # noqa: E402
 from toolkit import checkpoint, device, engine, exported, sample  # noqa: E402
 from toolkit.decision import Decision, Prior  # noqa: E402
+from toolkit.fields import height_and_width  # noqa: E402
 from toolkit.labels import CLASS_NAMES, CLASSES  # noqa: E402
-from toolkit.settings import height_and_width  # noqa: E402
 from toolkit.store import Store  # noqa: E402
 from train import MEAN, STD  # noqa: E402
 

@@ -44,8 +44,8 @@ import loss  # noqa: E402
 import model  # noqa: E402
 from toolkit import augment, checkpoint, device, engine, folding, optimization, runs  # noqa: E402
 from toolkit.decision import Decision, Prior  # noqa: E402
+from toolkit.fields import height_and_width  # noqa: E402
 from toolkit.labels import CLASSES  # noqa: E402
-from toolkit.settings import height_and_width  # noqa: E402
 from toolkit.store import Store, processors  # noqa: E402
 from train import MEAN, STD  # noqa: E402
 

@@ -14,7 +14,8 @@ import sys
 from pydantic import ValidationError
 
 from toolkit.console import InputError, say
-from toolkit.settings import DEMO, SCRIPTS, Settings
+from toolkit.fields import Settings
+from toolkit.settings import DEMO, SCRIPTS
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
 KNOWN = {name for cls in SCRIPTS.values() for name in cls.model_fields}

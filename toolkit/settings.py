@@ -1,11 +1,11 @@
 """Every setting of every script: its name, type, default and meaning. `environment.read` fills them in."""
 
 import pathlib
-import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field
 
+from toolkit.fields import Corrections, Device, InputFolder, OnlyWith, Precision, Settings, Size, lower_case
 from toolkit.labels import AGE_FROM_YEARS
 
 DEMO = pathlib.Path("demo")  # where the drawn faces, and what is made of them, go
@@ -17,93 +17,6 @@ OPTIMIZERS_OWN = {
     "adam": {"lr": 1e-3, "weight_decay": 0.0},
     "sgd": {"lr": 0.02, "weight_decay": 5e-4},
 }
-SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, above them no machine has the memory
-
-
-def existing_folder(path: pathlib.Path) -> pathlib.Path:
-    if pathlib.Path(f"{path}_0").is_fifo():
-        raise ValueError("expected a folder, found a channel in Pipe mode; set its input mode to File or FastFile")
-    if not path.is_dir():
-        raise ValueError(f"expected a folder, found {'a file' if path.exists() else 'nothing'} there")
-    return path
-
-
-def corrections(text: str) -> str:
-    if text not in ("sure", "all", "none") and not pathlib.Path(text).is_file():
-        raise ValueError("expected sure, all, none or the path of a table of corrections, found no such file")
-    return text
-
-
-def height_and_width(value) -> tuple[int, int]:
-    """(height, width) in pixels from "128x96", "128 96", "128,96", "[128, 96]" or a pair of numbers."""
-    text = str(value).strip("[]() ")
-    sides = [int(side) for side in re.findall(r"\d+", text)]
-    if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or not all(side in SIDES_PX for side in sides):
-        raise ValueError(f"expected height and width in pixels, {SIDES_PX[0]} to {SIDES_PX[-1]}, such as 128x96")
-    return sides[0], sides[1]
-
-
-def lower_case(value) -> str:
-    return str(value).lower()
-
-
-def _is_inside(folder: pathlib.Path | None, other: pathlib.Path) -> bool:
-    return folder is not None and folder.resolve().is_relative_to(other.resolve())
-
-
-class OnlyWith:
-    """Marks a setting that acts only where another setting has this value."""
-
-    def __init__(self, setting: str, value):
-        self.setting, self.value = setting, value
-
-
-InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
-Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
-Device = Literal["auto", "cuda", "mps", "cpu"]
-Precision = Literal["auto", "bf16", "fp32"]
-
-
-class Settings(BaseModel):
-    """What all scripts share. Frozen; a folder's default is its place in the demonstration on drawn faces."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-    FOLDERS: ClassVar[tuple[str, ...]]
-    DEMO_DEFAULTS: ClassVar[dict] = {}
-
-    @property
-    def demo(self) -> bool:
-        """Whether no folder was named, so that the drawn faces are used."""
-        return not self.model_fields_set.intersection(self.FOLDERS)
-
-    @model_validator(mode="after")
-    def _fit_together(self):
-        if problems := self.problems():
-            raise ValueError("\n".join(problems))
-        return self
-
-    def problems(self) -> list[str]:
-        """What is wrong between settings that are each right alone: a line each."""
-        found = []
-        missing = [name.upper() for name in self.FOLDERS if name not in self.model_fields_set]
-        if missing and not self.demo:
-            found.append(
-                f"{' and '.join(missing)}: expected a folder, found nothing set; "
-                f"set all of {', '.join(self.FOLDERS).upper()}, or none of them to use the drawn faces"
-            )
-        found += [
-            f"CACHE_DIR={self.cache_dir}: expected a folder outside of {name.upper()}, into which nothing is written"
-            for name in self.FOLDERS
-            if name in ("sm_channel_train", "sm_channel_eval")
-            and _is_inside(getattr(self, "cache_dir", None), getattr(self, name))
-        ]
-        for name in sorted(self.model_fields_set):
-            for mark in type(self).model_fields[name].metadata:
-                if isinstance(mark, OnlyWith) and getattr(self, mark.setting) != mark.value:
-                    key, now, wanted = mark.setting.upper(), getattr(self, mark.setting), mark.value
-                    now, wanted = (str(value).lower() if isinstance(value, bool) else value for value in (now, wanted))
-                    found.append(f"{name.upper()}: has no effect with {key}={now}; remove it, or set {key}={wanted}")
-        return found
 
 
 class TrainSettings(Settings):
@@ -111,7 +24,7 @@ class TrainSettings(Settings):
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small net from scratch in about a minute on two cores: drawn faces need no ImageNet weights.
-    DEMO_DEFAULTS = {"pretrained": False, "size": "96x72", "epochs": 7}
+    DEMO_DEFAULTS: ClassVar[dict] = {"pretrained": False, "size": "96x72", "epochs": 7}
 
     # They say where and how fast, but not what comes out: a run goes on where they have changed.
     UNDECIDING: ClassVar[tuple[str, ...]] = (
@@ -146,7 +59,7 @@ class TrainSettings(Settings):
     """Cut people into so many folds and hold out one of them, in place of VAL_RATIO; 0 is off."""
     fold: int | None = Field(None, ge=0)
     """Which fold to hold out, from 0; unset trains them all, one after another."""
-    relabel: Annotated[str, AfterValidator(corrections)] = "sure"
+    relabel: Corrections = "sure"
     """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
     augment: Literal["none", "flip", "light", "strong"] = "light"
     """Augmentation policy of training photographs."""
@@ -325,7 +238,7 @@ class DatasetSettings(Settings):
     """Folder of training photographs: the image folder itself, or its parent."""
     sm_output_data_dir: pathlib.Path = DEMO / "dataset"
     """Folder where `dataset.html` goes."""
-    relabel: Annotated[str, AfterValidator(corrections)] = "sure"
+    relabel: Corrections = "sure"
     """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
     val_ratio: float = Field(0.2, gt=0, lt=1)
     """Share of people held out for validation."""
