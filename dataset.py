@@ -200,7 +200,8 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
 def main(argv: list[str]) -> None:
     config, _ = environment.read(settings.DatasetSettings, argv)
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
-    from toolkit import contact_sheet, corrections, problems
+    from toolkit import corrections, problems
+    from toolkit.pages import contact_sheet
     from toolkit.store import Store
 
     if config.demo:

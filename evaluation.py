@@ -37,8 +37,8 @@ def write_page(config: settings.EvaluationSettings, truth: dict[str, int], answe
     """evaluation.html, of all that is known of the photographs."""
     import numpy as np
 
-    from toolkit import page
-    from toolkit.answers import Answers, tell
+    from toolkit.pages import page
+    from toolkit.pages.answers import Answers, tell
 
     images = config.sm_ground_truth_dir / "images"
     given = Answers(

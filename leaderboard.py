@@ -193,7 +193,8 @@ def write(config: settings.LeaderboardSettings, identity: dict) -> list[dict]:
 
 def write_page(config: settings.LeaderboardSettings, rows: list[dict], done: list[dict]) -> None:
     """leaderboard.html, of all rows, and the runs and answers behind those that are done."""
-    from toolkit import comparison, submission
+    from toolkit import submission
+    from toolkit.pages import comparison
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     compared = []

@@ -86,7 +86,7 @@ def train_run(config: settings.TrainSettings, origin: dict, header: dict, net, d
 
 def write_page(config: settings.TrainSettings, run, net, data, state) -> None:
     """report.html. A net of your own may do what its makers did not foresee: a run is not lost over its page."""
-    from toolkit import report
+    from toolkit.pages import report
 
     try:
         report.write(run, config, net, data, state)
@@ -97,7 +97,8 @@ def write_page(config: settings.TrainSettings, run, net, data, state) -> None:
 
 def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net, table, splits, faces) -> None:
     """A run for each fold, in one folder, with the probabilities of every photograph by the run that never saw it."""
-    from toolkit import folds, report
+    from toolkit import folds
+    from toolkit.pages import report
 
     tasks = [data_and_loss(config, table, sides, faces) for sides in splits]
     identity = runs.identity(config.deciding(), "/".join(data.digest() for data, _ in tasks))

@@ -19,7 +19,7 @@ from toolkit import files
 FOLDER = pathlib.Path(sys.prefix) / "sagemaker"
 PYTHON = FOLDER / "bin" / "python"
 # What a source_dir holds.
-SOURCES = ("*.py", "toolkit/*.py", "toolkit/pages/*", "outliers.csv", "requirements.txt", "tests/tiny.py")
+SOURCES = ("*.py", "toolkit/**/*.py", "toolkit/pages/templates/*", "outliers.csv", "requirements.txt", "tests/tiny.py")
 PORT = 7777  # of the first host, which the launcher decides
 
 

@@ -11,8 +11,9 @@ from browser import DESK, PHONE, opened, reads_well
 from conftest import QUICK, run_here
 from PIL import Image
 
-from toolkit import answers, charts, comparison, metrics, page
-from toolkit.answers import Answers
+from toolkit import metrics
+from toolkit.pages import answers, charts, comparison, page
+from toolkit.pages.answers import Answers
 
 
 @pytest.fixture(scope="module")

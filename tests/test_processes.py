@@ -76,7 +76,7 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
         for job, host in zip(jobs, hosts, strict=True):
             job.leave("resourceconfig", {"current_host": host, **job.resources})
             job.channel("train", drawn.train)
-            job.sources("*.py", "toolkit/*.py", "toolkit/pages/*", "outliers.csv", "tests/tiny.py")
+            job.sources("*.py", "toolkit/**/*.py", "toolkit/pages/templates/*", "outliers.csv", "tests/tiny.py")
             processes.append(job.start(LOSSES=tmp_path / "losses"))
         said = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said

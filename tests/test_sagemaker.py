@@ -59,7 +59,7 @@ def test_the_other_hosts_of_a_job_that_nothing_joins_are_idle(drawn, tmp_path):
     job = Job(tmp_path, "train.py", SMALL, hosts=("127.0.0.1", "127.0.0.2"))
     job.leave("resourceconfig", {"current_host": "127.0.0.2", **job.resources})
     job.channel("train", drawn.train)
-    job.sources("*.py", "toolkit/*.py")
+    job.sources("*.py", "toolkit/**/*.py")
     process = job.start(framework=False)
     said = finish(process)
     assert process.returncode == 0 and "nothing to do on 127.0.0.2: 127.0.0.1 does all" in said, said
@@ -70,7 +70,7 @@ def test_a_channel_in_pipe_mode_is_named_first_where_the_job_shows_why_it_failed
     job = Job(tmp_path, "train.py", SMALL)
     os.mkfifo(tmp_path / "input" / "data" / "train_0")
     job.channels["train"] = {"TrainingInputMode": "Pipe"}
-    job.sources("*.py", "toolkit/*.py")
+    job.sources("*.py", "toolkit/**/*.py")
     process = job.start(framework=False)
     said = finish(process)
     assert process.returncode == 1 and "ExitCode 2" in said and "Traceback" not in said

@@ -23,7 +23,7 @@ EXPORTED = "model.onnx"  # the same net, where export.py has made it
 SETTINGS = "settings.json"
 BOARD = "tensorboard"  # folder of what TensorBoard reads, which is made anew whenever a run goes on
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # of SageMaker, beside each file of its checkpoint folder
-CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result
+CODE = ("train.py", "dataset.py", "model.py", "loss.py", "toolkit/*.py")  # what may change a result: pages do not
 
 
 @dataclass

@@ -1,13 +1,14 @@
-"""Pages of one file each, from the templates in toolkit/pages: no server, no network, nothing beside them."""
+"""Pages of one file each, from templates: no server, no network, nothing beside them."""
 
 import functools
 import pathlib
 
 import jinja2
 
-from toolkit import files, pictures
+from toolkit import files
+from toolkit.pages import pictures
 
-TEMPLATES = pathlib.Path(__file__).parent / "pages"
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def write(path: pathlib.Path, template: str, **content) -> None:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit import calibration, charts, metrics, pictures
+from toolkit import calibration, metrics
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES
+from toolkit.pages import charts, pictures
 
 MISTAKES, PAIRS = 24, 12  # the most that a page shows
 DRAWS = 1000  # of the bootstrap
 NO_PHOTOGRAPHS = "REPORT_PHOTOS=false: no photographs are shown."
 
-# (rows of the mistakes, their answers) -> where the net looked, as toolkit/gradcam.py gives it
+# (rows of the mistakes, their answers) -> where the net looked, as toolkit/pages/gradcam.py gives it
 Looks = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 
 

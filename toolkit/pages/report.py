@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from toolkit import answers, board, charts, engine, environment, gradcam, page, pictures, runs, training
-from toolkit.answers import Answers
+from toolkit import board, engine, environment, runs, training
 from toolkit.checkpoint import State
 from toolkit.data import Data
 from toolkit.decision import Decision
 from toolkit.folds import OUT_OF_FOLD
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
+from toolkit.pages import answers, charts, gradcam, page, pictures
+from toolkit.pages.answers import Answers
 from toolkit.settings import TrainSettings
 
 PAGE = "report.html"

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from toolkit import augment, page, pictures
-from toolkit.answers import NO_PHOTOGRAPHS
+from toolkit import augment
 from toolkit.labels import ATTRIBUTES
+from toolkit.pages import page, pictures
+from toolkit.pages.answers import NO_PHOTOGRAPHS
 from toolkit.settings import DatasetSettings
 from toolkit.store import Store
 
