@@ -13,7 +13,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     """Chromium. Where there is none its tests are skipped, unless NO_SKIPS says that there must be one."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
@@ -21,7 +21,9 @@ def browser():
         pytest.skip("no Chromium: apt-get install chromium")
     assert path, f"expected one of {', '.join(NAMES)}; apt-get install chromium"
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        with playwright.chromium.launch(executable_path=path, args=flags) as chromium:
+            yield chromium
 
 
 @contextlib.contextmanager
