@@ -76,7 +76,7 @@ def drawn(tmp_path_factory) -> Drawn:
 def trained(drawn, tmp_path_factory) -> pathlib.Path:
     """A folder of runs with one run in it, resnet18."""
     folder = tmp_path_factory.mktemp("runs")
-    done = run_script("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, NAME="resnet18", **QUICK)
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, NAME="resnet18", **QUICK)
     assert done.returncode == 0, done.stderr
     return folder
 

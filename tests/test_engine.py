@@ -54,7 +54,7 @@ def test_a_batch_can_be_overfitted(faces):
     net, _ = model.build("resnet18", SIZE, pretrained=False)
     optimizer = optimization.build("adamw", net, lr=1e-3, weight_decay=0.05)
     batch = np.arange(8)
-    for epoch in range(20):
+    for epoch in range(14):
         last = engine.train_one_epoch(net, optimizer, recipe(lr=1e-3), faces, batch, epoch)
     assert last < 0.05
     engine.settle_batch_norm(net, faces, [batch])  # the moving averages are of a net that was worse

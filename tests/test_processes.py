@@ -6,7 +6,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, refused, run_script
+from conftest import ROOT, refused, run_here, run_script
 from faults import TORCHRUN, environment, finish, start, wait_for
 from launcher import Job, turn_at_the_port
 
@@ -126,27 +126,25 @@ with processes.joined("cpu"):
 """
 
 
-def test_batch_norm_is_settled_over_the_photographs_of_all_processes():
-    found = []
-    for launcher in ((), (sys.executable, *TORCHRUN, "--nproc-per-node=2", "--no-python")):
-        command = [*launcher, sys.executable, "-c", SETTLE]
-        done = subprocess.run(command, cwd=ROOT, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found.append([float(word) for word in done.stdout.split()[1:]])
-    assert len(found[0]) == 8 and found[0] == pytest.approx(found[1], rel=1e-5)
+def test_batch_norm_is_settled_over_the_photographs_of_all_processes(capsys):
+    exec(SETTLE, {})
+    command = [sys.executable, *TORCHRUN, "--nproc-per-node=2", "--no-python", sys.executable, "-c", SETTLE]
+    done = subprocess.run(command, cwd=ROOT, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone, shared = ([float(word) for word in said.split()[1:]] for said in (capsys.readouterr().out, done.stdout))
+    assert len(alone) == 8 and alone == pytest.approx(shared, rel=1e-5)
 
 
 def test_inference_is_shared_out_and_joined(drawn, trained, tmp_path):
-    answers = []
-    for launcher in ((), (*TORCHRUN, "--nproc-per-node=2")):
-        out = tmp_path / str(len(launcher))
-        process = start(
-            "inference.py", launcher=launcher, SM_CHANNEL_EVAL=drawn.eval, SM_CHANNEL_MODEL=trained,
-            SM_OUTPUT_DATA_DIR=out, DEVICE="cpu", PRECISION="fp32", PROBABILITIES="true",
-        )  # fmt: skip
-        said = finish(process)
-        assert process.returncode == 0, said
-        answers.append([pd.read_csv(out / name) for name in ("output.csv", "probabilities.csv")])
+    settings = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "DEVICE": "cpu", "PRECISION": "fp32"}
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert run_here("inference.py", **settings, SM_OUTPUT_DATA_DIR=alone).returncode == 0
+    launcher = (*TORCHRUN, "--nproc-per-node=2")
+    process = start("inference.py", launcher=launcher, **settings, SM_OUTPUT_DATA_DIR=shared)
+    said = finish(process)
+    assert process.returncode == 0, said
+    names = ("output.csv", "probabilities.csv")
+    answers = [[pd.read_csv(out / name) for name in names] for out in (alone, shared)]
     pd.testing.assert_frame_equal(answers[0][0], answers[1][0])
     pd.testing.assert_frame_equal(answers[0][1], answers[1][1], atol=2e-6)
 

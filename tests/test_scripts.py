@@ -50,7 +50,7 @@ def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     answers = decision.decide(p, np.array(decided["prior"]["shares"]), decided["strength"])
     assert (answers == validation["predicted"]).mean() > 0.99
     settings = json.loads((run / "settings.json").read_text())
-    assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "environment"
+    assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "flag"
     assert len(settings["run"]["corrections"]) == 64
     assert settings["settings"]["lr"] == 1e-3 and settings["origin"]["lr"] == "adamw"
     with safe_open(run / "model.safetensors", "pt") as file:
