@@ -46,7 +46,7 @@ def write_page(config: settings.EvaluationSettings, truth: dict[str, int], answe
         true=np.array(list(truth.values())),
         said=np.array([answers[image] for image in truth]),
         people=read_people(config),
-        probabilities=read_probabilities(config, list(truth)),
+        probabilities=read_probabilities(config, [(image, answers[image]) for image in truth]),
         files=[images / image for image in truth] if config.report_photos and images.is_dir() else None,
     )
     page.write(
@@ -59,14 +59,15 @@ def write_page(config: settings.EvaluationSettings, truth: dict[str, int], answe
 
 
 def read_people(config: settings.EvaluationSettings) -> list[str] | None:
-    """Whose each photograph is, in the order of gt.csv, where its column `person` says so."""
-    return files.read_csv(config.sm_ground_truth_dir / "gt.csv", ("ImageID",), "SM_GROUND_TRUTH_DIR").get("person")
+    """Whose each photograph is, in the order of gt.csv, where its column `person` says so of all of them."""
+    people = files.read_csv(config.sm_ground_truth_dir / "gt.csv", ("ImageID",), "SM_GROUND_TRUTH_DIR").get("person")
+    return people if people and all(person.strip() for person in people) else None
 
 
-def read_probabilities(config: settings.EvaluationSettings, images: list[str]):
+def read_probabilities(config: settings.EvaluationSettings, answers: list[tuple[str, int]]):
     """What the net gave each class of these photographs: float64, shape (n, 18), NaN for bad ones; None if not known.
 
-    A probabilities.csv of other photographs is of another answer, which lay there before.
+    A probabilities.csv of other photographs or answers lay there before, or output.csv was changed since.
     """
     import numpy as np
 
@@ -74,12 +75,16 @@ def read_probabilities(config: settings.EvaluationSettings, images: list[str]):
     if not path.exists():
         return None
     try:
-        table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS), "SM_OUTPUT_DATA_DIR", key="ImageID")
-        row = {image: number for number, image in enumerate(table["ImageID"])}
+        table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS, "ans"), "SM_OUTPUT_DATA_DIR", key="ImageID")
+        pairs = zip(table["ImageID"], table["ans"], strict=True)
+        row = {(image, int(ans)): number for number, (image, ans) in enumerate(pairs)}
         columns = [[float(cell or "nan") for cell in table[name]] for name in PROBABILITY_COLUMNS]
-        return np.array(columns).T[[row[image] for image in images]]
+        found = np.array(columns).T[[row[answer] for answer in answers]]
+        if (found < 0).any() or (found > 1).any():
+            raise ValueError("found others than 0 to 1")
+        return found
     except (InputError, ValueError, KeyError) as error:  # the scores need none of it
-        say(f"note: {path} is passed over: expected numbers for each photograph of gt.csv ({error})")
+        say(f"note: {path} is passed over: expected those of the answers in output.csv, from 0 to 1 ({error})")
         return None
 
 

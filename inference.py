@@ -192,7 +192,7 @@ def write(config: settings.InferenceSettings, info: dict, bad: dict[int, str], a
             say(f"{len(bad)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
         if config.probabilities:
             columns = dict(zip(PROBABILITY_COLUMNS, probabilities.T.round(6), strict=True))
-            files.write_csv(folder / "probabilities.csv", {"ImageID": info["ImageID"], **columns})
+            files.write_csv(folder / "probabilities.csv", {"ImageID": info["ImageID"], **columns, "ans": answers})
         files.write_json(folder / "inference.json", report)
         files.write_csv(folder / "output.csv", {**info, "ans": answers})
         say(f"written: {(folder / 'output.csv').absolute()} ({len(answers)} rows)")

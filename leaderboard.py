@@ -136,7 +136,8 @@ def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": notes["run"], "sm_output_data_dir": folder}
     infer, evaluate = SCORED_BY
     run(infer, given, folder)
-    run(evaluate, {"sm_ground_truth_dir": config.sm_ground_truth_dir, "sm_output_data_dir": folder}, folder)
+    given = {"sm_ground_truth_dir": config.sm_ground_truth_dir, "report_photos": config.report_photos}
+    run(evaluate, {**given, "sm_output_data_dir": folder}, folder)
     board = json.loads((folder / "evaluation.json").read_text())
     result = json.loads(pathlib.Path(notes["run"], runs.RESULT).read_text())
     return {

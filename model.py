@@ -70,8 +70,13 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
         raise InputError(
             f"{file}: expected a net that torchvision {torchvision.__version__} knows, found {header['backbone']}"
         )
+    build = partial(_with_head, header["backbone"], header["size"], None, header["head"])
     try:
-        net = filled(partial(_with_head, header["backbone"], header["size"], None, header["head"]), state)
+        if header["backbone"] in OWN:  # which may do with its tensors what only real ones can
+            net = build()
+            net.load_state_dict(state)
+        else:
+            net = filled(build, state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{file}: the weights do not fit {header['backbone']}: {reason}") from None
@@ -79,7 +84,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
 
 
 def filled(build: Callable[[], nn.Module], state: dict) -> nn.Module:
-    """The net with this state; first weights that are overwritten at once are not drawn. Raises RuntimeError."""
+    """A net of torchvision with this state: first weights, which it overwrites, are not drawn. Raises RuntimeError."""
     import torch
 
     with torch.device("meta"):

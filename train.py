@@ -3,6 +3,7 @@
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epochs=3 python train.py
 """
 
+import contextlib
 import copy
 import datetime
 import os
@@ -66,6 +67,7 @@ def train(config: settings.TrainSettings, origin: dict, table, splits: list[data
 def train_run(config: settings.TrainSettings, origin: dict, header: dict, net, data, criterion) -> None:
     """One run, and its line of the leaderboard."""
     from toolkit import training
+    from toolkit.pages import report
 
     identity = runs.identity(config.deciding(), data.digest())
     with runs.opened(config.sm_model_dir, config.sm_checkpoint_dir, config.name, identity, config.resume) as run:
@@ -78,19 +80,19 @@ def train_run(config: settings.TrainSettings, origin: dict, header: dict, net, d
         learner = training.make_learner(config, net, model.head_weights(net))
         best = training.fit(config, learner, criterion, data, state, run)
         if run:
-            write_page(config, run, learner.net, data, state)
+            with unless_it_fails():
+                report.write(run, config, learner.net, data, state)
+                say(f"report: {(run.folder / report.PAGE).absolute()}")
             runs.finish(run.folder, summary(config, run.header, best, state))
             run.states.remove()
             say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
 
 
-def write_page(config: settings.TrainSettings, run, net, data, state) -> None:
-    """report.html. A net of your own may do what its makers did not foresee: a run is not lost over its page."""
-    from toolkit.pages import report
-
+@contextlib.contextmanager
+def unless_it_fails():
+    """A net of your own may do what its makers did not foresee: a run is not lost over its page."""
     try:
-        report.write(run, config, net, data, state)
-        say(f"report: {(run.folder / report.PAGE).absolute()}")
+        yield
     except Exception as error:
         say(f"note: no report is written: {type(error).__name__}: {error}")
 
@@ -113,7 +115,8 @@ def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net,
         if rank() == 0:
             best, state = folds.join(folder, config.folds)
             paths = dict(zip(map(os.fsdecode, dataset.paths(table)), faces.store.paths, strict=True))
-            report.write_out_of_fold(folder, paths if config.report_photos else None)
+            with unless_it_fails():
+                report.write_out_of_fold(folder, paths if config.report_photos else None)
             runs.finish(folder, summary(config, {"run": folder.name, **header}, best, state))
             folds.forget(config, folder)
             say(

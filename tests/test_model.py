@@ -117,6 +117,7 @@ def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(nam
 
 def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
     def tiny(classes):
+        assert torch.linspace(0, 0.1, 2)[0].item() == 0  # as for stochastic depth: a tensor with values
         return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, classes))
 
     monkeypatch.setitem(model.OWN, "tiny", tiny)

@@ -7,13 +7,17 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from browser import DESK, PHONE, opened, reads_well
 from conftest import QUICK, run_here
 from PIL import Image
+from torch import nn
 
 from toolkit import metrics
-from toolkit.pages import answers, charts, comparison, page
+from toolkit.checkpoint import State
+from toolkit.pages import answers, charts, comparison, gradcam, page, report
 from toolkit.pages.answers import Answers
+from toolkit.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,8 @@ def test_a_page_is_used_by_keyboard_and_prints_whole(browser, trained):
         shown.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert table.is_visible() and not shown.locator("nav").is_visible()
         assert len(shown.pdf()) > 20_000
+        shown.set_viewport_size({"width": 718, "height": 1000})  # A4, less its margins
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 718
 
 
 def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path):
@@ -133,7 +139,11 @@ def test_no_photograph_stands_in_a_page_where_they_may_not_travel(drawn, evaluat
 def test_an_evaluation_says_what_it_knows_and_no_more(drawn, evaluated, tmp_path):
     """Without people, probabilities and photographs; and with probabilities of other photographs."""
     text = (evaluated / "evaluation.html").read_text()
-    assert "draws of other people" in text and "Calibration</h2>" in text and "6 people" in text
+    assert (
+        "draws of other people" in text
+        and "Calibration</h2>" in text
+        and ">6 people<" in text.replace("<small>", ">").replace("</small>", "<")
+    )
     pd.read_csv(drawn.eval / "gt.csv").drop(columns="person").to_csv(tmp_path / "gt.csv", index=False)
     shutil.copy(evaluated / "output.csv", tmp_path)
     (tmp_path / "probabilities.csv").write_text((evaluated / "probabilities.csv").read_text().replace(".jpg", ".png"))
@@ -143,6 +153,51 @@ def test_an_evaluation_says_what_it_knows_and_no_more(drawn, evaluated, tmp_path
     assert "people not known" in text and "Calibration</h2>" not in text and "data:image" not in text
     before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (evaluated, tmp_path))
     assert before == after
+
+
+def test_answers_stand_on_their_side():
+    """Twice class 2 was said of a photograph of class 5, and once class 0 of one of class 5."""
+    true, said = np.array([5, 5, 5, 5, 2]), np.array([2, 2, 0, 5, 2])
+    p = np.full((5, 18), 0.01)
+    p[np.arange(5), said], p[:3, 5] = 0.7, 0.13
+    p[1, 2] = 0.8
+    told = answers.tell(Answers(list("abcde"), true, said, list("vvwxy"), p))
+    row = told["matrices"][0]["rows"][5]
+    assert [cell["count"] for cell in row["cells"]][:6] == [1, 0, 2, 0, 0, 1] and row["cells"][2]["share"] == 0.5
+    first, second = told["pairs"]
+    assert (first["true"], first["said"], first["count"], first["share"]) == (
+        answers.class_name(5), answers.class_name(2), 2, 0.5,
+    )  # fmt: skip
+    assert second["said"] == answers.class_name(0) and told["people"] == 4 and told["wrong"] == 3
+    mistakes = [(one["name"], one["said"], one["true"], one["p_said"], one["p_true"]) for one in told["mistakes"]]
+    assert mistakes[0] == ("b", answers.class_name(2), answers.class_name(5), 0.8, 0.13)
+    assert [one[0] for one in mistakes] == ["b", "a", "c"]
+
+
+def test_a_run_counts_its_sides_and_shows_photographs_before_and_after(data):
+    found = report.counts(data)
+    assert found["sides"] == ["training", "validation"]
+    numbers = dict(found["rows"])
+    assert numbers["all photographs"] == [len(data.train), len(data.validation)]
+    assert numbers[f"0 {answers.class_name(0)}"][0] == int((data.faces.labels[data.train] == 0).sum())
+    config = TrainSettings(augment="none", size="32x32")
+    data.faces.targets = data.faces.labels
+    for before, after in report.augmented(config, data, State({}, "")):  # the same, but for rounding
+        assert np.abs(np.asarray(before, int) - np.asarray(after, int)).max() <= 2
+
+
+def test_the_net_is_shown_to_look_where_its_evidence_is():
+    """A net that tells class 1 by what is bright at the top left, and class 0 by the bottom right."""
+    net = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2, bias=False))
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        places = torch.zeros(2, 8, 8)
+        places[1, :3, :3], places[0, 5:, 5:] = 1.0, 1.0
+        net[3].weight.copy_(places.flatten(1))
+    photograph = torch.zeros(1, 3, 8, 8)
+    photograph[:, :, :3, :3] = 1.0
+    (heat,) = gradcam.heat(net, photograph, torch.tensor([1]))
+    assert heat[:3, :3].min() == 1 and heat[4:, 4:].max() == 0
 
 
 def test_names_from_outside_are_text_in_a_page(tmp_path):
@@ -178,7 +233,15 @@ def test_intervals_hold_what_is_true_as_often_as_they_say():
 
 
 def test_ticks_are_round_and_hold_the_range():
-    for low, high in [(0.0, 1.0), (1.31, 2.84), (3e-7, 1e-3), (5.0, 5.0), (0.0, 0.0), (-3.0, 1e6)]:
+    for low, high in [
+        (0.0, 1.0),
+        (1.31, 2.84),
+        (3e-7, 1e-3),
+        (5.0, 5.0),
+        (0.0, 0.0),
+        (0.1828713452365508, 0.18287134523655083),
+        (-3.0, 1e6),
+    ]:
         found = charts.ticks(low, high)
         assert found[0] <= low and high <= found[-1] and 2 <= len(found) <= 8
         assert all(len(re.sub(r"e.*|[-.]", "", f"{value:.6g}").strip("0")) <= 3 for value in found)

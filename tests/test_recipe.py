@@ -274,7 +274,7 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
         folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": tmp_path / "runs", "device": "cpu"}
         given = {**folders, "sm_output_data_dir": tmp_path / folder, "probabilities": "true", **given}
         inference.main([str(word) for key, value in given.items() for word in (f"--{key}", value)])
-        return pd.read_csv(tmp_path / folder / "probabilities.csv").drop(columns="ImageID").to_numpy()
+        return pd.read_csv(tmp_path / folder / "probabilities.csv").drop(columns=["ImageID", "ans"]).to_numpy()
 
     of_folds, of_resnet = infer("folds", name="shufflenet_v2_x0_5"), infer("resnet", name="resnet18")
     together = infer("all", name="resnet18, shufflenet_v2_x0_5")

@@ -104,7 +104,7 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
     assert output.columns.tolist() == ["ImageID", "ans"] and output["ImageID"].equals(info["ImageID"])
     assert output["ans"].between(0, 17).all()
     probabilities = pd.read_csv(tmp_path / "out" / "probabilities.csv")
-    assert probabilities.columns.tolist() == ["ImageID", *PROBABILITY_COLUMNS]
+    assert probabilities.columns.tolist() == ["ImageID", *PROBABILITY_COLUMNS, "ans"]
     report = json.loads((tmp_path / "out" / "inference.json").read_text())
     (decided,) = report["runs"].values()
     shares = [line["trusted"] for line in report["shares"]]

@@ -56,7 +56,7 @@ def script(drawn, trained, tmp_path_factory) -> pd.DataFrame:
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": out}
     done = run_here("inference.py", **folders, **FP32, PROBABILITIES="true", ADAPT_PRIORS="false")
     assert done.returncode == 0, done.stderr
-    return pd.read_csv(out / "output.csv").join(pd.read_csv(out / "probabilities.csv").drop(columns="ImageID"))
+    return pd.read_csv(out / "output.csv").join(pd.read_csv(out / "probabilities.csv").drop(columns=["ImageID", "ans"]))
 
 
 def text(content: bytes) -> str:

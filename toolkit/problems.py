@@ -26,7 +26,7 @@ def find(
         "folders without all photographs": _lacking(faces, photographs),
         "photographs with several extensions": _twice(faces),
         "people with several folders": _several_folders(faces),
-        "identical files": _same(faces, paths),
+        "identical files": _same(faces, paths, bad),
         f"folders of no age from 1 to {OLDEST}": _ages(faces),
         "classes without a photograph": _empty_classes(faces),
     }
@@ -64,9 +64,9 @@ def _several_folders(faces) -> list[str]:
     return [f"{person} ({', '.join(map(str, some))})" for person, some in folders.items() if len(some) > 1]
 
 
-def _same(faces, paths) -> list[str]:
+def _same(faces, paths, bad) -> list[str]:
     """Files of one content: of one person with two masks, or of two people, one label is wrong at least."""
-    sizes = pd.Series([os.path.getsize(path) for path in paths])
+    sizes = pd.Series([-row - 1 if row in bad else os.path.getsize(path) for row, path in enumerate(paths)])
     alike: dict[str, list[int]] = {}
     for row in np.flatnonzero(sizes.duplicated(keep=False)):
         with open(paths[row], "rb") as file:

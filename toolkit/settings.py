@@ -175,7 +175,7 @@ class InferenceSettings(Settings):
     old_from: Annotated[int | None, OnlyWith("runtime", "torch")] = Field(None, gt=AGE_FROM_YEARS[0], le=100)
     """First year of the band of 60 and over, for runs of HEAD=factored; unset is 60."""
     probabilities: bool = True
-    """Also write `probabilities.csv`: ImageID and one column a class, p0 to p17; for evaluation.html, and for you."""
+    """Also write `probabilities.csv`: ImageID, a column a class (p0 to p17), and ans. evaluation.html shows them."""
     on_bad_image: Literal["stop", "fallback"] = "stop"
     """A photograph that cannot be read stops the run, or gets FALLBACK_CLASS and is listed in `bad_images.csv`."""
     fallback_class: Annotated[int, OnlyWith("on_bad_image", "fallback")] = Field(4, ge=0, le=17)

@@ -71,7 +71,7 @@ def calibrated(answers: Answers, before: np.ndarray | None = None) -> dict | Non
         numbers[f"likelihood loss{of_side}"] = calibration.likelihood_loss(p, true)
     bins = zip(*(column.tolist() for column in calibration.in_bins(next(iter(sides.values())), true)), strict=True)
     curves["perfect"] = [(0.0, 0.0), (1.0, 1.0)]
-    drawing = charts.chart(curves, "Share of answers that are right", "confidence")
+    drawing = charts.chart(curves, "Share of likeliest classes that are right", "confidence")
     return {"chart": drawing, "bins": list(bins), "numbers": numbers}
 
 

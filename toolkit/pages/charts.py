@@ -60,6 +60,8 @@ def style(number: int) -> str:
 
 def ticks(low: float, high: float) -> list[float]:
     """Round numbers at equal distances around a range."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # but for rounding they are one number
+        low = high
     span = (high - low) or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(span / 4))
     step *= next(times for times in (1, 2, 2.5, 5, 10) if span / (times * step) <= 5)

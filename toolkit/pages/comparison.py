@@ -42,6 +42,7 @@ def write(
         "comparison.html",
         title="Comparison of runs",
         rows=rows,
+        runs=runs,
         curves=[_curves(title, column, runs) for column, title in CURVES.items()],
         data={
             "classes": [class_name(number) for number in range(CLASSES)],
@@ -61,7 +62,10 @@ def read_history(folder: pathlib.Path) -> dict[str, list[str]]:
 
 def _curves(title: str, column: str, runs: Sequence[Compared]):
     curves = {
-        run.name: [(float(x), float(y)) for x, y in zip(run.history["epoch"], run.history[column], strict=True)]
+        run.name: [
+            (float(x or "nan"), float(y or "nan"))
+            for x, y in zip(run.history["epoch"], run.history[column], strict=True)
+        ]
         for run in runs
     }
     return charts.chart(curves, title, "epoch")
