@@ -82,12 +82,10 @@ class Settings(BaseModel):
                 f"set all of {', '.join(self.FOLDERS).upper()}, or none of them to use the drawn faces"
             )
         found += [
-            f"{own.upper()}={getattr(self, own)}: expected a folder outside of {name.upper()}, into which nothing is "
-            "written"
-            for own in ("cache_dir", "sm_output_data_dir", "sm_model_dir", "sm_checkpoint_dir")
+            f"CACHE_DIR={self.cache_dir}: expected a folder outside of {name.upper()}, into which nothing is written"
             for name in self.FOLDERS
             if name in ("sm_channel_train", "sm_channel_eval")
-            and _is_inside(getattr(self, own, None), getattr(self, name))
+            and _is_inside(getattr(self, "cache_dir", None), getattr(self, name))
         ]
         for name in sorted(self.model_fields_set):
             for mark in type(self).model_fields[name].metadata:
