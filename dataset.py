@@ -204,14 +204,12 @@ def main(argv: list[str]) -> None:
     from toolkit.pages import contact_sheet
     from toolkit.store import Store
 
-    if config.demo:
-        from toolkit import sample
-
-        sample.ensure(settings.DEMO_DATA)
+    environment.ensure_drawn_faces(config)
     as_found, passed_over = read_faces(config.sm_channel_train)
     table, corrected = corrections.apply(as_found, config.relabel)
     sides = split(table, hold_out(as_found, config.val_ratio, 0, 0, config.seed))
-    say(f"{counts(table, sides)}\n{corrected}")
+    said = [counts(table, sides), str(corrected)]
+    say("\n".join(said))
     store = Store(paths(as_found, config.sm_channel_train), config.size)
     with store:
         found = problems.find(as_found, store.paths, config.size, MASK_OF_PHOTOGRAPH, store.wait())
@@ -219,7 +217,6 @@ def main(argv: list[str]) -> None:
         found = {"files and folders passed over, as they are no photographs": passed_over, **found}
     for what, items in found.items():
         say(f"{what} ({len(items)}): {listed(items)}")
-    said = [counts(table, sides), str(corrected)]
     say(f"written: {contact_sheet.write(config, as_found, table, store, found, said).absolute()}")
 
 

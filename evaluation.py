@@ -16,10 +16,7 @@ def main(argv: list[str]) -> None:
     config, _ = environment.read(settings.EvaluationSettings, argv)
     from toolkit import metrics  # numpy, which wrong settings need not wait for
 
-    if config.demo:
-        from toolkit import sample
-
-        sample.ensure(settings.DEMO_DATA)
+    environment.ensure_drawn_faces(config)
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     answers = submission.read(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
     submission.refuse_other_photographs(truth, answers)
@@ -77,7 +74,7 @@ def read_probabilities(config: settings.EvaluationSettings, answers: list[tuple[
     try:
         table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS, "ans"), "SM_OUTPUT_DATA_DIR", key="ImageID")
         pairs = zip(table["ImageID"], table["ans"], strict=True)
-        row = {(image, int(ans)): number for number, (image, ans) in enumerate(pairs)}
+        row = {(image, submission.class_of(ans)): number for number, (image, ans) in enumerate(pairs)}
         columns = [[float(cell or "nan") for cell in table[name]] for name in PROBABILITY_COLUMNS]
         found = np.array(columns).T[[row[answer] for answer in answers]]
         if (found < 0).any() or (found > 1).any():

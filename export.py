@@ -66,7 +66,7 @@ def export(config: settings.ExportSettings, folder: pathlib.Path, target: pathli
     content = exported.as_bytes(made, exported.header_of(header))
     check_form(made, content)
     check_answers(net, header, exported.Net(target, content), store, what)
-    exported.write(target, content)
+    files.write(target, content)
     say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
 
 

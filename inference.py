@@ -35,10 +35,7 @@ def main(argv: list[str]) -> None:
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.cache_dir:
         files.make_folder(config.cache_dir, "CACHE_DIR")
-    if config.demo:
-        from toolkit import sample
-
-        sample.ensure(settings.DEMO_DATA)
+    environment.ensure_drawn_faces(config)
     with archive.unpacked(config.sm_channel_model) as place:
         headers = find_runs(config.model_copy(update={"sm_channel_model": place}))
         refuse_what_does_not_fit(config, headers)

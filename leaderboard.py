@@ -41,10 +41,7 @@ def main(argv: list[str]) -> None:
     loss.refuse_shares_for(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
-    if config.demo:
-        from toolkit import sample
-
-        sample.ensure(settings.DEMO_DATA)
+    environment.ensure_drawn_faces(config)
     identity = identity_of(config)
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")

@@ -154,10 +154,7 @@ def read_faces(config: settings.TrainSettings):
     """The table of photographs, corrected; its split, or each fold's; what was corrected. Prints what it found."""
     from toolkit import corrections
 
-    if config.demo:
-        from toolkit import sample
-
-        sample.ensure(settings.DEMO_DATA)
+    environment.ensure_drawn_faces(config)
     as_found, passed_over = dataset.read_faces(config.sm_channel_train)
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")

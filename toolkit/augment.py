@@ -70,6 +70,11 @@ def prepare(
     return result.permute(0, 3, 1, 2)
 
 
+def to_pixels(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> np.ndarray:
+    """What `prepare` made its input of, but for rounding and what lies beyond 0..255: uint8, (b, height, width, 3)."""
+    return ((inputs.permute(0, 2, 3, 1) * std + mean).clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
 def mix_shares(how: str, seed: int, epoch: int, count: int) -> torch.Tensor:
     """How much of the i-th photograph of the epoch stays when it is mixed with another: float32, shape (count,).
 

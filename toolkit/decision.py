@@ -66,7 +66,7 @@ class Decision:
 
         def moved(shares: np.ndarray) -> tuple[float, ...]:
             edges = (0, *AGE_FROM_YEARS)
-            bands, of_bands = shares @ _members("age"), np.add.reduceat(self.years, edges)
+            bands, of_bands = shares @ metrics.members("age"), np.add.reduceat(self.years, edges)
             lengths = np.diff([*edges, len(self.years)])
             years = np.array(self.years) * np.repeat(bands / _positive(of_bands), lengths)
             after = np.add.reduceat(years, (*edges[:2], year))
@@ -193,7 +193,7 @@ def trusted_to_move(p: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> di
     """
     trusted = {}
     for attribute in MOVING:
-        member, true = _members(attribute), decode(labels)[attribute]
+        member, true = metrics.members(attribute), decode(labels)[attribute]
         values, before, rows = p @ member, shares @ member, np.arange(len(labels))
         error = found_shares(values, before) / _positive(np.bincount(true, minlength=len(before)) / len(true))
         if not (np.abs(np.log(_positive(error[before > 0]))) < np.log(MOVED)).all():
@@ -220,7 +220,7 @@ def moved_shares(p: np.ndarray, shares: np.ndarray, moving: dict) -> tuple[np.nd
     """
     factors, report = np.ones(CLASSES), []
     for attribute in MOVING:
-        member = _members(attribute)
+        member = metrics.members(attribute)
         values, before = p @ member, shares @ member
         usual = _as_shares(before * moving.get(attribute, 1.0))
         after = found_shares(values, before)
@@ -239,11 +239,6 @@ def _probabilities(logits: np.ndarray, temperature: float, prior: Prior) -> np.n
     What was drawn more often is taken out behind it, as the smoothed labels were those of what was drawn.
     """
     return softmax(logits - _log_emphasis(prior), temperature, _lift(prior))
-
-
-def _members(attribute: str) -> np.ndarray:
-    """Which value of the attribute each class has: shape (18, values)."""
-    return np.eye(len(ATTRIBUTES[attribute]))[decode(np.arange(CLASSES))[attribute]]
 
 
 def _as_shares(weights: np.ndarray) -> np.ndarray:

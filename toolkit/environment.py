@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from toolkit.console import InputError, say
 from toolkit.fields import Settings
-from toolkit.settings import DEMO, SCRIPTS
+from toolkit.settings import DEMO, DEMO_DATA, SCRIPTS
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
 KNOWN = {name for cls in SCRIPTS.values() for name in cls.model_fields}
@@ -47,6 +47,14 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     if settings.demo:
         say(f"no folder is set: working on drawn faces in {DEMO.absolute()}")
     return settings, origin
+
+
+def ensure_drawn_faces(settings: Settings) -> None:
+    """Draw the faces that a script works on where no folder is set, unless they are there."""
+    if settings.demo:
+        from toolkit import sample  # and with it pandas, which nobody else need wait for
+
+        sample.ensure(DEMO_DATA)
 
 
 def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str, str], list[str]]:

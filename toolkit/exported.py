@@ -15,7 +15,6 @@ import numpy as np
 
 from toolkit import checkpoint, runs
 from toolkit.console import InputError, bar
-from toolkit.files import replacing
 from toolkit.labels import CLASSES
 
 if TYPE_CHECKING:
@@ -46,11 +45,6 @@ def as_bytes(model: onnx.ModelProto, header: dict) -> bytes:
     # Messages of protobuf one after another are one message: an entry at the end is the last one of the model.
     content = model.SerializeToString() + onnx.ModelProto(metadata_props=[entry]).SerializeToString()[:-CHECKSUM_LENGTH]
     return content + hashlib.sha256(content).hexdigest().encode()
-
-
-def write(path: pathlib.Path, content: bytes) -> None:
-    with replacing(path, len(content)) as temporary:
-        temporary.write_bytes(content)
 
 
 def read_header(path: pathlib.Path) -> dict:

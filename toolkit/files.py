@@ -59,8 +59,8 @@ def flush(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def write(path: pathlib.Path, text: str) -> None:
-    content = text.encode()
+def write(path: pathlib.Path, content: str | bytes) -> None:
+    content = content.encode() if isinstance(content, str) else content
     with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 

@@ -7,8 +7,13 @@ from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, decode
 
 def confusion(true, predicted, classes: int = CLASSES) -> np.ndarray:
     """Counts of shape (classes, classes), int64: row is the true class, column the predicted one."""
-    pairs = np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    cells = _cells(true, predicted, classes)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def members(attribute: str) -> np.ndarray:
+    """Which value of "mask", "gender" or "age" each class has: int64, shape (18, values)."""
+    return np.eye(len(ATTRIBUTES[attribute]), dtype=np.int64)[decode(np.arange(CLASSES))[attribute]]
 
 
 def scores(matrix: np.ndarray) -> dict:
@@ -26,8 +31,7 @@ def scores(matrix: np.ndarray) -> dict:
 
 def of_attribute(matrix: np.ndarray, attribute: str) -> np.ndarray:
     """The confusion matrix of "mask", "gender" or "age" alone, from that of the classes."""
-    belongs = np.eye(len(ATTRIBUTES[attribute]), dtype=np.int64)[decode(np.arange(CLASSES))[attribute]]  # (18, values)
-    return belongs.T @ matrix @ belongs
+    return members(attribute).T @ matrix @ members(attribute)
 
 
 def headline(true, predicted) -> dict[str, float]:
@@ -48,13 +52,12 @@ def resampled(true, predicted, people=None, draws: int = 1000) -> np.ndarray:
     All photographs of a person stand or fall together. Without `people`, (n,), every photograph counts as one.
     """
     rng = np.random.default_rng(0)
-    cells = np.asarray(true, np.int64) * CLASSES + np.asarray(predicted, np.int64)
     if people is None:
-        counts = rng.multinomial(len(cells), np.bincount(cells, minlength=CLASSES**2) / len(cells), draws)
+        counts = rng.multinomial(len(true), confusion(true, predicted).ravel() / len(true), draws)
     else:
         names, number = np.unique(people, return_inverse=True)
         of_person = np.zeros((len(names), CLASSES**2))
-        np.add.at(of_person, (number, cells), 1)
+        np.add.at(of_person, (number, _cells(true, predicted)), 1)
         counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws) @ of_person
     return counts.reshape(draws, CLASSES, CLASSES)
 
@@ -71,6 +74,11 @@ def intervals(matrices: np.ndarray) -> dict:
     found["macro_f1"] = _middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
     rows = {name: _middle(values) for name, values in classes.items()}
     return found | {"classes": [{name: middle[k] for name, middle in rows.items()} for k in range(CLASSES)]}
+
+
+def _cells(true, predicted, classes: int = CLASSES) -> np.ndarray:
+    """The place of each pair in a confusion matrix, row by row: int64, shape (n,)."""
+    return np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
 
 
 def _middle(values: np.ndarray):

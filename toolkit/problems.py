@@ -40,7 +40,7 @@ def _name(faces: pd.DataFrame, row: int) -> str:
 def _small(faces, paths, size: tuple[int, int], bad) -> list[str]:
     """Those that are blown up to `size`."""
     small = []
-    for row in set(range(len(paths))).difference(bad):
+    for row in (row for row in range(len(paths)) if row not in bad):
         with Image.open(os.fsdecode(paths[row])) as photo:  # only its head is read
             if min(photo.size) < min(size) or max(photo.size) < max(size):
                 small.append(f"{_name(faces, row)} ({photo.height}x{photo.width})")

@@ -21,8 +21,9 @@ Looks = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 class Answers:
     """A row for each photograph: its name as a page shows it, its class and the answer, int64; and what else is known.
 
-    `people`, shape (n,), says whose it is; `probabilities` are float, shape (n, 18), NaN where unknown; `files` are
-    where photographs lie, and None keeps them out of the page.
+    `people`, shape (n,), says whose it is; `probabilities` are float, shape (n, 18), NaN where unknown, and
+    `uncalibrated` those without a temperature, where there was one; `files` are where photographs lie, and None keeps
+    them out of the page.
     """
 
     names: Sequence[str]
@@ -30,6 +31,7 @@ class Answers:
     said: np.ndarray
     people: Sequence | None = None
     probabilities: np.ndarray | None = None
+    uncalibrated: np.ndarray | None = None
     files: Sequence | None = None
 
 
@@ -45,7 +47,7 @@ def tell(answers: Answers, looks: Looks | None = None) -> dict:
         "people": people,
         "matrices": _matrices(matrix),
         "pairs": _pairs(matrix),
-        "calibration": calibrated(answers),
+        "calibration": _calibration(answers),
         "wrong": int(matrix.sum() - np.trace(matrix)),
         "mistakes": _mistakes(answers, looks),
         "looks": looks is not None and answers.files is not None,
@@ -54,31 +56,30 @@ def tell(answers: Answers, looks: Looks | None = None) -> dict:
     }
 
 
-def calibrated(answers: Answers, before: np.ndarray | None = None) -> dict | None:
-    """How sure the answers were and how often that was right; `before` are probabilities without the temperature."""
+def _calibration(answers: Answers) -> dict | None:
+    """How sure the net was and how often that was right; with the temperature and without, where there was one."""
     known = None if answers.probabilities is None else np.isfinite(answers.probabilities).all(1)
     if known is None or not known.any():
         return None
     true, sides = answers.true[known], {"as they are": answers.probabilities[known]}
-    if before is not None:
-        sides = {"with the temperature": answers.probabilities[known], "without it": before[known]}
-    curves, numbers = {}, {}
+    if answers.uncalibrated is not None:
+        sides = {"with the temperature": answers.probabilities[known], "without it": answers.uncalibrated[known]}
+    curves, numbers, bins = {}, {}, {}
     for side, p in sides.items():
-        _, confidence, right = calibration.in_bins(p, true)
-        curves[side] = list(zip(confidence.tolist(), right.tolist(), strict=True))
+        bins[side] = [column.tolist() for column in calibration.in_bins(p, true)]
+        curves[side] = list(zip(*bins[side][1:], strict=True))
         of_side = "" if len(sides) == 1 else f" {side}"
         numbers[f"calibration error{of_side}"] = calibration.calibration_error(p, true)
         numbers[f"likelihood loss{of_side}"] = calibration.likelihood_loss(p, true)
-    bins = zip(*(column.tolist() for column in calibration.in_bins(next(iter(sides.values())), true)), strict=True)
     curves["perfect"] = [(0.0, 0.0), (1.0, 1.0)]
     drawing = charts.chart(curves, "Share of likeliest classes that are right", "confidence")
-    return {"chart": drawing, "bins": list(bins), "numbers": numbers}
+    return {"chart": drawing, "bins": list(zip(*next(iter(bins.values())), strict=True)), "numbers": numbers}
 
 
 def _matrices(matrix: np.ndarray) -> list[dict]:
     """The confusion matrices of the classes and of each attribute, row by row."""
     numbers = [str(number) for number in range(CLASSES)]
-    names = [f"{number} {name.replace('_', ' ')}" for number, name in enumerate(CLASS_NAMES)]
+    names = [f"{number} {class_name(number)}" for number in range(CLASSES)]
     found = [_matrix("18 classes", names, numbers, matrix)]
     for attribute, values in ATTRIBUTES.items():
         words = [value.replace("_", " ") for value in values]

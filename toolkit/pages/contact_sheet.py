@@ -98,6 +98,5 @@ def _augmented(store: Store, seed: int) -> list[list]:
     mean, std, draws = torch.full((3,), 0.5), torch.full((3,), 0.25), augment.draw(seed, 0, count)
     sides = []
     for policy in augment.POLICIES.values():
-        seen = augment.prepare(pixels, mean, std, policy, draws).permute(0, 2, 3, 1) * std + mean
-        sides.append((seen.clamp(0, 1) * 255).round().byte().numpy())
+        sides.append(augment.to_pixels(augment.prepare(pixels, mean, std, policy, draws), mean, std))
     return [[pictures.of_pixels(side[number], HEIGHT_PX) for side in sides] for number in range(count)]

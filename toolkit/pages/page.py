@@ -12,8 +12,10 @@ TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def write(path: pathlib.Path, template: str, **content) -> None:
-    """Write a page. Texts in `content` are escaped, but for markupsafe's Markup, such as charts; pictures
-    are Pillow's, and `|data_uri` puts them into the page."""
+    """Write a page. Texts in `content` are escaped, but for markupsafe's Markup, such as charts.
+
+    Pictures are Pillow's, and `|data_uri` puts them into the page.
+    """
     files.write(path, _templates().get_template(template).render(**content))
 
 

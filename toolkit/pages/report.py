@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from toolkit import board, engine, environment, runs, training
+from toolkit import augment, board, engine, environment, runs, training
 from toolkit.checkpoint import State
 from toolkit.data import Data
 from toolkit.decision import Decision
@@ -42,9 +42,6 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
     logits = state.tensors["validation"].double().numpy()
     of_validation = validation_answers(data, logits, decision, config.report_photos)
     told = answers.tell(of_validation, lambda rows, said: _looks(net, data, data.validation[rows], said))
-    if decision.temperature != 1.0:
-        without = replace(decision, temperature=1.0).probabilities(logits)
-        told["calibration"] = answers.calibrated(of_validation, without)
     augmentation = augmented(config, data, state) if config.report_photos else []
     best, kept = state.history[state.best - 1], json.loads((run.folder / runs.SETTINGS).read_text())
     page.write(
@@ -101,6 +98,7 @@ def validation_answers(data: Data, logits: np.ndarray, decision: Decision, photo
         said=decision.classes(logits),
         people=data.people.iloc[rows].tolist(),
         probabilities=decision.probabilities(logits),
+        uncalibrated=replace(decision, temperature=1.0).probabilities(logits) if decision.temperature != 1.0 else None,
         files=[data.faces.store.paths[row] for row in rows] if photographs else None,
     )
 
@@ -132,8 +130,7 @@ def augmented(config: TrainSettings, data: Data, state: State) -> list[tuple[Ima
     epoch = engine.Epoch(recipe, data.faces, data.train, 0)
     places = np.arange(min(AUGMENTED, len(data.train)))
     before = data.faces.store.gather(torch.from_numpy(epoch.order[places])).numpy()
-    seen = next(iter(epoch.inputs([places]))).permute(0, 2, 3, 1) * data.faces.std + data.faces.mean
-    after = (seen.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    after = augment.to_pixels(next(epoch.inputs([places])), data.faces.mean, data.faces.std)
     return [tuple(map(pictures.of_pixels, pair)) for pair in zip(before, after, strict=True)]
 
 
