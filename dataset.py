@@ -96,6 +96,16 @@ def paths(faces: pd.DataFrame, folder: pathlib.Path | None = None) -> np.ndarray
     return np.char.add(folder_names[folders.codes], file_names[names.codes])
 
 
+def refuse_bad_photographs(faces: pd.DataFrame, folder: pathlib.Path, bad: dict[int, str]) -> None:
+    """Raises InputError that names those that could not be read, as {row: why}."""
+    if bad:
+        named = zip(map(os.fsdecode, paths(faces.iloc[list(bad)])), bad.values(), strict=True)
+        raise InputError(
+            f"SM_CHANNEL_TRAIN={folder}: {len(bad)} of {len(faces)} photographs cannot be read; mend or remove them: "
+            f"{listed((f'{path} ({reason})' for path, reason in named), most=len(bad))}"
+        )
+
+
 def labels(faces: pd.DataFrame) -> np.ndarray:
     """The class 0..17 of every row: int64."""
     return encode(*(faces[attribute] for attribute in ATTRIBUTES)).to_numpy(np.int64, copy=True)
@@ -206,7 +216,7 @@ def main(argv: list[str]) -> None:
 
     environment.ensure_drawn_faces(config)
     as_found, passed_over = read_faces(config.sm_channel_train)
-    table, corrected = corrections.apply(as_found, config.relabel)
+    table, corrected = corrections.apply(as_found, config.relabel, image_folder(config.sm_channel_train))
     sides = split(table, hold_out(as_found, config.val_ratio, 0, 0, config.seed))
     said = [counts(table, sides), str(corrected)]
     say("\n".join(said))

@@ -13,18 +13,15 @@ import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 
 import dataset
 import loss
 import model
-from toolkit import console, environment, files, runs, settings
+from toolkit import console, environment, files, runs, scripts, settings
 from toolkit.console import InputError, say
 
-HERE = pathlib.Path(__file__).resolve().parent
 # The columns of the seed's table, and more.
 COLUMNS = (
     "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
@@ -76,9 +73,9 @@ def identity_of(config: settings.LeaderboardSettings) -> dict:
                     line += f" {stat.st_size} {stat.st_mtime_ns}"
                 digest.update(os.fsencode(line) + b"\n")
     _, corrected = corrections.read(config.relabel)
-    tables = (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", corrected)
-    for file in (*tables, *(HERE / script for script in SCORED_BY)):
-        digest.update(b"\n" + (file.read_bytes() if file and file.is_file() else b""))
+    tables = (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected)
+    for file in (*tables, *(scripts.ROOT / script for script in SCORED_BY)):
+        digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
     return runs.identity(of_training, digest.hexdigest())
 
 
@@ -154,21 +151,8 @@ def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder
 
 def run(script: str, given: dict, folder: pathlib.Path) -> str:
     """Run a script with these settings; what it said, which also goes to a log. Raises ChildProcessError."""
-    words = [word for key, value in given.items() for word in (f"--{key}", environment.as_text(value))]
     log = folder / f"{pathlib.Path(script).stem}.log"
-    # All that counts is given as flags; TTA, say, would be taken from the environment without a word.
-    variables = {key: value for key, value in os.environ.items() if not environment.is_setting(key)}
-    with log.open("w") as file:  # in a session of its own: Ctrl-C reaches it once, by us, and it saves
-        process = subprocess.Popen(
-            [sys.executable, HERE / script, *words],
-            env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
+    status = scripts.run(script, given, log)
     said = log.read_text(errors="replace")
     if status:
         last = said.strip().splitlines()[-1:] or [f"exit status {status}"]

@@ -52,7 +52,7 @@ def train(config: settings.TrainSettings, origin: dict, table, splits: list[data
         store = open_store(paths, config.size, config.cache_gib, config.cache_dir or shared)
         with store:
             net, weights, machine = build_net(config)
-            refuse_bad_photographs(config, table, store.wait())
+            dataset.refuse_bad_photographs(table, config.sm_channel_train, store.wait())
     say(str(store))
     header = describe_run(config, weights, corrected, machine)
     faces = on_machine(config, table, store, machine)
@@ -158,7 +158,7 @@ def read_faces(config: settings.TrainSettings):
     as_found, passed_over = dataset.read_faces(config.sm_channel_train)
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
-    table, corrected = corrections.apply(as_found, config.relabel)
+    table, corrected = corrections.apply(as_found, config.relabel, dataset.image_folder(config.sm_channel_train))
     folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
     splits = []
     for fold in folds:
@@ -181,19 +181,6 @@ def build_net(config: settings.TrainSettings):
     size = sum(parameter.numel() for parameter in net.parameters())
     say(f"{config.name} of {size:,} weights, pretrained: {weights}\nrunning on {machine}")
     return machine.place(net), weights, machine
-
-
-def refuse_bad_photographs(config: settings.TrainSettings, table, bad: dict[int, str]) -> None:
-    """Raises InputError that names those that could not be read."""
-    if bad:
-        paths = dataset.paths(table.iloc[list(bad)])
-        named = listed(
-            (f"{os.fsdecode(path)} ({reason})" for path, reason in zip(paths, bad.values(), strict=True)), most=len(bad)
-        )
-        raise InputError(
-            f"SM_CHANNEL_TRAIN={config.sm_channel_train}: {len(bad)} of {len(table)} photographs cannot be read; "
-            f"mend or remove them: {named}"
-        )
 
 
 def on_machine(config: settings.TrainSettings, table, store, machine):
@@ -245,7 +232,7 @@ def describe_run(config: settings.TrainSettings, weights: str, corrected, machin
         "size": config.size,
         "mean": MEAN,
         "std": STD,
-        "corrections": corrected.sha256,
+        "corrections": corrected.files,
         "machine": f"{machine}, torchvision {torchvision.__version__}",
     }
 

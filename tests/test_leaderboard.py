@@ -49,7 +49,7 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     assert leaderboard.identity_of(LeaderboardSettings(**folders, names="vgg11", device="cpu")) == before
     assert leaderboard.identity_of(LeaderboardSettings(**folders, epochs=2)) != before
     shutil.copy(ROOT / "outliers.csv", tmp_path / "own.csv")
-    relabelled = LeaderboardSettings(**folders, relabel=str(tmp_path / "own.csv"))
+    relabelled = LeaderboardSettings(**folders, relabel=f"sure,{tmp_path / 'own.csv'}")
     whole = leaderboard.identity_of(relabelled)
     (tmp_path / "own.csv").write_text((ROOT / "outliers.csv").read_text().rpartition("\n0")[0] + "\n")
     assert leaderboard.identity_of(relabelled)["photographs"] != whole["photographs"]

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, refused, run_here, run_script
+from conftest import QUICK, ROOT, refused, run_here, run_script
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from toolkit import decision
+from toolkit import decision, files
 from toolkit.labels import PROBABILITY_COLUMNS
 
 
@@ -51,10 +51,11 @@ def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     assert (answers == validation["predicted"]).mean() > 0.99
     settings = json.loads((run / "settings.json").read_text())
     assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "flag"
-    assert len(settings["run"]["corrections"]) == 64
+    assert settings["run"]["corrections"] == {"outliers.csv": files.sha256(ROOT / "outliers.csv")}
     assert settings["settings"]["lr"] == 1e-3 and settings["origin"]["lr"] == "adamw"
     with safe_open(run / "model.safetensors", "pt") as file:
         header = {key: json.loads(value) for key, value in file.metadata().items()}
+    assert header["corrections"] == settings["run"]["corrections"]
     assert header["backbone"] == "resnet18" and header["size"] == [32, 32] and header["pretrained"] == "none"
     assert header["scores"]["macro_f1"] == pytest.approx(history["macro_f1"][0])
     leaderboard = pd.read_csv(trained / "leaderboard.csv")

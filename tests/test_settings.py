@@ -112,6 +112,8 @@ def test_all_that_is_wrong_is_said_at_once(given):
         ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count"),
         ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "set SAMPLER=balanced in their place, or HEAD=flat"),
         ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),
+        ({"RELABEL": f"sure, {__file__},no.csv,"}, "with commas between them; found no such file: 'no.csv', ''"),
+        ({"RELABEL": "sure,none"}, "RELABEL=sure,none: expected none alone, found it beside sure"),
         ({"EPOCHS": 2, "epochs": 1}, "EPOCHS=2 and epochs=1: expected one value, found several"),
         ({"SM_HPS": '{"name": ["vgg11"]}'}, "NAME=['vgg11']: expected one of"),
         ({"FOLDS": 5, "FOLD": 5}, "FOLD=5: expected less than FOLDS=5"),

@@ -1,5 +1,6 @@
 """What settings are made of: their types, which say what was expected, and what the settings of all scripts share."""
 
+import os
 import pathlib
 import re
 from typing import Annotated, ClassVar, Literal
@@ -17,9 +18,22 @@ def existing_folder(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def corrections_named(text: str) -> list[str]:
+    """What RELABEL names between its commas: sure, all, none, paths. An existing file is one path, comma or not."""
+    return [text] if os.path.isfile(text) else [part.strip() for part in text.split(",")]
+
+
 def corrections(text: str) -> str:
-    if text not in ("sure", "all", "none") and not pathlib.Path(text).is_file():
-        raise ValueError("expected sure, all, none or the path of a table of corrections, found no such file")
+    parts = corrections_named(text)
+    wrong = [part for part in parts if part not in ("sure", "all", "none") and not os.path.isfile(part)]
+    if wrong:
+        raise ValueError(
+            "expected sure, all, none or the path of a table of corrections, or several with commas between them; "
+            f"found no such file: {', '.join(map(repr, wrong))}"
+        )
+    if "none" in parts and len(parts) > 1:
+        others = ", ".join(part for part in parts if part != "none")
+        raise ValueError(f"expected none alone, found it beside {others}; take out none, or all others")
     return text
 
 
@@ -92,5 +106,6 @@ class Settings(BaseModel):
                 if isinstance(mark, OnlyWith) and getattr(self, mark.setting) != mark.value:
                     key, now, wanted = mark.setting.upper(), getattr(self, mark.setting), mark.value
                     now, wanted = (str(value).lower() if isinstance(value, bool) else value for value in (now, wanted))
-                    found.append(f"{name.upper()}: has no effect with {key}={now}; remove it, or set {key}={wanted}")
+                    other = f"leave {key} unset" if wanted is None else f"set {key}={wanted}"
+                    found.append(f"{name.upper()}: has no effect with {key}={now}; remove it, or {other}")
         return found

@@ -60,7 +60,7 @@ class TrainSettings(Settings):
     fold: int | None = Field(None, ge=0)
     """Which fold to hold out, from 0; unset trains them all, one after another."""
     relabel: Corrections = "sure"
-    """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
+    """Label corrections: `sure` or `all` rows of outliers.csv, paths of such files, several with commas, or `none`."""
     augment: Literal["none", "flip", "light", "strong"] = "light"
     """Augmentation policy of training photographs."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
@@ -239,7 +239,7 @@ class DatasetSettings(Settings):
     sm_output_data_dir: pathlib.Path = DEMO / "dataset"
     """Folder where `dataset.html` goes."""
     relabel: Corrections = "sure"
-    """Label corrections: `sure` or `all` rows of outliers.csv, `none`, or the path of another such file."""
+    """Label corrections: `sure` or `all` rows of outliers.csv, paths of such files, several with commas, or `none`."""
     val_ratio: float = Field(0.2, gt=0, lt=1)
     """Share of people held out for validation."""
     seed: int = Field(42, ge=0, lt=2**32)
@@ -248,6 +248,52 @@ class DatasetSettings(Settings):
     """Height x width in pixels that photographs are brought to; smaller ones are named."""
     report_photos: bool = True
     """Show photographs in dataset.html; `false` where people's faces may not travel."""
+
+
+class SuspectsSettings(Settings):
+    """suspects.py"""
+
+    FOLDERS = ("sm_channel_train", "sm_output_data_dir")
+    DEMO_DEFAULTS: ClassVar[dict] = {"pretrained": False, "size": "64x48"}
+
+    sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
+    """Folder of training photographs: the image folder itself, or its parent."""
+    sm_output_data_dir: pathlib.Path = DEMO / "suspects"
+    """Folder where `suspects.html` and `suspects.csv` go, with SERVE `corrections.csv`, and folds trained here."""
+    sm_channel_model: InputFolder | None = None
+    """Folder where runs are, or a run of folds, which is asked; unset trains folds here first."""
+    name: str | None = None
+    """Which run, of folds; unset takes the newest. Without SM_CHANNEL_MODEL the backbone; unset takes resnet18."""
+    relabel: Corrections = "sure"
+    """Corrections as in train.py. Whom they name has been decided on, and is not shown again."""
+    serve: bool = False
+    """Serve the page on this machine, until Ctrl-C, and write every decision to `corrections.csv` at once."""
+    serve_port: Annotated[int, OnlyWith("serve", True)] = Field(0, ge=0, lt=2**16)
+    """Port of the page that is served; 0 takes a free one."""
+
+    folds: Annotated[int, OnlyWith("sm_channel_model", None)] = Field(3, ge=2)
+    """Folds that are trained here."""
+    epochs: Annotated[int, OnlyWith("sm_channel_model", None)] = Field(4, ge=1)
+    """Passes of each fold over its photographs."""
+    pretrained: Annotated[bool, OnlyWith("sm_channel_model", None)] = True
+    """Start folds from torchvision's ImageNet weights."""
+    size: Annotated[Size, OnlyWith("sm_channel_model", None)] = (128, 96)
+    """Height x width in pixels for folds that are trained here."""
+    seed: Annotated[int, OnlyWith("sm_channel_model", None)] = Field(42, ge=0, lt=2**32)
+    """Decides who is in which fold, and the rest of their training."""
+    device: Device = "auto"
+    """`auto` takes CUDA, else MPS, else the CPU."""
+    precision: Precision = "auto"
+    """`auto` takes bf16 where the hardware has it, else fp32."""
+    cache_gib: float = Field(8.0, ge=0)
+    """Memory for decoded photographs; beyond it they lie in a file, or are decoded at each use."""
+    cache_dir: pathlib.Path | None = None
+    """Folder where decoded photographs are kept for later runs; unset keeps none."""
+
+    def training(self) -> dict:
+        """The settings of train.py that decide, with the labels, what folds come out that are trained here."""
+        own = ("folds", "epochs", "pretrained", "size", "seed")
+        return {name: getattr(self, name) for name in own} | {"name": self.name or "resnet18"}
 
 
 class LeaderboardSettings(TrainSettings):
@@ -299,6 +345,7 @@ SCRIPTS = {
     "inference.py": InferenceSettings,
     "evaluation.py": EvaluationSettings,
     "dataset.py": DatasetSettings,
+    "suspects.py": SuspectsSettings,
     "leaderboard.py": LeaderboardSettings,
     "export.py": ExportSettings,
 }

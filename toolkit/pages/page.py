@@ -16,7 +16,12 @@ def write(path: pathlib.Path, template: str, **content) -> None:
 
     Pictures are Pillow's, and `|data_uri` puts them into the page.
     """
-    files.write(path, _templates().get_template(template).render(**content))
+    files.write(path, render(template, **content))
+
+
+def render(template: str, **content) -> str:
+    """The page as `write` would write it."""
+    return _templates().get_template(template).render(**content)
 
 
 @functools.cache

@@ -3,19 +3,21 @@
 import base64
 import io
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
 HEIGHT_PX = 176
 HOT = (214, 40, 40)  # the colour of where a net looks
+CELL, EMPTY = 3 / 4, (128, 128, 128)  # of pictures in a row: width of a height, and the colour of no picture
 
 
 def thumbnail(path: str | bytes | os.PathLike, height: int = HEIGHT_PX) -> Image.Image | None:
     """A photograph from its file, RGB, upright, of that height or smaller; None where it cannot be read."""
     try:
         with Image.open(os.fsdecode(path)) as photo:
-            photo.draft("RGB", (2 * height, 2 * height))
+            photo.draft("RGB", (1, 2 * height))  # scaled down by its decoder, as far as twice that height is left
             photo = ImageOps.exif_transpose(photo).convert("RGB")
     except Exception:  # Pillow raises nearly anything on a broken file
         return None
@@ -43,8 +45,26 @@ def beside(first: Image.Image, second: Image.Image) -> Image.Image:
     return both
 
 
-def data_uri(photo: Image.Image) -> str:
-    """The picture itself, as an address that an <img> takes."""
+def in_a_row(photos: Sequence[Image.Image | None], height: int) -> Image.Image:
+    """Pictures of at most that height as one, each in the middle of a cell of that height; None leaves its cell empty.
+
+    All cells are as wide as a portrait is, CELL of their height.
+    """
+    width = round(height * CELL)
+    row = Image.new("RGB", (max(len(photos), 1) * width, height), EMPTY)
+    for number, photo in enumerate(photos):
+        if photo is not None:
+            photo = ImageOps.contain(photo, (width, height))
+            row.paste(photo, (number * width + (width - photo.width) // 2, (height - photo.height) // 2))
+    return row
+
+
+def jpeg(photo: Image.Image) -> bytes:
     content = io.BytesIO()
     photo.save(content, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+    return content.getvalue()
+
+
+def data_uri(photo: Image.Image) -> str:
+    """The picture itself, as an address that an <img> takes."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(photo)).decode()
