@@ -85,7 +85,16 @@ def test_exchanged_photographs_give_each_other_away():
         ("incorrect_mask", "incorrect", "not_worn"),
         ("normal", "not_worn", "incorrect"),
     ]
-    assert first.probability > 0.5 > second.probability
+    assert first.probability > 0.9 > second.probability
+
+
+def test_a_net_that_sees_little_doubts_few():
+    faces = people(200)
+    blind = faces.copy()
+    blind["mask"] = 0  # it takes every mask for worn, and is a little less sure where it is not
+    p = 0.9 * probabilities(blind, sure=3.0) + 0.1 * probabilities(faces, sure=3.0)
+    found = [one.probability for one in findings.find(faces, p) if one.kind == "mask"]
+    assert sum(found) < 5, sum(found)
 
 
 def test_one_photograph_may_show_another_state():
@@ -160,7 +169,7 @@ def test_exchanged_photographs_are_no_reason_to_doubt_others():
     found = [one for one in findings.find(names, probabilities(truth, sure=4.0)) if one.kind == "mask"]
     of_exchanged = sum(one.probability for one in found if one.folder < "000020")
     of_others = sum(one.probability for one in found if one.folder >= "000020")
-    assert of_exchanged > 5 and of_others < 2, (of_exchanged, of_others)
+    assert of_exchanged > 15 and of_others < 5, (of_exchanged, of_others)
 
 
 def test_somebody_with_two_folders_is_called_by_their_names():

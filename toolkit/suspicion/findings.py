@@ -146,9 +146,11 @@ def _exchanged(faces, codes: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray,
         gains[rows] = log_p[rows, other] - log_p[rows, own]
         there &= np.bincount(codes, rows) > 0
     nats, chances = np.where(there, np.bincount(codes, gains), 0.0), np.zeros(len(there))
-    evidence, equal = np.stack([np.zeros(there.sum()), nats[there]], 1), np.full(2, 0.5)
-    as_named = np.tile([1.0, 0.0], (len(evidence), 1))
-    chances[there] = noise.wrong(evidence, equal, as_named, noise.fit(evidence, equal, as_named))[:, 1]
+    evidence, named = np.stack([np.zeros(there.sum()), nats[there]], 1), np.tile([1.0, 0.0], (there.sum(), 1))
+    # Beside each pair the same pair with its names exchanged: so both orders are equally common, as `noise` wants them.
+    both, honest = (np.concatenate([some, some[:, ::-1]]) for some in (evidence, named))
+    equal = np.full(2, 0.5)
+    chances[there] = noise.wrong(both, equal, honest, noise.fit(both, equal, honest))[: len(evidence), 1]
     return nats, chances
 
 

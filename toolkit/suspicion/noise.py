@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROUNDS = 12  # until values are as common as they should be
 SCALES = np.geomspace(0.02, 2.0, 48)
 SHARES = np.geomspace(1e-4, 0.4, 48)
 # What is believed before: a scale of about a half, and one wrong label in a hundred, as if seen of thirty people.
@@ -50,10 +51,13 @@ def wrong(evidence: np.ndarray, common: np.ndarray, honest: np.ndarray, noise: N
 
 
 def _values(evidence: np.ndarray, common: np.ndarray, scale: float) -> np.ndarray:
-    """How likely each value is by what is seen: shape (n, k)."""
+    """How likely each value is by what is seen, all values as common as they are: shape (n, k)."""
     logs = scale * evidence + np.log(np.maximum(common, 1e-12))
-    powers = np.exp(logs - logs.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    for _ in range(ROUNDS):  # a net that sees too little says the commonest of everybody: that doubts nobody
+        powers = np.exp(logs - logs.max(1, keepdims=True))
+        values = powers / powers.sum(1, keepdims=True)
+        logs = logs + np.log(np.maximum(common, 1e-12) / np.maximum(values.mean(0), 1e-12)) if len(values) else logs
+    return values
 
 
 def _otherwise(honest: np.ndarray) -> np.ndarray:
