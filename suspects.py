@@ -53,8 +53,10 @@ def main(argv: list[str]) -> None:
 
 
 def read_faces(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
-    """The faces with the labels of their folders, but for those left out; of which of them somebody has decided before,
-    bool, shape (n,); and the table of all, corrected. Prints how many there are."""
+    """The faces as their folders label them, which of them were decided on before, and the table of all, corrected.
+
+    Those that are left out are not among them. Decisions are bool, shape (n,). Prints how many people are left.
+    """
     from toolkit import corrections
     from toolkit.suspicion import findings
 
@@ -210,7 +212,9 @@ def show(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
     from toolkit.suspicion.ranking import expected_errors
 
     images = dataset.image_folder(config.sm_channel_train)
-    facts = f"{len(suspects):,} people in {images}; expected wrong labels: {expected_errors(suspects, None):.1f}."
+    facts = (
+        f"{len(suspects):,} people in {images}; expected wrong labels: {expected_errors(suspects, len(suspects)):.1f}."
+    )
     kept = [
         row for path in corrections.read(config.relabel)[1] if path != corrections.TABLE for row in review.read(path)
     ]

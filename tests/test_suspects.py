@@ -44,6 +44,19 @@ def ask(drawn, folds, tmp_path):
 
 
 @pytest.fixture
+def asked(drawn, folds):
+    """What suspects.ask wants to know of the drawn faces: settings, nets, folds, photographs; and the faces."""
+    config = SuspectsSettings(
+        sm_channel_train=drawn.train, sm_output_data_dir=folds, sm_channel_model=folds, device="cpu"
+    )
+    headers = suspects.find_folds(config)
+    faces, decided, _ = suspects.read_faces(config)
+    store = Store(dataset.paths(faces, drawn.train), (32, 32))
+    assert store.fill() == {}
+    return config, headers, suspects.of_folds(faces, decided, headers), store, faces
+
+
+@pytest.fixture
 def copied(folds, tmp_path):
     """A copy of the run of folds, to be damaged."""
     return shutil.copytree(folds, tmp_path / "copy")
@@ -61,15 +74,8 @@ def test_everybody_is_ranked_and_the_errors_that_are_expected_are_said(ask, tmp_
     np.testing.assert_allclose(1 - kinds.prod(axis=1), chance, atol=1e-4)
 
 
-def test_each_net_is_asked_of_people_it_never_saw_and_of_their_mirror_images(drawn, folds):
-    config = SuspectsSettings(
-        sm_channel_train=drawn.train, sm_output_data_dir=folds, sm_channel_model=folds, device="cpu"
-    )
-    headers = suspects.find_folds(config)
-    faces, decided, _ = suspects.read_faces(config)
-    numbers = suspects.of_folds(faces, decided, headers)
-    store = Store(dataset.paths(faces, drawn.train), (32, 32))
-    assert store.fill() == {}
+def test_each_net_is_asked_of_people_it_never_saw_and_of_their_mirror_images(asked, folds):
+    config, headers, numbers, store, faces = asked
     p = suspects.ask(config, headers, numbers, store)
     store.place.pixels = store.place.pixels.flip(2)
     mirrored = suspects.ask(config, headers, numbers, store)
@@ -197,15 +203,8 @@ def test_a_photograph_that_cannot_be_read_is_named(ask, drawn, folds, tmp_path):
     refused(ask(SM_CHANNEL_TRAIN=tmp_path / "images"), "1 of 168 photographs cannot be read", broken.name)
 
 
-def test_nets_that_are_broken_are_refused(drawn, folds):
-    config = SuspectsSettings(
-        sm_channel_train=drawn.train, sm_output_data_dir=folds, sm_channel_model=folds, device="cpu"
-    )
-    headers = suspects.find_folds(config)
-    faces, decided, _ = suspects.read_faces(config)
-    numbers = suspects.of_folds(faces, decided, headers)
-    store = Store(dataset.paths(faces, drawn.train), (32, 32))
-    store.fill()
+def test_nets_that_are_broken_are_refused(asked):
+    config, headers, numbers, store, _ = asked
     headers = {run: header | {"mean": [float("nan")] * 3} for run, header in headers.items()}
     with pytest.raises(InputError, match="expected finite numbers of its nets"):
         suspects.ask(config, headers, numbers, store)

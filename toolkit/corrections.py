@@ -83,11 +83,11 @@ def read(relabel: str) -> tuple[pd.DataFrame, list[pathlib.Path]]:
                 problems.append(f"{_place(row)}: {text}")
             elif source != "sure" or row["certainty"] == "sure":
                 rows[_place(row)] = row  # by its place: "sure,all" has no row twice
-    own = {_asked(row) for row in rows.values() if row["path"] != str(TABLE)}
+    own = {asked(row) for row in rows.values() if row["path"] != str(TABLE)}
     rows = {  # what outliers.csv is not sure of, somebody may have looked at
         place: row
         for place, row in rows.items()
-        if row["path"] != str(TABLE) or row["certainty"] == "sure" or _asked(row) not in own
+        if row["path"] != str(TABLE) or row["certainty"] == "sure" or asked(row) not in own
     }
     for row in rows.values():  # a person's masks are told apart by what is given: "all" that are worn, say
         which = row["given"] if (row["field"], row["photograph"]) == ("mask", "all") else row["photograph"]
@@ -99,6 +99,11 @@ def read(relabel: str) -> tuple[pd.DataFrame, list[pathlib.Path]]:
 def decided(relabel: str) -> set[str]:
     """Whom RELABEL's corrections are about: ids or folders, as the rows name them. Raises as `read` does."""
     return set(read(relabel)[0]["person"])
+
+
+def asked(row: Mapping[str, str]) -> tuple[str, ...]:
+    """What a row says something of: person, photograph and field; what it lacks of them is empty, as in `as_csv`."""
+    return tuple(row.get(name, "") for name in ("person", "photograph", "field"))
 
 
 def as_csv(rows: Iterable[Mapping[str, str]], head: bool = True) -> str:
@@ -194,10 +199,6 @@ def _wrong(row: dict) -> str:
     if row["sha256"] and not re.fullmatch("[0-9a-fA-F]{8,64}", row["sha256"]):
         return f"sha256: expected 8 to 64 hex digits, found {row['sha256']!r}"
     return ""
-
-
-def _asked(row: dict) -> tuple[str, ...]:
-    return row["person"], row["photograph"], row["field"]
 
 
 def _contradictions(row: dict, earlier: dict) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toolkit import files
 from toolkit.console import InputError, Terminated, listed, say
-from toolkit.corrections import ALL_COLUMNS, COLUMNS, as_csv
+from toolkit.corrections import ALL_COLUMNS, COLUMNS, as_csv, asked
 from toolkit.suspicion.ranking import Suspect
 
 ANSWERS = ("y", "n", "?")  # the suggestion is right, the folder is right, cannot tell
@@ -83,10 +83,6 @@ def _decided(row: Mapping[str, str]) -> tuple[str, ...]:
     return _cells(row)[: COLUMNS.index("note")]
 
 
-def _asked(row: Mapping[str, str]) -> tuple[str, ...]:
-    return _cells(row)[: COLUMNS.index("given")]
-
-
 def _cells(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row.get(name, "") for name in ALL_COLUMNS)
 
@@ -123,8 +119,8 @@ class Decisions:
                 raise InputError("the server has ended")
             after = self._rows | {number: rows(self.suspects[number], answer) if answer else []}
             decided = [row for key in sorted(after) for row in after[key]]
-            asked = set(map(_asked, decided))  # what was said of that before has been thought over
-            table = as_csv([*(row for row in self._others if _asked(row) not in asked), *decided])
+            again = set(map(asked, decided))  # what was said of that before has been thought over
+            table = as_csv([*(row for row in self._others if asked(row) not in again), *decided])
             try:
                 with files.locked(self.path.parent):
                     files.write(self.path, table)
@@ -244,14 +240,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _decision(self, body: bytes) -> tuple[int, str | None]:
         """The suspect's number and the answer."""
         try:
-            asked = json.loads(body)
-            number, answer = asked["number"], asked["answer"]
+            decision = json.loads(body)
+            number, answer = decision["number"], decision["answer"]
             known = type(number) is int and 0 <= number < len(self.server.decisions.suspects)
             if not known or answer not in (*ANSWERS, None):
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _RequestError(http.HTTPStatus.BAD_REQUEST, "expected a number and one of the answers") from None
-        if asked.get("edition") != self.server.edition:
+        if decision.get("edition") != self.server.edition:
             raise _RequestError(http.HTTPStatus.CONFLICT, "this page is of an earlier list: load it anew")
         return number, answer
 

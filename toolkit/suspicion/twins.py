@@ -22,7 +22,7 @@ def find(store, codes: np.ndarray, photographs: np.ndarray, people: np.ndarray) 
     most, each of which counts the same: so unlike photographs have a likeness near 0 whatever all have in common. What
     is nearest to a folder by chance follows the law of largest values (Gumbel), whose place and width the folders say.
     """
-    plain, mirrored = (_by_folder(_directions(store, flip), codes, photographs) for flip in (False, True))
+    plain, mirrored = (_by_folder(vectors, codes, photographs) for vectors in _directions(store))
     nearest, like, largest = np.zeros(len(plain), int), np.zeros(len(plain)), np.zeros(len(plain))
     for first in range(0, len(plain), CHUNK):
         rows = np.arange(first, min(first + CHUNK, len(plain)))
@@ -37,8 +37,8 @@ def find(store, codes: np.ndarray, photographs: np.ndarray, people: np.ndarray) 
     return nearest, odds / (1 + odds), nats
 
 
-def _directions(store, flip: bool) -> np.ndarray:
-    """Each photograph as a vector of length 1: float32, shape (n, DIRECTIONS). Those of the mirrored ones, too."""
+def _directions(store) -> list[np.ndarray]:
+    """Each photograph, and each one mirrored, as a vector of length 1: two arrays, float32, shape (n, DIRECTIONS)."""
     parts = []
     for first in range(0, len(store), CHUNK):
         pixels = store.gather(torch.arange(first, min(first + CHUNK, len(store)))).float().mean(3)[:, None]
@@ -46,11 +46,10 @@ def _directions(store, flip: bool) -> np.ndarray:
     grey = torch.cat(parts).double()
     grey = (grey - grey.mean((2, 3), keepdim=True)) / (grey.std((2, 3), keepdim=True) + 1e-6)
     centre = grey.mean(0)
-    spread, axes = torch.linalg.eigh((grey - centre).flatten(1).T @ (grey - centre).flatten(1) / len(grey))
-    spread, axes = spread[-DIRECTIONS:].clamp(min=1e-9), axes[:, -DIRECTIONS:]
-    grey = grey.flip(3) if flip else grey
-    vectors = ((grey - centre).flatten(1) @ axes) / spread.sqrt()
-    return functional.normalize(vectors).float().numpy()
+    sides = [(side - centre).flatten(1) for side in (grey, grey.flip(3))]
+    spread, axes = torch.linalg.eigh(sides[0].T @ sides[0] / len(grey))
+    scaled = axes[:, -DIRECTIONS:] / spread[-DIRECTIONS:].clamp(min=1e-9).sqrt()
+    return [functional.normalize(side @ scaled).float().numpy() for side in sides]
 
 
 def _by_folder(vectors: np.ndarray, codes: np.ndarray, photographs: np.ndarray) -> np.ndarray:
