@@ -74,7 +74,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
     try:
         if header["backbone"] in OWN:  # which may do with its tensors what only real ones can
             net = build()
-            net.load_state_dict(state)
+            checkpoint.restore(net, state)
         else:
             net = filled(build, state)
     except RuntimeError as error:
@@ -87,12 +87,17 @@ def filled(build: Callable[[], nn.Module], state: dict) -> nn.Module:
     """A net of torchvision with this state: first weights, which it overwrites, are not drawn. Raises RuntimeError."""
     import torch
 
-    with torch.device("meta"):
+    from toolkit import checkpoint
+
+    try:
+        with torch.device("meta"):
+            net = build()
+    except NotImplementedError:  # a builder that looks at values (regnet)
         net = build()
-    net.load_state_dict(state, assign=True)
+    checkpoint.restore(net, state, assign=True)
     if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):  # a net that keeps some out of its state
         net = build()
-        net.load_state_dict(state)
+        checkpoint.restore(net, state)
     return net
 
 

@@ -21,7 +21,7 @@ from toolkit.files import replacing
 from toolkit.labels import CLASS_NAMES
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 FORMAT = 5
 HEADER = ("format", "classes", "run", "backbone", "head", "size", "mean", "std", "decision", "scores")  # of weights
@@ -40,6 +40,17 @@ def load_weights(path: pathlib.Path) -> tuple[dict[str, Tensor], dict]:
     """The weights, on the CPU, and the header. Raises InputError as `read_header` does, and on a wrong checksum."""
     header = read_header(path)
     return _load(path), header
+
+
+def restore(net: nn.Module, state: dict[str, Tensor], assign: bool = False) -> None:
+    """`net.load_state_dict`, of tensors that a file has held: it has lost which version of each layer wrote them.
+
+    Some nets (mnasnet) refuse what says no version. With `assign` the net takes the tensors themselves.
+    """
+    whole = net.state_dict()  # with the versions of the layers that are here, which wrote all files that there are
+    whole.clear()
+    whole.update(state)
+    net.load_state_dict(whole, assign=assign)
 
 
 def read_header(path: pathlib.Path) -> dict:

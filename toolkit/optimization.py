@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from toolkit import checkpoint
+
 OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
@@ -107,9 +109,9 @@ class Learner:
 
     def load(self, part: Callable[[str], dict[str, torch.Tensor]]) -> None:
         """Become what `tensors` gave; `part` gives those of one part, by the rest of their names."""
-        self.net.load_state_dict(part("net"))
+        checkpoint.restore(self.net, part("net"))
         if self.average:
-            self.average.net.load_state_dict(part("average"))
+            checkpoint.restore(self.average.net, part("average"))
         load_state(self.optimizer, part("optimizer"))
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from toolkit import augment, board, engine, environment, runs, training
+from toolkit import augment, board, checkpoint, engine, environment, runs, training
 from toolkit.checkpoint import State
 from toolkit.data import Data
 from toolkit.decision import Decision
@@ -37,7 +37,7 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
 
     `net` takes on the best weights.
     """
-    net.load_state_dict(state.part("best"))
+    checkpoint.restore(net, state.part("best"))
     decision = Decision.of_header(state.decision)
     logits = state.tensors["validation"].double().numpy()
     of_validation = validation_answers(data, logits, decision, config.report_photos)
