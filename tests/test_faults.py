@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_here
 from faults import (
     SMALL,
     damaged_files,
@@ -34,9 +34,8 @@ from toolkit.console import InputError
 def whole(drawn, tmp_path_factory) -> pathlib.Path:
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    process = start("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, **SMALL)
-    said = finish(process)
-    assert process.returncode == 0, said
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, **SMALL)
+    assert done.returncode == 0, done.stderr
     return folder / SMALL["NAME"]
 
 
@@ -49,22 +48,22 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
     """Its checkpoints outlive it, and its folder does not: so it is on SageMaker, where machines are taken away."""
     states, said = tmp_path / "checkpoints", []
     states.mkdir()
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130), (None, 0)):
-        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-        process = start(
-            "train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "runs", SM_CHECKPOINT_DIR=states, **SMALL
-        )
-        if number:
-            before = newest(states / SMALL["NAME"])
-            while newest(states / SMALL["NAME"]) == before:
-                assert process.poll() is None, process.communicate()[0]
-                time.sleep(0.01)
-            (states / SMALL["NAME"] / f"{STATES[0]}.sagemaker-uploading").touch()
-            began = time.monotonic()
-            os.kill(process.pid, number)
+    given = SMALL | {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHECKPOINT_DIR": states}
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process, before = start("train.py", **given), newest(states / SMALL["NAME"])
+        while newest(states / SMALL["NAME"]) == before:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        (states / SMALL["NAME"] / f"{STATES[0]}.sagemaker-uploading").touch()
+        began = time.monotonic()
+        os.kill(process.pid, number)
         said.append(finish(process))
         assert process.returncode == code, said[-1]
-        assert number is None or time.monotonic() - began < 5
+        assert time.monotonic() - began < 5
+        shutil.rmtree(tmp_path / "runs")
+    done = run_here("train.py", **given)
+    assert done.returncode == 0, done.stderr
+    said.append(done.stdout)
     assert "goes on from" not in said[0] and all("goes on from epoch" in text for text in said[1:])
     assert "terminated" in said[1] and "interrupted" in said[2] and "Traceback" not in "".join(said)
     assert all("saved at epoch" in text for text in said[1:3])
