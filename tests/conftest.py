@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import pathlib
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from toolkit.console import InputError
 from toolkit.data import Data
 from toolkit.store import Store
 
-# Two threads that wait for each other are far slower than one where something else runs beside the tests.
+# Two threads that wait for each other are far slower than one where something else runs beside the tests. The variable
+# is for processes that a script starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -77,30 +78,34 @@ def differing(run: pathlib.Path, expected: dict[str, bytes]) -> str:
 
 
 class Forked:
-    """A training process that need not import torch: a fork of this one, which has and must not have threads."""
+    """A process of a script that need not import torch: a fork of this one, which has, and whose torch has one thread.
 
-    def __init__(self, log: pathlib.Path, **variables):
-        self.returncode, self.pid = None, os.fork()
+    `main` takes flags; what it says goes to the log.
+    """
+
+    def __init__(self, main: Callable[[list[str]], None], log: pathlib.Path, **variables):
+        self.log, self.returncode, self.pid = log, None, os.fork()
         if self.pid == 0:
-            self._run(log, variables)
+            self._run(main, variables)
 
-    def _run(self, log: pathlib.Path, variables: dict) -> None:
-        import train
+    def _run(self, main: Callable, variables: dict) -> None:
         from toolkit import console
 
         code = 1
         try:
-            with log.open("a") as file:
+            with self.log.open("a") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-                sys.stdout, sys.stderr, sys.argv = os.fdopen(1, "w"), os.fdopen(2, "w"), ["train.py"]
+                sys.stdout, sys.stderr, sys.argv = os.fdopen(1, "w"), os.fdopen(2, "w"), ["script"]
                 os.environ.clear()
                 os.environ.update(environment(**variables))
-                console.run(train.main)
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+                console.run(main)
             code = 0
         except SystemExit as stopped:
             code = stopped.code
         finally:
+            sys.stdout.flush()
             os._exit(code)
 
     def kill(self) -> None:
@@ -125,12 +130,14 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
 
     Gives the outcome of every run, how often it was stopped, and the longest that it took to stop, in seconds.
     """
+    import train
+
     instants, sent = random.Random(seed), 0
     while sent < stops:
         runs, log, here, slowest, outcome = scratch / f"{number}-{sent}", scratch / "log", 0, 0.0, ""
         log.unlink(missing_ok=True)
         while not outcome:
-            process = Forked(log, SM_MODEL_DIR=runs, **variables)
+            process = Forked(train.main, log, SM_MODEL_DIR=runs, **variables)
             if process.wait(instants.uniform(0.02, 3)) is None:
                 os.kill(process.pid, number)
                 here += 1

@@ -14,17 +14,17 @@ import torch
 from conftest import ROOT, run_here
 from faults import (
     SMALL,
+    Forked,
     damaged_files,
     differing,
-    finish,
     malicious_files,
     mutated_photographs,
     results,
-    start,
 )
 from safetensors.torch import save_file
 
 import model
+import train
 from toolkit import checkpoint, store
 from toolkit.checkpoint import STATES, State, States
 from toolkit.console import InputError
@@ -50,15 +50,15 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
     states.mkdir()
     given = SMALL | {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHECKPOINT_DIR": states}
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process, before = start("train.py", **given), newest(states / SMALL["NAME"])
+        process = Forked(train.main, tmp_path / str(number), **given)
+        before = newest(states / SMALL["NAME"])
         while newest(states / SMALL["NAME"]) == before:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.01)
+            assert process.wait(0.01) is None, process.log.read_text()
         (states / SMALL["NAME"] / f"{STATES[0]}.sagemaker-uploading").touch()
         began = time.monotonic()
         os.kill(process.pid, number)
-        said.append(finish(process))
-        assert process.returncode == code, said[-1]
+        assert process.wait(60) == code, process.log.read_text()
+        said.append(process.log.read_text())
         assert time.monotonic() - began < 5
         shutil.rmtree(tmp_path / "runs")
     done = run_here("train.py", **given)

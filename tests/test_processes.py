@@ -1,17 +1,24 @@
 """Several processes, started by torchrun as people start it, against a single one."""
 
+import os
 import pathlib
-import subprocess
-import sys
+import signal
+import socket
 
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, refused, run_here, run_script
-from faults import TORCHRUN, environment, finish, start, wait_for
+import tiny
+import torch
+from conftest import refused, run_here, run_script
+from faults import TORCHRUN, Forked, finish, start
 from launcher import Job, turn_at_the_port
+from torch import nn
 
-from toolkit import processes
+import inference
+from toolkit import device, engine, processes
 from toolkit.checkpoint import States
+from toolkit.store import Memory, Store
 
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
 # optimizer that takes gradients as they are: Adam does not mind their scale.
@@ -22,21 +29,25 @@ TINY = {
 }  # fmt: skip
 
 
-def begin(drawn, folder: pathlib.Path, *launcher, **variables) -> subprocess.Popen:
-    variables = {
-        "SM_CHANNEL_TRAIN": drawn.train,
-        "SM_MODEL_DIR": folder / "runs",
-        "LOSSES": folder / "losses",
-        **variables,
-    }
-    return start("tests/tiny.py", launcher=launcher, **{**TINY, **variables})
+def given(drawn, folder: pathlib.Path) -> dict:
+    return TINY | {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": folder / "runs", "LOSSES": folder / "losses"}
 
 
-def train(drawn, folder: pathlib.Path, *launcher, **variables) -> str:
-    process = begin(drawn, folder, *launcher, **variables)
-    said = finish(process)
-    assert process.returncode == 0, said
-    return said
+def two(main, folder: pathlib.Path, **variables) -> list[Forked]:
+    """Two processes of `main`, which know each other without torchrun."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": 2}
+    return [Forked(main, folder / f"log-{rank}", RANK=rank, LOCAL_RANK=rank, **variables) for rank in range(2)]
+
+
+def ended(processes: list[Forked], status: int = 0) -> str:
+    """What the first one said, once all have ended with this status."""
+    codes, logs = [process.wait(60) for process in processes], [process.log.read_text() for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [status] * len(processes), logs
+    return logs[0]
 
 
 def losses(folder: pathlib.Path) -> list[float]:
@@ -47,7 +58,7 @@ def losses(folder: pathlib.Path) -> list[float]:
 def alone(drawn, tmp_path_factory) -> pathlib.Path:
     """The folder of a single process's run."""
     folder = tmp_path_factory.mktemp("alone")
-    train(drawn, folder)
+    ended([Forked(tiny.main, folder / "log", **given(drawn, folder))])
     assert len(losses(folder)) == 10
     return folder
 
@@ -59,11 +70,6 @@ def same_run(folder: pathlib.Path, alone: pathlib.Path) -> None:
         found, expected = (pd.read_csv(where / "runs" / "tiny" / name) for where in (folder, alone))
         pd.testing.assert_frame_equal(found, expected, atol=2e-6)
     assert len(pd.read_csv(folder / "runs" / "leaderboard.csv")) == 1
-
-
-def test_a_batch_in_pieces_is_the_same_batch(drawn, alone, tmp_path):
-    train(drawn, tmp_path, MICRO_BATCH_SIZE=7)
-    same_run(tmp_path, alone)
 
 
 def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
@@ -88,7 +94,10 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
 
 def test_two_processes_make_the_run_of_one_though_one_dies_and_torchruns_restart_goes_on(drawn, alone, tmp_path):
     dying = {"DYING_RANK": "1", "DYING_STEP": "8", "MICRO_BATCH_SIZE": "13"}  # shares of 14 and 13
-    said = train(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", "--max-restarts=1", **dying)
+    launcher = (*TORCHRUN, "--nproc-per-node=2", "--max-restarts=1")
+    process = start("tests/tiny.py", launcher=launcher, **given(drawn, tmp_path), **dying)
+    said = finish(process)
+    assert process.returncode == 0, said
     assert "failed (exitcode: -9) local_rank: 1" in said
     assert "another process of this job has ended, or cannot be reached" in said or "\nterminated" in said
     assert "run tiny goes on from epoch 2, after 2 of its steps" in said
@@ -100,38 +109,35 @@ def test_two_processes_make_the_run_of_one_though_one_dies_and_torchruns_restart
 
 
 def test_several_processes_save_when_they_are_told_to_stop(drawn, tmp_path):
-    process = begin(drawn, tmp_path, *TORCHRUN, "--nproc-per-node=2", EPOCHS=100_000, CHECKPOINT_SECONDS=1000)
-    wait_for(tmp_path / "runs" / "tiny" / "history.csv", process)
-    process.terminate()
-    said = finish(process)
+    processes = two(tiny.main, tmp_path, **given(drawn, tmp_path) | {"EPOCHS": 100_000, "CHECKPOINT_SECONDS": 1000})
+    while not (tmp_path / "runs" / "tiny" / "history.csv").exists():
+        assert processes[0].wait(0.01) is None, processes[0].log.read_text()
+    for process in processes:  # as torchrun does
+        os.kill(process.pid, signal.SIGTERM)
+    said = ended(processes[:1], 128 + signal.SIGTERM)
+    assert processes[1].wait(60) in (128 + signal.SIGTERM, 2)  # 2 where the first has gone before
     assert "saved at epoch" in said and "terminated" in said
     assert States(tmp_path / "runs" / "tiny").load().epoch > 0
 
 
-SETTLE = """
-import numpy as np, torch
-from torch import nn
-from toolkit import device, engine, processes
-from toolkit.store import Memory, Store
-with processes.joined("cpu"):
-    store = Store([""] * 48, (8, 8))
-    store.place = Memory(torch.randint(0, 255, (48, 8, 8, 3), generator=torch.Generator().manual_seed(0)).byte())
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    nn.init.constant_(net[0].weight, 0.1), nn.init.zeros_(net[0].bias)
-    faces = engine.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
-    parts = np.array_split(np.arange(48), 4)
-    engine.settle_batch_norm(net, faces, processes.own(parts))
-    if processes.rank() == 0:
-        print("settled", *net[1].running_mean.tolist(), *net[1].running_var.tolist())
-"""
+def settle(_argv) -> None:
+    """Print the moving averages of a batch norm that was settled over some photographs."""
+    with processes.joined("cpu"):
+        store = Store([""] * 48, (8, 8))
+        pixels = torch.randint(0, 255, (48, 8, 8, 3), generator=torch.Generator().manual_seed(0))
+        store.place = Memory(pixels.byte())
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        nn.init.constant_(net[0].weight, 0.1)
+        nn.init.zeros_(net[0].bias)
+        faces = engine.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
+        engine.settle_batch_norm(net, faces, processes.own(np.array_split(np.arange(48), 4)))
+        print(*net[1].running_mean.tolist(), *net[1].running_var.tolist())
 
 
-def test_batch_norm_is_settled_over_the_photographs_of_all_processes(capsys):
-    exec(SETTLE, {})
-    command = [sys.executable, *TORCHRUN, "--nproc-per-node=2", "--no-python", sys.executable, "-c", SETTLE]
-    done = subprocess.run(command, cwd=ROOT, env=environment(PYTHONPATH=ROOT), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    alone, shared = ([float(word) for word in said.split()[1:]] for said in (capsys.readouterr().out, done.stdout))
+def test_batch_norm_is_settled_over_the_photographs_of_all_processes(capsys, tmp_path):
+    settle([])
+    said = capsys.readouterr().out, ended(two(settle, tmp_path))
+    alone, shared = ([float(word) for word in text.split()] for text in said)
     assert len(alone) == 8 and alone == pytest.approx(shared, rel=1e-5)
 
 
@@ -139,10 +145,7 @@ def test_inference_is_shared_out_and_joined(drawn, trained, tmp_path):
     settings = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "DEVICE": "cpu", "PRECISION": "fp32"}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert run_here("inference.py", **settings, SM_OUTPUT_DATA_DIR=alone).returncode == 0
-    launcher = (*TORCHRUN, "--nproc-per-node=2")
-    process = start("inference.py", launcher=launcher, **settings, SM_OUTPUT_DATA_DIR=shared)
-    said = finish(process)
-    assert process.returncode == 0, said
+    ended(two(inference.main, tmp_path, **settings, SM_OUTPUT_DATA_DIR=shared))
     names = ("output.csv", "probabilities.csv")
     answers = [[pd.read_csv(out / name) for name in names] for out in (alone, shared)]
     pd.testing.assert_frame_equal(answers[0][0], answers[1][0])

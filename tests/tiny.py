@@ -1,4 +1,4 @@
-"""train.py with a net of a single convolution, without batch norm and dropout, and a loss that is written down.
+"""train.py with a net of a single convolution, without batch norm and dropout, and losses that are written down.
 
 Every step's loss goes to the file LOSSES. In its first life the process DYING_RANK kills itself at the step DYING_STEP.
 """
@@ -14,12 +14,16 @@ from torch import nn
 
 import loss
 import model
+import train
 from toolkit import console
 
-model.OWN["tiny"] = lambda classes: nn.Sequential(
-    nn.Conv2d(3, 8, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, classes)
-)
 steps = []
+
+
+def net(classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, classes)
+    )
 
 
 def noted(of_batch):
@@ -39,8 +43,13 @@ def noted(of_batch):
     return criterion
 
 
-loss.LOSSES |= {name: noted(of_batch) for name, of_batch in loss.LOSSES.items()}
+def main(argv: list[str]) -> None:
+    """Of a process of its own: it changes what train.py knows."""
+    model.OWN["tiny"] = net
+    train.CHOICES["name"] = model.names()
+    loss.LOSSES |= {name: noted(of_batch) for name, of_batch in loss.LOSSES.items()}
+    train.main(argv)
 
-import train  # noqa: E402 (it reads the names of nets and losses)
 
-console.run(train.main)
+if __name__ == "__main__":
+    console.run(main)

@@ -22,6 +22,7 @@ import torch
 import torchvision  # noqa: F401 (forks need not import it)
 
 import model
+import train
 from toolkit import cache, corrections, engine, sample, training  # noqa: F401
 
 ROW = "{:44} {:>6} {:>9} {:>6} {:>8}"
@@ -54,7 +55,7 @@ def kinds(scratch: pathlib.Path, share, seed: int):
         sample.ensure(scratch / "data", people=24, eval_people=6)
     training_of = {"SM_CHANNEL_TRAIN": scratch / "data" / "train", **faults.SMALL}
     whole = scratch / "whole"
-    process = faults.Forked(scratch / "log", SM_MODEL_DIR=whole, **training_of)
+    process = faults.Forked(train.main, scratch / "log", SM_MODEL_DIR=whole, **training_of)
     assert process.wait(120) == 0, (scratch / "log").read_text()
     expected = faults.results(whole / training_of["NAME"])
     weights = whole / training_of["NAME"] / "model.safetensors"
@@ -152,7 +153,9 @@ def leaderboard(scratch, number):
 
 def together(scratch, number, expected, variables):
     runs = scratch / "runs"
-    processes = [faults.Forked(scratch / f"log-{run}", SM_MODEL_DIR=runs, **variables) for run in range(number)]
+    processes = [
+        faults.Forked(train.main, scratch / f"log-{run}", SM_MODEL_DIR=runs, **variables) for run in range(number)
+    ]
     codes = [process.wait(300) for process in processes]
     names = [path for path in runs.iterdir() if path.is_dir()]
     for code, path in itertools.zip_longest(codes, names):
