@@ -24,7 +24,13 @@ from toolkit.store import Store
 # is for processes that a script starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# These files take longest, and come first: at the end no worker is left alone with one.
+LONGEST = ("processes", "leaderboard", "suspects", "review", "pages", "sagemaker", "scripts", "model")
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
 
 
 def run_script(name: str, *argv: str, cwd: pathlib.Path | None = None, **variables) -> subprocess.CompletedProcess:

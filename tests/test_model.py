@@ -44,7 +44,7 @@ def test_each_backbone_takes_photographs_and_gradients(name):
         assert net(inputs).shape == (2, 18)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg11_bn", "alexnet"])
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "vgg11_bn", "alexnet"])
 def test_one_of_each_kind_trains_a_step_and_gives_the_same_logits_once_saved_and_loaded(name, in_memory):
     net, inputs = with_gradients(name)
     before = model.head_weights(net)[-1].detach().clone()

@@ -124,28 +124,30 @@ def status(shown, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["a phone in the dark", "a desk by day"]
+    ("served", "window", "scheme"),
+    [(False, PHONE, "dark"), (True, DESK, "light")],
+    ids=["a file on a phone in the dark", "served to a desk by day"],
 )
-def test_the_page_reads_well_as_a_file_and_served(browser, found, images, file, tmp_path, window, scheme):
+def test_the_page_reads_well_as_a_file_and_served(browser, found, images, file, tmp_path, served, window, scheme):
     with serving(tmp_path / "corrections.csv", found, images) as server:
-        for place in (file, server.address):
-            with opened(browser, place, viewport=window, color_scheme=scheme) as shown:
-                status(shown, "0 of 4 decided: 0 yes, 0 no, 0 ?; expected errors among those not yet decided: 2.4")
-                for number, row in enumerate(shown.locator("article").all()):
-                    row.scroll_into_view_if_needed()
-                    expect(row.get_by_role("button")).to_have_count(3)
-                    for image in row.locator("img").all():  # loaded, when its picture is there
-                        expect(image).to_have_js_property("complete", True)
-                    told = row.inner_text()
-                    suspect = found[number]
-                    for words in (suspect.folder, suspect.says, suspect.suggests, suspect.why, "% that a label"):
-                        assert words in told
-                    assert row.locator("li p").all_text_contents() == [words for _, words in suspect.photographs]
-                press(shown, "y")
-                status(shown, "1 of 4 decided: 1 yes")
-                reads_well(shown)
-                assert shown.get_by_role("article", name="1 900001").count() == 1
-                assert shown.locator("main i, header i, main b").count() == 0
+        place = server.address if served else file
+        with opened(browser, place, viewport=window, color_scheme=scheme) as shown:
+            status(shown, "0 of 4 decided: 0 yes, 0 no, 0 ?; expected errors among those not yet decided: 2.4")
+            for number, row in enumerate(shown.locator("article").all()):
+                row.scroll_into_view_if_needed()
+                expect(row.get_by_role("button")).to_have_count(3)
+                for image in row.locator("img").all():  # loaded, when its picture is there
+                    expect(image).to_have_js_property("complete", True)
+                told = row.inner_text()
+                suspect = found[number]
+                for words in (suspect.folder, suspect.says, suspect.suggests, suspect.why, "% that a label"):
+                    assert words in told
+                assert row.locator("li p").all_text_contents() == [words for _, words in suspect.photographs]
+            press(shown, "y")
+            status(shown, "1 of 4 decided: 1 yes")
+            reads_well(shown)
+            assert shown.get_by_role("article", name="1 900001").count() == 1
+            assert shown.locator("main i, header i, main b").count() == 0
 
 
 def test_keys_decide_and_move_and_take_back(browser, file):
