@@ -27,23 +27,19 @@ def write(
 ) -> None:
     """Write the page as one file, which keeps the decisions in the browser until they are saved as corrections.csv.
 
-    The most suspect comes first, `images` is the image folder, and `facts` stands above all. `kept` are rows
-    of an earlier corrections.csv, which are carried on. `key` names the data set: a page that is made anew with it
-    knows what was decided in the last one.
+    The most suspect comes first, `images` is the image folder, and `facts` stands above all. `kept` are rows of an
+    earlier corrections.csv, on other people, which are carried on. `key` names the data set: a page that is made anew
+    with it knows what was decided in the last one.
     """
-    found, others = review.sort_out(kept, suspects)
     told = _told(suspects, facts, "corrections.csv")
     told["data"] |= {
         "key": key,
-        "head": as_csv(others),
-        "answers": {number: answer for number, (answer, _) in found.items()},
+        "head": as_csv(kept),
         # JavaScript only joins texts: how a correction is written is known in one place.
         "lines": [
             {answer: as_csv(review.rows(one, answer), head=False) for answer in review.ANSWERS} for one in suspects
         ],
     }
-    for number, (answer, rows) in found.items():  # as they were written
-        told["data"]["lines"][number][answer] = as_csv(rows, head=False)
     page.write(path, "suspects.html", **told, rows=_rows(suspects, images), served=False)
 
 

@@ -96,18 +96,15 @@ def edition(suspects: Sequence[Suspect]) -> str:
 class Decisions:
     """What was decided, and its file, which holds at any time all that `put` has returned from.
 
-    First stand the rows that are no answers of these suspects: those of `kept`, which are of an earlier round, and
-    those that the file has, unless an answer says something of the same. Then come the answers, in the order of the
-    suspects.
+    First stand the rows that are no answers of these suspects: those of `kept`, which are of an earlier round and on
+    other people, and those that the file has, unless an answer says something of the same. Then come the answers, in
+    the order of the suspects.
     """
 
     def __init__(self, path: pathlib.Path, suspects: Sequence[Suspect], kept: Sequence[Mapping[str, str]] = ()):
-        there = read(path)
         self.path, self.suspects = path, suspects
-        found, others = sort_out(kept, suspects)
-        if path.exists():  # it knows better: an answer may have been taken back since
-            found, own = sort_out(there, suspects)
-            others = list({_cells(row): row for row in [*others, *own]}.values())
+        found, own = sort_out(read(path), suspects)
+        others = list({_cells(row): row for row in [*kept, *own]}.values())
         self.answers = {number: answer for number, (answer, _) in found.items()}
         self._rows = {number: own for number, (_, own) in found.items()}
         self._others, self._lock, self._closed = others, threading.Lock(), False

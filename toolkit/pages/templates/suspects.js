@@ -161,7 +161,7 @@ function store(i, answer) {
 }
 
 function remembered() {
-  const found = {...data.answers};
+  const found = {};
   stored(() => suspects.forEach((_, i) => {
     const text = localStorage.getItem(place(i));
     if (text !== null) found[i] = Object.keys(WORDS).find((answer) => data.lines[i][answer] === text);
