@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun as people start it, against a single one."""
+"""Several processes against a single one: started by torchrun and SageMaker, as people start them, or forked here."""
 
 import os
 import pathlib
