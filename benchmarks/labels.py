@@ -11,7 +11,7 @@ worst photograph, or as their mean), by the formula of FiftyOne's mistakenness, 
 answer than the label. Each method is asked for each kind of error: people with an error of another kind are left out.
 Printed are means over the seeds, with the lowest and highest.
 
-training: macro F1 on other people, whose labels are right, after training with right labels, with wrong ones, and with
+training: scores on other people, whose labels are right, after training with right labels, with wrong ones, and with
 wrong ones of which the first 5 % of suspects were reviewed by somebody who knows the truth (8 epochs at 48x36).
 
 What was measured stays in the folder, and is not measured again. cleanlab is for this benchmark only:
@@ -231,25 +231,29 @@ METHODS = {
 
 
 def compare_training(folder: pathlib.Path, rate: str, shares: Shares, seeds: list[int]) -> None:
-    """Print macro F1 on clean people, and how much of what wrong labels cost comes back with a review of the first."""
+    """Print scores on clean people, and how much of what wrong labels cost comes back with a review of the first."""
     rows = []
     for seed in seeds:
         case = Case(folder, rate, shares, seed)
         reviewed = case.reviewed()
         sides = {"right": {"SM_CHANNEL_TRAIN": case.right}, "wrong": {}, "reviewed": {"RELABEL": reviewed}}
-        rows.append({name: macro_f1(case, folder, name, settings) for name, settings in sides.items()})
-        print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in rows[-1].items()), flush=True)
-    lost = np.array([row["right"] - row["wrong"] for row in rows])
-    back = np.array([row["reviewed"] - row["wrong"] for row in rows])
+        rows.append([scored(case, folder, name, settings) for name, settings in sides.items()])
+        told = (f"{name} {score['macro F1']:.4f}" for name, score in zip(sides, rows[-1], strict=True))
+        print(f"seed {seed}: macro F1 with labels {', '.join(told)}", flush=True)
+    print(
+        f"\nwrong labels of {sum(vars(shares).values()):.0%} of people, of whom the first {REVIEWED:.0%} are reviewed"
+    )
     draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
-    low, high = np.quantile(back[draws].mean(1) / lost[draws].mean(1), (0.025, 0.975))
-    wrong = sum(vars(shares).values())
-    print(f"wrong labels of {wrong:.0%} of people cost {lost.mean():.4f} of macro F1 (n = {len(rows)})")
-    print(f"a review of the first {REVIEWED:.0%} of people gives back {back.mean():.4f}, ", end="")
-    print(f"{back.mean() / lost.mean():.0%} of it (95 % of draws of seeds: {low:.0%} to {high:.0%})")
+    for name in rows[0][0]:
+        right, wrong, after = np.array([[score[name] for score in row] for row in rows]).T
+        share = (after - wrong)[draws].mean(1) / (right - wrong)[draws].mean(1)
+        low, high = np.quantile(share, (0.025, 0.975))
+        means = f"right {right.mean():.4f}, wrong {wrong.mean():.4f}, reviewed {after.mean():.4f}"
+        back = (after.mean() - wrong.mean()) / (right.mean() - wrong.mean())
+        print(f"{name:18} {means}: {back:.0%} comes back (95 % of draws of seeds: {low:.0%} to {high:.0%})")
 
 
-def macro_f1(case: Case, folder: pathlib.Path, name: str, settings: dict) -> float:
+def scored(case: Case, folder: pathlib.Path, name: str, settings: dict) -> dict[str, float]:
     """On other people, as many of each class, after one run."""
     runs, out, data = case.folder / f"trained-{name}", case.folder / f"scored-{name}", folder / "faces" / "equal"
     if not (out / "evaluation.json").exists():
@@ -257,7 +261,9 @@ def macro_f1(case: Case, folder: pathlib.Path, name: str, settings: dict) -> flo
             case.train(runs, **LONGER | settings)
         scripts.run("inference.py", SM_CHANNEL_EVAL=data, SM_CHANNEL_MODEL=runs, SM_OUTPUT_DATA_DIR=out)
         scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=data, SM_OUTPUT_DATA_DIR=out, REPORT_PHOTOS="false")
-    return json.loads((out / "evaluation.json").read_text())["macro_f1"]
+    found = json.loads((out / "evaluation.json").read_text())
+    by_attribute = {f"accuracy of {kind}": one["accuracy"] for kind, one in found["attributes"].items()}
+    return {"macro F1": found["macro_f1"], **by_attribute}
 
 
 if __name__ == "__main__":
