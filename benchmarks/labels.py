@@ -240,9 +240,7 @@ def compare_training(folder: pathlib.Path, rate: str, shares: Shares, seeds: lis
         rows.append([scored(case, folder, name, settings) for name, settings in sides.items()])
         told = (f"{name} {score['macro F1']:.4f}" for name, score in zip(sides, rows[-1], strict=True))
         print(f"seed {seed}: macro F1 with labels {', '.join(told)}", flush=True)
-    print(
-        f"\nwrong labels of {sum(vars(shares).values()):.0%} of people, of whom the first {REVIEWED:.0%} are reviewed"
-    )
+    print(f"\nwrong labels of {sum(vars(shares).values()):.0%} of people; the first {REVIEWED:.0%} of all are reviewed")
     draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
     for name in rows[0][0]:
         right, wrong, after = np.array([[score[name] for score in row] for row in rows]).T
@@ -250,7 +248,8 @@ def compare_training(folder: pathlib.Path, rate: str, shares: Shares, seeds: lis
         low, high = np.quantile(share, (0.025, 0.975))
         means = f"right {right.mean():.4f}, wrong {wrong.mean():.4f}, reviewed {after.mean():.4f}"
         back = (after.mean() - wrong.mean()) / (right.mean() - wrong.mean())
-        print(f"{name:18} {means}: {back:.0%} comes back (95 % of draws of seeds: {low:.0%} to {high:.0%})")
+        told = f"{back:.0%} comes back (95 % of draws of seeds: {low:.0%} to {high:.0%})"
+        print(f"{name:18} {means}: {told if right.mean() > wrong.mean() else 'nothing was lost'}")
 
 
 def scored(case: Case, folder: pathlib.Path, name: str, settings: dict) -> dict[str, float]:
