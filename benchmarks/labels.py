@@ -45,8 +45,7 @@ from toolkit.settings import SuspectsSettings  # noqa: E402
 from toolkit.store import Store  # noqa: E402
 from toolkit.suspicion import findings, ranking  # noqa: E402
 
-RANKED = {"3": Shares(0.03, 0.01, 0.01), "1": Shares(0.01, 0.005, 0.005)}
-TRAINED = {"20": Shares(0.12, 0.04, 0.04)}
+SHARES = {"3": Shares(0.03, 0.01, 0.01), "1": Shares(0.01, 0.005, 0.005), "20": Shares(0.12, 0.04, 0.04)}
 REVIEWED = 0.05  # of all people
 EVAL_PEOPLE = 300
 SETTINGS = {"NAME": "resnet18", "PRETRAINED": "false", "SIZE": "64x48", "EPOCHS": "4", "REPORT_PHOTOS": "false"}
@@ -69,18 +68,17 @@ def main() -> None:
         for rate, net in (("3", "quick"), ("1", "quick"), ("3", "weak")):
             compare_rankings(folder, rate, net, options.seeds)
     if options.part != "ranking":
-        for rate, shares in TRAINED.items():
-            compare_training(folder, rate, shares, options.seeds)
+        compare_training(folder, "20", options.seeds)
 
 
 class Case:
     """Faces of which some have wrong labels, and the folds that were trained on them."""
 
-    def __init__(self, folder: pathlib.Path, rate: str, shares: Shares, seed: int, net: str = "quick"):
+    def __init__(self, folder: pathlib.Path, rate: str, seed: int, net: str = "quick"):
         self.folder, self.seed, self.net = folder / f"{rate}-{seed}", seed, net
         self.right = folder / "faces" / "train"
         self.config = SuspectsSettings(
-            sm_channel_train=self._images(shares), sm_output_data_dir=self.folder, relabel="none", device="cpu"
+            sm_channel_train=self._images(SHARES[rate]), sm_output_data_dir=self.folder, relabel="none", device="cpu"
         )
         self.wrong = {kind: set(ids) for kind, ids in json.loads((self.folder / "wrong.json").read_text()).items()}
         self.faces, self.p, self.findings = self._asked()
@@ -141,8 +139,8 @@ class Case:
 
 def compare_rankings(folder: pathlib.Path, rate: str, net: str, seeds: list[int]) -> None:
     """Print how soon each method finds each kind of error, and how many suspects.py expected."""
-    cases = [Case(folder, rate, RANKED[rate], seed, net) for seed in seeds]
-    of_each = ", ".join(f"{name} {share:.1%}" for name, share in vars(RANKED[rate]).items())
+    cases = [Case(folder, rate, seed, net) for seed in seeds]
+    of_each = ", ".join(f"{name} {share:.1%}" for name, share in vars(SHARES[rate]).items())
     print(f"\n{len(cases[0].ids())} people, {net} nets, wrong labels: {of_each}; n = {len(cases)}")
     for kind in ("mask", "gender", "age"):
         print(ROW.format(kind, "average precision", "in the first 5 %", "people to find 90 %"))
@@ -230,17 +228,19 @@ METHODS = {
 }
 
 
-def compare_training(folder: pathlib.Path, rate: str, shares: Shares, seeds: list[int]) -> None:
+def compare_training(folder: pathlib.Path, rate: str, seeds: list[int]) -> None:
     """Print scores on clean people, and how much of what wrong labels cost comes back with a review of the first."""
     rows = []
     for seed in seeds:
-        case = Case(folder, rate, shares, seed)
+        case = Case(folder, rate, seed)
         reviewed = case.reviewed()
         sides = {"right": {"SM_CHANNEL_TRAIN": case.right}, "wrong": {}, "reviewed": {"RELABEL": reviewed}}
         rows.append([scored(case, folder, name, settings) for name, settings in sides.items()])
         told = (f"{name} {score['macro F1']:.4f}" for name, score in zip(sides, rows[-1], strict=True))
         print(f"seed {seed}: macro F1 with labels {', '.join(told)}", flush=True)
-    print(f"\nwrong labels of {sum(vars(shares).values()):.0%} of people; the first {REVIEWED:.0%} of all are reviewed")
+    print(
+        f"\nwrong labels of {sum(vars(SHARES[rate]).values()):.0%} of people; the first {REVIEWED:.0%} of all are reviewed"
+    )
     draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
     for name in rows[0][0]:
         right, wrong, after = np.array([[score[name] for score in row] for row in rows]).T

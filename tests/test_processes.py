@@ -41,12 +41,12 @@ def two(main, folder: pathlib.Path, **variables) -> list[Forked]:
     return [Forked(main, folder / f"log-{rank}", RANK=rank, LOCAL_RANK=rank, **variables) for rank in range(2)]
 
 
-def ended(processes: list[Forked], status: int = 0) -> str:
+def ended(forks: list[Forked], status: int = 0) -> str:
     """What the first one said, once all have ended with this status."""
-    codes, logs = [process.wait(60) for process in processes], [process.log.read_text() for process in processes]
-    for process in processes:
-        process.kill()
-    assert codes == [status] * len(processes), logs
+    codes, logs = [fork.wait(60) for fork in forks], [fork.log.read_text() for fork in forks]
+    for fork in forks:
+        fork.kill()
+    assert codes == [status] * len(forks), logs
     return logs[0]
 
 
@@ -70,6 +70,11 @@ def same_run(folder: pathlib.Path, alone: pathlib.Path) -> None:
         found, expected = (pd.read_csv(where / "runs" / "tiny" / name) for where in (folder, alone))
         pd.testing.assert_frame_equal(found, expected, atol=2e-6)
     assert len(pd.read_csv(folder / "runs" / "leaderboard.csv")) == 1
+
+
+def test_a_batch_in_pieces_is_the_same_batch(drawn, alone, tmp_path):
+    ended([Forked(tiny.main, tmp_path / "log", MICRO_BATCH_SIZE=7, **given(drawn, tmp_path))])
+    same_run(tmp_path, alone)
 
 
 def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
@@ -109,13 +114,13 @@ def test_two_processes_make_the_run_of_one_though_one_dies_and_torchruns_restart
 
 
 def test_several_processes_save_when_they_are_told_to_stop(drawn, tmp_path):
-    processes = two(tiny.main, tmp_path, **given(drawn, tmp_path) | {"EPOCHS": 100_000, "CHECKPOINT_SECONDS": 1000})
+    ranks = two(tiny.main, tmp_path, **given(drawn, tmp_path) | {"EPOCHS": 100_000, "CHECKPOINT_SECONDS": 1000})
     while not (tmp_path / "runs" / "tiny" / "history.csv").exists():
-        assert processes[0].wait(0.01) is None, processes[0].log.read_text()
-    for process in processes:  # as torchrun does
-        os.kill(process.pid, signal.SIGTERM)
-    said = ended(processes[:1], 128 + signal.SIGTERM)
-    assert processes[1].wait(60) in (128 + signal.SIGTERM, 2)  # 2 where the first has gone before
+        assert ranks[0].wait(0.01) is None, ranks[0].log.read_text()
+    for fork in ranks:  # as torchrun does
+        os.kill(fork.pid, signal.SIGTERM)
+    said = ended(ranks[:1], 128 + signal.SIGTERM)
+    assert ranks[1].wait(60) in (128 + signal.SIGTERM, 2)  # 2 where the first has gone before
     assert "saved at epoch" in said and "terminated" in said
     assert States(tmp_path / "runs" / "tiny").load().epoch > 0
 
