@@ -238,9 +238,8 @@ def compare_training(folder: pathlib.Path, rate: str, seeds: list[int]) -> None:
         rows.append([scored(case, folder, name, settings) for name, settings in sides.items()])
         told = (f"{name} {score['macro F1']:.4f}" for name, score in zip(sides, rows[-1], strict=True))
         print(f"seed {seed}: macro F1 with labels {', '.join(told)}", flush=True)
-    print(
-        f"\nwrong labels of {sum(vars(SHARES[rate]).values()):.0%} of people; the first {REVIEWED:.0%} of all are reviewed"
-    )
+    wrong = sum(vars(SHARES[rate]).values())
+    print(f"\nwrong labels of {wrong:.0%} of people; the first {REVIEWED:.0%} of all are reviewed")
     draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
     for name in rows[0][0]:
         right, wrong, after = np.array([[score[name] for score in row] for row in rows]).T
