@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit import console, environment, files, settings
-from toolkit.console import InputError, listed, say
-from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, age_band, encode
+from toolkit.config import settings, sources
+from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, age_band, to_class
+from toolkit.system import console, files
+from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +109,7 @@ def refuse_bad_photographs(faces: pd.DataFrame, folder: pathlib.Path, bad: dict[
 
 def labels(faces: pd.DataFrame) -> np.ndarray:
     """The class 0..17 of every row: int64."""
-    return encode(*(faces[attribute] for attribute in ATTRIBUTES)).to_numpy(np.int64, copy=True)
+    return to_class(*(faces[attribute] for attribute in ATTRIBUTES)).to_numpy(np.int64, copy=True)
 
 
 @dataclass(frozen=True)
@@ -208,13 +209,14 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def main(argv: list[str]) -> None:
-    config, _ = environment.read(settings.DatasetSettings, argv)
+    config, _ = sources.read(settings.DatasetSettings, argv)
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
-    from toolkit import corrections, problems
+    from toolkit.data import checks
+    from toolkit.data.store import Store
+    from toolkit.label_errors import corrections
     from toolkit.pages import contact_sheet
-    from toolkit.store import Store
 
-    environment.ensure_drawn_faces(config)
+    sources.ensure_drawn_faces(config)
     as_found, passed_over = read_faces(config.sm_channel_train)
     table, corrected = corrections.apply(as_found, config.relabel, image_folder(config.sm_channel_train))
     sides = split(table, hold_out(as_found, config.val_ratio, 0, 0, config.seed))
@@ -222,7 +224,7 @@ def main(argv: list[str]) -> None:
     say("\n".join(said))
     store = Store(paths(as_found, config.sm_channel_train), config.size)
     with store:
-        found = problems.find(as_found, store.paths, config.size, MASK_OF_PHOTOGRAPH, store.wait())
+        found = checks.find(as_found, store.paths, config.size, MASK_OF_PHOTOGRAPH, store.wait())
     if passed_over:
         found = {"files and folders passed over, as they are no photographs": passed_over, **found}
     for what, items in found.items():

@@ -7,16 +7,18 @@ evaluation.json has the scores, and evaluation.html shows them. Where they lie t
 column `person` of gt.csv).
 """
 
-from toolkit import console, environment, files, settings, submission
-from toolkit.console import InputError, say
+from toolkit.config import settings, sources
 from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.scoring import submission
+from toolkit.system import console, files
+from toolkit.system.console import InputError, say
 
 
 def main(argv: list[str]) -> None:
-    config, _ = environment.read(settings.EvaluationSettings, argv)
-    from toolkit import metrics  # numpy, which wrong settings need not wait for
+    config, _ = sources.read(settings.EvaluationSettings, argv)
+    from toolkit.scoring import metrics  # numpy, which wrong settings need not wait for
 
-    environment.ensure_drawn_faces(config)
+    sources.ensure_drawn_faces(config)
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     answers = submission.read(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
     submission.refuse_other_photographs(truth, answers)

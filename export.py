@@ -22,14 +22,17 @@ import numpy as np
 
 import dataset
 import model
-from toolkit import checkpoint, console, environment, exported, extras, files, runs, settings
-from toolkit.console import InputError, say
+from toolkit.config import extras, settings, sources
 from toolkit.labels import CLASSES
+from toolkit.models import onnx_file
+from toolkit.runs import checkpoint, folders
+from toolkit.system import console, files
+from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
     import onnx
 
-    from toolkit.store import Store
+    from toolkit.data.store import Store
 
 OPSET = 18  # the one that torch's exporter is written in; others it makes by converting that one
 LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB
@@ -39,9 +42,9 @@ TOLERANCE = 1e-3  # of probabilities: rounding grows with depth, in a resnet152 
 
 
 def main(argv: list[str]) -> None:
-    config, _ = environment.read(settings.ExportSettings, argv)
+    config, _ = sources.read(settings.ExportSettings, argv)
     extras.need("export.py", "onnx", "onnxscript", "onnxruntime")
-    headers = runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
+    headers = folders.named(config.sm_channel_model, config.name, folders.WEIGHTS, checkpoint.read_header)
     targets = {folder: target_of(config, folder) for folder in headers}
     for folder, target in targets.items():
         export(config, folder, target)
@@ -51,21 +54,21 @@ def target_of(config: settings.ExportSettings, folder: pathlib.Path) -> pathlib.
     """Where the file of that run goes. Raises InputError where nothing can be written there."""
     if config.sm_output_data_dir:
         there = config.sm_output_data_dir / folder.relative_to(config.sm_channel_model)
-        return files.make_folder(there, "SM_OUTPUT_DATA_DIR") / runs.EXPORTED
+        return files.make_folder(there, "SM_OUTPUT_DATA_DIR") / folders.EXPORTED
     try:
-        return files.make_folder(folder, "SM_CHANNEL_MODEL") / runs.EXPORTED
+        return files.make_folder(folder, "SM_CHANNEL_MODEL") / folders.EXPORTED
     except InputError as error:
         raise InputError(f"{error}; set SM_OUTPUT_DATA_DIR to write elsewhere") from None
 
 
 def export(config: settings.ExportSettings, folder: pathlib.Path, target: pathlib.Path) -> None:
     """Make the file of one run, check it, and write it. Raises InputError where a check fails."""
-    net, header = model.load(folder / runs.WEIGHTS)
+    net, header = model.load(folder / folders.WEIGHTS)
     store, what = photographs(config, folder, header["size"])
     made = as_onnx(net, header)
-    content = exported.as_bytes(made, exported.header_of(header))
+    content = onnx_file.as_bytes(made, onnx_file.header_of(header))
     check_form(made, content)
-    check_answers(net, header, exported.Net(target, content), store, what)
+    check_answers(net, header, onnx_file.Net(target, content), store, what)
     files.write(target, content)
     say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
 
@@ -85,7 +88,7 @@ def as_onnx(net, header: dict) -> onnx.ModelProto:
         try:
             program = torch.onnx.export(
                 whole, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=[exported.INPUT], output_names=[exported.OUTPUT], opset_version=OPSET, verbose=False,
+                input_names=[onnx_file.INPUT], output_names=[onnx_file.OUTPUT], opset_version=OPSET, verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever its many parts raise
             reason = str(error.__cause__ or error).strip().split("\n")[0]
@@ -111,7 +114,7 @@ def with_preprocessing(net, header: dict):
     """A module from photographs, RGB, uint8, shape (b, height, width, 3), to probabilities, float32, shape (b, 18)."""
     import torch
 
-    from toolkit.decision import Decision
+    from toolkit.scoring.decision import Decision
 
     class Whole(torch.nn.Module):
         def __init__(self):
@@ -163,7 +166,7 @@ def photographs(config: settings.ExportSettings, folder: pathlib.Path, size: tup
     the file computes what the net does. Raises InputError where SM_CHANNEL_TRAIN does not have the former, or one of
     them cannot be read.
     """
-    from toolkit.store import Store
+    from toolkit.data.store import Store
 
     paths, root = held_out(folder, config.sm_channel_train)
     missing = [path for path in paths if not os.path.isfile(path)]
@@ -186,7 +189,7 @@ def held_out(folder: pathlib.Path, channel: pathlib.Path | None) -> tuple[list[s
     None where the run's folder does not say: its weights can be used without the files beside them.
     """
     try:
-        channel = channel or json.loads((folder / runs.SETTINGS).read_text())["settings"]["sm_channel_train"]
+        channel = channel or json.loads((folder / folders.SETTINGS).read_text())["settings"]["sm_channel_train"]
         names = files.read_csv(folder / "validation.csv", ("path",), "SM_CHANNEL_MODEL", key="path")["path"]
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return [], None
@@ -197,14 +200,14 @@ def held_out(folder: pathlib.Path, channel: pathlib.Path | None) -> tuple[list[s
 
 def draw(folder: str) -> list[str]:
     """Paths of drawn faces in that folder."""
-    from toolkit import sample
+    from toolkit.demo import synthetic
 
-    cast = sample.draw_cast(sample.EVAL_SHARES, 2, np.random.default_rng(0))
-    sample.draw_people(cast, range(2), 0, lambda person, number: f"{folder}/{person}-{number}.jpg")
+    cast = synthetic.draw_cast(synthetic.EVAL_SHARES, 2, np.random.default_rng(0))
+    synthetic.draw_people(cast, range(2), 0, lambda person, number: f"{folder}/{person}-{number}.jpg")
     return sorted(str(path) for path in pathlib.Path(folder).iterdir())[:PHOTOGRAPHS]
 
 
-def check_answers(net, header: dict, candidate: exported.Net, store: Store, what: str) -> None:
+def check_answers(net, header: dict, candidate: onnx_file.Net, store: Store, what: str) -> None:
     """Say how far the file is from torch on these photographs. Raises InputError unless it gives the same."""
     import torch
 
@@ -218,14 +221,15 @@ def check_answers(net, header: dict, candidate: exported.Net, store: Store, what
     say(f"{compared}{distance}; the same classes")
 
 
-def compare(net, header: dict, candidate: exported.Net, store: Store, batches: tuple[int, ...]) -> tuple[dict, bool]:
+def compare(net, header: dict, candidate: onnx_file.Net, store: Store, batches: tuple[int, ...]) -> tuple[dict, bool]:
     """How far probabilities are from torch's at most, as {photographs at once: distance}; and whether classes agree."""
-    from toolkit import device, engine
-    from toolkit.decision import Decision, decide
+    from toolkit.scoring.decision import Decision, decide
+    from toolkit.system import device
+    from toolkit.training import step
 
     decision = Decision.of_header(header["decision"])
-    faces = engine.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
-    logits = engine.predict(net, faces, np.arange(len(store)))
+    faces = step.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
+    logits = step.predict(net, faces, np.arange(len(store)))
     expected = decision.probabilities(logits[:, :CLASSES].numpy())
     found = {size: candidate.predict(store, size) for size in batches}
     classes = [decide(p, decision.shares, decision.strength).tolist() for p in (expected, *found.values())]

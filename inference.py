@@ -16,31 +16,35 @@ import numpy as np
 
 import dataset
 import model
-from toolkit import archive, checkpoint, console, environment, exported, extras, files, processes, runs, settings
-from toolkit.console import InputError, listed, rank, say
+from toolkit.config import extras, settings, sources
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
+from toolkit.models import onnx_file
+from toolkit.runs import checkpoint, folders
+from toolkit.serving import model_archive
+from toolkit.system import console, distributed, files
+from toolkit.system.console import InputError, listed, rank, say
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from toolkit.device import Machine
+    from toolkit.system.device import Machine
 
 BESIDE = ("inference.json", "bad_images.csv", "probabilities.csv")  # what lies beside output.csv
 
 
 def main(argv: list[str]) -> None:
-    config, _ = environment.read(settings.InferenceSettings, argv)
-    if processes.idle_host():
+    config, _ = sources.read(settings.InferenceSettings, argv)
+    if distributed.idle_host():
         return
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.cache_dir:
         files.make_folder(config.cache_dir, "CACHE_DIR")
-    environment.ensure_drawn_faces(config)
-    with archive.unpacked(config.sm_channel_model) as place:
+    sources.ensure_drawn_faces(config)
+    with model_archive.unpacked(config.sm_channel_model) as place:
         headers = find_runs(config.model_copy(update={"sm_channel_model": place}))
         refuse_what_does_not_fit(config, headers)
         info, paths = dataset.read_eval(config.sm_channel_eval)
-        with processes.joined("cpu" if config.runtime == "onnx" else config.device):
+        with distributed.joined("cpu" if config.runtime == "onnx" else config.device):
             probabilities, bad = predict(config, headers, info, paths)
     if rank() == 0:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
@@ -50,8 +54,8 @@ def find_runs(config: settings.InferenceSettings) -> dict[pathlib.Path, dict]:
     """The folder of each run that NAME means, and the header of its net. Says which they are, and of newer ones."""
     if config.runtime == "onnx":
         extras.need("RUNTIME=onnx", "onnxruntime")
-        return runs.named(config.sm_channel_model, config.name, runs.EXPORTED, exported.read_header)
-    return runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
+        return folders.named(config.sm_channel_model, config.name, folders.EXPORTED, onnx_file.read_header)
+    return folders.named(config.sm_channel_model, config.name, folders.WEIGHTS, checkpoint.read_header)
 
 
 def refuse_what_does_not_fit(config: settings.InferenceSettings, headers: dict[pathlib.Path, dict]) -> None:
@@ -73,9 +77,9 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
     """
     started = time.time()
     # What takes seconds to import comes only here: torch, and while photographs are decoded, torchvision.
-    from toolkit.cache import open_store
+    from toolkit.data.disk_cache import open_store
 
-    own, bad, found = processes.own(paths), {}, {}
+    own, bad, found = distributed.own(paths), {}, {}
     for size in dict.fromkeys(tuple(header["size"]) for header in headers.values()):  # decoded once for each size
         with open_store(own, size, config.cache_gib, config.cache_dir) as store:
             machine = machine_of(config)
@@ -85,54 +89,60 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
                     if not found:
                         say(f"running on {machine}{f', {net}' if config.runtime == 'onnx' else ''}")
                     if machine.device.type == "cpu":  # which cannot predict and decode at once, as a GPU does
-                        refuse_bad_photographs(config, info["ImageID"], processes.rows_of_all(store.wait()))
+                        refuse_bad_photographs(config, info["ImageID"], distributed.rows_of_all(store.wait()))
                     found[folder] = probabilities_of(config, net, header, store, machine)
-            bad |= processes.rows_of_all(store.wait())
+            bad |= distributed.rows_of_all(store.wait())
         refuse_bad_photographs(config, info["ImageID"], bad)
         say(f"{store}; {time.time() - started:.1f} s since the start")
-    whole = [processes.whole(found[folder], len(paths)).numpy() for folder in headers]
+    whole = [distributed.whole(found[folder], len(paths)).numpy() for folder in headers]
     return np.stack(whole), bad
 
 
 def machine_of(config: settings.InferenceSettings):
     """Where and how nets run."""
-    from toolkit import device
+    from toolkit.system import device
 
     return device.choose("cpu", "fp32") if config.runtime == "onnx" else device.choose(config.device, config.precision)
 
 
 def load_net(config: settings.InferenceSettings, folder: pathlib.Path):
     """The net of a run, as RUNTIME says: an exported.Net, or a module."""
-    return exported.Net(folder / runs.EXPORTED) if config.runtime == "onnx" else model.load(folder / runs.WEIGHTS)[0]
+    return (
+        onnx_file.Net(folder / folders.EXPORTED)
+        if config.runtime == "onnx"
+        else model.load(folder / folders.WEIGHTS)[0]
+    )
 
 
 def probabilities_of(config: settings.InferenceSettings, net, header: dict, store, machine):
     """What one run says of the photographs in the store: a tensor, float64, shape (n, 18)."""
     import torch
 
-    from toolkit import device, engine, factored
+    from toolkit.models import factored_head
+    from toolkit.system import device
+    from toolkit.training import step
 
     if config.runtime == "onnx":  # which prepares photographs and calibrates probabilities itself
         batch_size = config.batch_size or machine.batch_for_prediction(store.size)
         return torch.from_numpy(net.predict(store, batch_size, mirrored=config.tta))
     decision = decision_of(config, header)
-    faces = engine.Faces(store, machine, header["mean"], header["std"])
+    faces = step.Faces(store, machine, header["mean"], header["std"])
     net = machine.place(net)
-    nets = [net, engine.Mirrored(net)] if config.tta else [net]
+    nets = [net, step.Mirrored(net)] if config.tta else [net]
     offset = torch.from_numpy(decision.offset()).float()
     found = []
     with device.naming_what_saves_memory("BATCH_SIZE"):
         for each in nets:
-            outputs = engine.predict(each, faces, np.arange(len(store)), config.batch_size, offset)
+            outputs = step.predict(each, faces, np.arange(len(store)), config.batch_size, offset)
             if config.old_from is not None:
-                outputs = factored.move_old(outputs, config.old_from)
+                outputs = factored_head.move_old(outputs, config.old_from)
             found.append(decision.probabilities(outputs[:, :CLASSES].numpy()))
     return torch.from_numpy(np.mean(found, 0))
 
 
 def decision_of(config: settings.InferenceSettings, header: dict):
     """How a run's logits become classes, its border of the old moved to OLD_FROM."""
-    from toolkit.decision import Decision
+    from toolkit.scoring.decision import Decision
 
     decision = Decision.of_header(header["decision"])
     return decision if config.old_from is None else decision.with_old_from(config.old_from)
@@ -140,7 +150,7 @@ def decision_of(config: settings.InferenceSettings, header: dict):
 
 def decide(config: settings.InferenceSettings, headers: dict, probabilities: np.ndarray, bad: list[int]):
     """The class and the probabilities of each photograph, and what inference.json says of how they came about."""
-    from toolkit import decision
+    from toolkit.scoring import decision
 
     decisions = [decision_of(config, header) for header in headers.values()]
     good = np.setdiff1d(np.arange(probabilities.shape[1]), bad)
@@ -201,43 +211,43 @@ class Loaded:
 
     config: settings.ServingSettings
     headers: dict[pathlib.Path, dict]
-    nets: dict[pathlib.Path, nn.Module | exported.Net]
+    nets: dict[pathlib.Path, nn.Module | onnx_file.Net]
     machine: Machine
 
 
 def model_fn(model_dir: str) -> Loaded:
     """The runs that NAME means in the folder of a model. Settings come from the environment, as ever."""
-    config, _ = environment.read(settings.ServingSettings, ["--sm_channel_model", model_dir])
+    config, _ = sources.read(settings.ServingSettings, ["--sm_channel_model", model_dir])
     headers = find_runs(config)
     refuse_what_does_not_fit(config, headers)
     machine, nets = machine_of(config), {folder: load_net(config, folder) for folder in headers}
     if config.runtime == "torch":
         import torch
 
-        from toolkit import folding
+        from toolkit.models import fuse_batch_norm
 
         for folder, header in headers.items():  # once, as it takes five times as long as to predict one photograph
             net = machine.place(nets[folder]).eval()
-            nets[folder] = folding.fold(net, torch.rand(1, 3, *header["size"], device=machine.device))
+            nets[folder] = fuse_batch_norm.fold(net, torch.rand(1, 3, *header["size"], device=machine.device))
     say(f"running on {machine}")
     return Loaded(config, headers, nets, machine)
 
 
 def input_fn(body: bytes | str, content_type: str | None) -> list:
     """The photographs of a request, each as the bytes of its file: toolkit/serving.py says what a request may be."""
-    from toolkit import serving
+    from toolkit.serving import requests
 
-    with serving.told_to_the_client():
-        return serving.photographs(body, content_type)
+    with requests.told_to_the_client():
+        return requests.photographs(body, content_type)
 
 
 def predict_fn(photographs: list, loaded: Loaded) -> list[dict]:
     """A record for each photograph, as the script would answer for it with ADAPT_PRIORS=false."""
-    from toolkit import serving
+    from toolkit.serving import requests
 
     config, bad, found = loaded.config, {}, {}
     for size in {tuple(header["size"]) for header in loaded.headers.values()}:
-        store = serving.Received(photographs, size)
+        store = requests.Received(photographs, size)
         bad |= store.fill()
         for folder, header in loaded.headers.items():
             if tuple(header["size"]) == size:
@@ -245,16 +255,16 @@ def predict_fn(photographs: list, loaded: Loaded) -> list[dict]:
     classes, probabilities, _ = decide(
         config, loaded.headers, np.stack([found[folder] for folder in loaded.headers]), list(bad)
     )
-    with serving.told_to_the_client():
-        return serving.records(classes, probabilities, bad)
+    with requests.told_to_the_client():
+        return requests.records(classes, probabilities, bad)
 
 
 def output_fn(prediction: list[dict], accept: str | None) -> tuple[str, str]:
     """The body of the answer, and its content type."""
-    from toolkit import serving
+    from toolkit.serving import requests
 
-    with serving.told_to_the_client():
-        return serving.answer(prediction, accept)
+    with requests.told_to_the_client():
+        return requests.answer(prediction, accept)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ import numpy as np
 import dataset
 import loss
 import model
-from toolkit import console, environment, files, runs, scripts, settings
-from toolkit.console import InputError, say
+from toolkit import ROOT
+from toolkit.config import settings, sources
+from toolkit.runs import folders
+from toolkit.system import console, files, subprocesses
+from toolkit.system.console import InputError, say
 
 # The columns of the seed's table, and more.
 COLUMNS = (
@@ -32,13 +35,13 @@ SCORED_BY = ("inference.py", "evaluation.py")
 
 
 def main(argv: list[str]) -> None:
-    config, origin = environment.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
+    config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     refuse_unknown(names)
     loss.refuse_shares_for(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
-    environment.ensure_drawn_faces(config)
+    sources.ensure_drawn_faces(config)
     identity = identity_of(config)
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
@@ -59,13 +62,13 @@ def refuse_unknown(names: list[str]) -> None:
 
 def identity_of(config: settings.LeaderboardSettings) -> dict:
     """What rows must have in common to stand in one table: settings, code, photographs, labels and corrections."""
-    from toolkit import corrections  # and with it pandas
+    from toolkit.label_errors import corrections  # and with it pandas
 
     of_training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     digest = hashlib.sha256()
     for folder in (dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"):
-        for path, folders, names in os.walk(folder, followlinks=True):
-            folders.sort()
+        for path, below, names in os.walk(folder, followlinks=True):
+            below.sort()
             for name in sorted(names):
                 line = f"{os.path.relpath(path, folder)}/{name}"
                 with contextlib.suppress(FileNotFoundError):  # a link to nothing
@@ -74,9 +77,9 @@ def identity_of(config: settings.LeaderboardSettings) -> dict:
                 digest.update(os.fsencode(line) + b"\n")
     _, corrected = corrections.read(config.relabel)
     tables = (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected)
-    for file in (*tables, *(scripts.ROOT / script for script in SCORED_BY)):
+    for file in (*tables, *(ROOT / script for script in SCORED_BY)):
         digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
-    return runs.identity(of_training, digest.hexdigest())
+    return folders.identity(of_training, digest.hexdigest())
 
 
 def make_row(config: settings.LeaderboardSettings, origin: dict, identity: dict, name: str) -> None:
@@ -87,7 +90,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, identity: dict,
         say(f"  done before: macro F1 {notes['row']['board_f1']}")
         return
     try:
-        if "run" not in notes or not pathlib.Path(notes["run"], runs.RESULT).exists():
+        if "run" not in notes or not pathlib.Path(notes["run"], folders.RESULT).exists():
             notes |= trained(config, origin, name, folder)
             files.write_json(folder / PROGRESS, notes)
         notes["row"] = scored(config, origin, name, folder, notes)
@@ -133,7 +136,7 @@ def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder
     given = {"sm_ground_truth_dir": config.sm_ground_truth_dir, "report_photos": config.report_photos}
     run(evaluate, {**given, "sm_output_data_dir": folder}, folder)
     board = json.loads((folder / "evaluation.json").read_text())
-    result = json.loads(pathlib.Path(notes["run"], runs.RESULT).read_text())
+    result = json.loads(pathlib.Path(notes["run"], folders.RESULT).read_text())
     return {
         "model": name,
         "epoch": config.epochs,
@@ -152,7 +155,7 @@ def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder
 def run(script: str, given: dict, folder: pathlib.Path) -> str:
     """Run a script with these settings; what it said, which also goes to a log. Raises ChildProcessError."""
     log = folder / f"{pathlib.Path(script).stem}.log"
-    status = scripts.run(script, given, log)
+    status = subprocesses.run(script, given, log)
     said = log.read_text(errors="replace")
     if status:
         last = said.strip().splitlines()[-1:] or [f"exit status {status}"]
@@ -175,8 +178,8 @@ def write(config: settings.LeaderboardSettings, identity: dict) -> list[dict]:
 
 def write_page(config: settings.LeaderboardSettings, rows: list[dict], done: list[dict]) -> None:
     """leaderboard.html, of all rows, and the runs and answers behind those that are done."""
-    from toolkit import submission
     from toolkit.pages import comparison
+    from toolkit.scoring import submission
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     compared = []

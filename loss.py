@@ -12,13 +12,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from toolkit.console import InputError
 from toolkit.labels import CLASSES
+from toolkit.system.console import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.settings import TrainSettings
+    from toolkit.config.settings import TrainSettings
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:

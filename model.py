@@ -15,8 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from toolkit.console import InputError
 from toolkit.labels import CLASSES
+from toolkit.system.console import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, dict]:
     """The net of a run's `model.safetensors`, on the CPU, and the file's header. Raises InputError if it is no such."""
     import torchvision
 
-    from toolkit import checkpoint
+    from toolkit.runs import checkpoint
 
     state, header = checkpoint.load_weights(file)
     if header["backbone"] not in names():
@@ -87,7 +87,7 @@ def filled(build: Callable[[], nn.Module], state: dict) -> nn.Module:
     """A net of torchvision with this state: first weights, which it overwrites, are not drawn. Raises RuntimeError."""
     import torch
 
-    from toolkit import checkpoint
+    from toolkit.runs import checkpoint
 
     try:
         with torch.device("meta"):
@@ -141,9 +141,9 @@ def _from_imagenet(name: str, size: tuple[int, int], head: str) -> tuple[nn.Modu
 def _with_head(name: str, size: tuple[int, int], weights, head: str) -> nn.Module:
     if head == "flat":
         return _with_outputs(name, size, weights, CLASSES)
-    from toolkit import factored
+    from toolkit.models import factored_head
 
-    return factored.Factored(_with_outputs(name, size, weights, sum(factored.PARTS)))
+    return factored_head.Factored(_with_outputs(name, size, weights, sum(factored_head.PARTS)))
 
 
 def _with_outputs(name: str, size: tuple[int, int], weights, outputs: int) -> nn.Module:

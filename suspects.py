@@ -18,28 +18,30 @@ import numpy as np
 
 import dataset
 import model
-from toolkit import checkpoint, console, environment, files, runs, scripts, settings
-from toolkit.console import InputError, listed, say
+from toolkit.config import settings, sources
 from toolkit.labels import CLASSES
+from toolkit.runs import checkpoint, folders
+from toolkit.system import console, files, subprocesses
+from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from toolkit.suspicion.findings import Finding
-    from toolkit.suspicion.ranking import Suspect
+    from toolkit.label_errors.evidence import Finding
+    from toolkit.label_errors.ranking import Suspect
 
 PAGE, TABLE, DECISIONS = "suspects.html", "suspects.csv", "corrections.csv"
 FIRST = (25, 50, 100, 200, 400)  # of how many suspects the expected errors are said
 
 
 def main(argv: list[str]) -> None:
-    config, _ = environment.read(settings.SuspectsSettings, argv)
+    config, _ = sources.read(settings.SuspectsSettings, argv)
     if not config.sm_channel_model and config.training()["name"] not in model.names():
         raise InputError(f"NAME={config.name}: expected a backbone, as SM_CHANNEL_MODEL is unset; found no such")
     for name in ("sm_output_data_dir", "cache_dir"):
         if folder := getattr(config, name):
             files.make_folder(folder, name.upper())
-    environment.ensure_drawn_faces(config)
+    sources.ensure_drawn_faces(config)
     faces, decided, corrected = read_faces(config)
     if decided.all():
         say("everybody was decided on before: nothing is written")
@@ -57,13 +59,12 @@ def read_faces(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
 
     Those that are left out are not among them. Decisions are bool, shape (n,). Prints how many people are left.
     """
-    from toolkit import corrections
-    from toolkit.suspicion import findings
+    from toolkit.label_errors import corrections, evidence
 
     as_found, _ = dataset.read_faces(config.sm_channel_train)
     images = dataset.image_folder(config.sm_channel_train)
     corrected, report = corrections.apply(as_found, config.relabel, images)
-    faces = findings.with_names(as_found)
+    faces = evidence.with_names(as_found)
     faces = faces[faces["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)
     known = corrections.decided(config.relabel)
     decided = (faces["person"].isin(known) | faces["folder"].isin(known)).to_numpy()
@@ -74,7 +75,7 @@ def read_faces(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
 
 def find_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, dict]:
     """The folder of each fold of the run that NAME means, and the header of its net."""
-    headers = runs.named(config.sm_channel_model, config.name, runs.WEIGHTS, checkpoint.read_header)
+    headers = folders.named(config.sm_channel_model, config.name, folders.WEIGHTS, checkpoint.read_header)
     if len({folder.parent for folder in headers}) > 1 or not all(map(fold_of, headers)):
         raise InputError(
             f"SM_CHANNEL_MODEL={config.sm_channel_model}: expected one run of folds, whose nets each never saw some of "
@@ -96,22 +97,24 @@ def train_folds(config: settings.SuspectsSettings, faces: pd.DataFrame) -> dict[
     for array in (dataset.paths(faces), dataset.labels(faces)):
         digest.update(array.tobytes())
     place = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
-    if not (place / given["name"] / runs.RESULT).exists():
+    if not (place / given["name"] / folders.RESULT).exists():
         say(f"training {config.folds} folds for {config.epochs} epochs")
         own = ("sm_channel_train", "relabel", "device", "precision", "cache_gib", "cache_dir")
         given |= {name: getattr(config, name) for name in own}
-        if status := scripts.run("train.py", given | {"sm_model_dir": place, "report_photos": False}):
+        if status := subprocesses.run("train.py", given | {"sm_model_dir": place, "report_photos": False}):
             raise InputError(f"folds could not be trained: train.py ended with {status}; what it said stands above")
-    return runs.named(place, given["name"], runs.WEIGHTS, checkpoint.read_header)
+    return folders.named(place, given["name"], folders.WEIGHTS, checkpoint.read_header)
 
 
 def of_folds(faces: pd.DataFrame, decided: np.ndarray, headers: dict[pathlib.Path, dict]) -> np.ndarray:
     """The fold whose net never saw the person, of each photograph: texts, shape (n,), "" of whom no net is asked."""
-    from toolkit.folds import OUT_OF_FOLD
+    from toolkit.runs.cross_validation import OUT_OF_FOLD
 
     run = next(iter(headers)).parent
-    if not (run / runs.RESULT).exists():
-        raise InputError(f"{run}: expected a finished run of folds, found no {runs.RESULT}; train.py goes on with it")
+    if not (run / folders.RESULT).exists():
+        raise InputError(
+            f"{run}: expected a finished run of folds, found no {folders.RESULT}; train.py goes on with it"
+        )
     seen = files.read_csv(run / OUT_OF_FOLD, ("person", "fold"), "SM_CHANNEL_MODEL")
     fold = {}
     for person, number in zip(seen["person"], seen["fold"], strict=True):
@@ -134,8 +137,8 @@ def of_folds(faces: pd.DataFrame, decided: np.ndarray, headers: dict[pathlib.Pat
 
 def find(config: settings.SuspectsSettings, headers: dict, faces: pd.DataFrame, folds: np.ndarray) -> list[Finding]:
     """All that the nets and the photographs say against the labels of people of these folds."""
-    from toolkit.cache import open_store
-    from toolkit.suspicion import findings
+    from toolkit.data.disk_cache import open_store
+    from toolkit.label_errors import evidence
 
     size = tuple(next(iter(headers.values()))["size"])
     paths, asked = dataset.paths(faces, config.sm_channel_train), folds != ""
@@ -143,8 +146,8 @@ def find(config: settings.SuspectsSettings, headers: dict, faces: pd.DataFrame, 
         dataset.refuse_bad_photographs(faces, config.sm_channel_train, store.wait())
         say(str(store))
         left = faces[asked].reset_index(drop=True)
-        found = findings.find(left, ask(config, headers, folds, store)[asked])
-        copies = findings.find_twins(faces, store)  # of those who were decided on, too
+        found = evidence.find(left, ask(config, headers, folds, store)[asked])
+        copies = evidence.find_twins(faces, store)  # of those who were decided on, too
         return found + [one for one in copies if one.folder in set(left["folder"])]
 
 
@@ -153,17 +156,18 @@ def ask(config: settings.SuspectsSettings, headers: dict, folds: np.ndarray, sto
 
     They are means over each photograph and its mirror image.
     """
-    from toolkit import device, engine
-    from toolkit.decision import Decision
+    from toolkit.scoring.decision import Decision
+    from toolkit.system import device
+    from toolkit.training import step
 
     machine = device.choose(config.device, config.precision)
     say(f"running on {machine}")
     p = np.full((len(folds), CLASSES), np.nan)
     for run, header in headers.items():
         rows = np.flatnonzero(folds == fold_of(run))
-        shown = engine.Faces(store, machine, header["mean"], header["std"])
-        net, decision = machine.place(model.load(run / runs.WEIGHTS)[0]), Decision.of_header(header["decision"])
-        sides = [engine.predict(each, shown, rows)[:, :CLASSES].numpy() for each in (net, engine.Mirrored(net))]
+        shown = step.Faces(store, machine, header["mean"], header["std"])
+        net, decision = machine.place(model.load(run / folders.WEIGHTS)[0]), Decision.of_header(header["decision"])
+        sides = [step.predict(each, shown, rows)[:, :CLASSES].numpy() for each in (net, step.Mirrored(net))]
         p[rows] = np.mean([decision.probabilities(logits) for logits in sides], 0)
     if not np.isfinite(p[folds != ""]).all():
         raise InputError(f"{run.parent}: expected finite numbers of its nets, found others; train them anew")
@@ -172,7 +176,7 @@ def ask(config: settings.SuspectsSettings, headers: dict, folds: np.ndarray, sto
 
 def rank(config: settings.SuspectsSettings, faces: pd.DataFrame, found: list[Finding]) -> list[Suspect]:
     """Everybody, the most suspect first. Corrections of single photographs get the checksums of their files."""
-    from toolkit.suspicion import ranking
+    from toolkit.label_errors import ranking
 
     suspects, images = ranking.rank(faces, found), dataset.image_folder(config.sm_channel_train)
     for row in (row for suspect in suspects for row in suspect.corrections):
@@ -183,7 +187,7 @@ def rank(config: settings.SuspectsSettings, faces: pd.DataFrame, found: list[Fin
 
 def expectation(suspects: list[Suspect]) -> str:
     """How many errors there are, and among the first so many people: so that one knows where to stop."""
-    from toolkit.suspicion.ranking import expected_errors
+    from toolkit.label_errors.ranking import expected_errors
 
     counts = [n for n in FIRST if n < len(suspects)] + [len(suspects)]
     lines = [f"{'people':>10} {'errors among them, expected':>28}"]
@@ -192,7 +196,7 @@ def expectation(suspects: list[Suspect]) -> str:
 
 def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], found: list[Finding]) -> None:
     """suspects.csv: a row for each folder, the most suspect first, with what was found of each kind."""
-    from toolkit.suspicion.findings import KINDS
+    from toolkit.label_errors.evidence import KINDS
 
     by_kind = {(finding.folder, finding.kind): finding for finding in found}
     table = {name: [getattr(suspect, name) for suspect in suspects] for name in ("folder", "says", "suggests")}
@@ -206,22 +210,21 @@ def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], foun
 
 def show(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
     """suspects.html, or that page served until Ctrl-C."""
-    from toolkit import corrections
+    from toolkit.label_errors import corrections, decisions
+    from toolkit.label_errors.ranking import expected_errors
     from toolkit.pages import suspects as page
-    from toolkit.suspicion import review
-    from toolkit.suspicion.ranking import expected_errors
 
     images = dataset.image_folder(config.sm_channel_train)
     facts = (
         f"{len(suspects):,} people in {images}; expected wrong labels: {expected_errors(suspects, len(suspects)):.1f}."
     )
     kept = [
-        row for path in corrections.read(config.relabel)[1] if path != corrections.TABLE for row in review.read(path)
+        row for path in corrections.read(config.relabel)[1] if path != corrections.TABLE for row in decisions.read(path)
     ]
     if config.serve:
         path = (config.sm_output_data_dir / DECISIONS).absolute()
         shown, photographs = page.served(path, suspects, facts), page.photographs(suspects, images)
-        review.serve(path, suspects, kept, shown, photographs, config.serve_port)
+        decisions.serve(path, suspects, kept, shown, photographs, config.serve_port)
     else:
         path = config.sm_output_data_dir / PAGE
         page.write(path, suspects, images, facts, kept, key=f"suspects of {images.resolve()}")

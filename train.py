@@ -11,9 +11,11 @@ import os
 import dataset
 import loss
 import model
-from toolkit import console, environment, extras, files, processes, runs, settings
-from toolkit.console import InputError, listed, rank, say
+from toolkit.config import extras, settings, sources
 from toolkit.labels import ATTRIBUTES
+from toolkit.runs import folders
+from toolkit.system import console, distributed, files
+from toolkit.system.console import InputError, listed, rank, say
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # of the leaderboard
@@ -21,34 +23,34 @@ CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 
 def main(argv: list[str]) -> None:
-    config, origin = environment.read(settings.TrainSettings, argv, CHOICES)
-    if processes.idle_host():
+    config, origin = sources.read(settings.TrainSettings, argv, CHOICES)
+    if distributed.idle_host():
         return
     loss.refuse_shares_for(config)
-    if config.find_lr and processes.count() > 1:
+    if config.find_lr and distributed.count() > 1:
         raise InputError(
-            f"FIND_LR=true: expected one process, found {processes.count()}; start train.py without torchrun"
+            f"FIND_LR=true: expected one process, found {distributed.count()}; start train.py without torchrun"
         )
     if config.tensorboard:
         extras.need("TENSORBOARD=true", "tensorboard")
     config, origin = with_own_defaults(config, origin)
-    say(environment.describe(config, origin))
+    say(sources.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
         if folder := getattr(config, name):
             files.make_folder(folder, name.upper())
     # What takes seconds to import comes where it is needed: wrong settings are answered before any of it, and
     # torchvision, which wants as long as torch itself, is imported while photographs are being decoded.
     table, splits, corrected = read_faces(config)
-    with processes.joined(config.device):
+    with distributed.joined(config.device):
         train(config, origin, table, splits, corrected)
 
 
 def train(config: settings.TrainSettings, origin: dict, table, splits: list[dataset.Split], corrected) -> None:
     """From the photographs to a run for each split of them, and the leaderboard."""
-    from toolkit.cache import open_store
+    from toolkit.data.disk_cache import open_store
 
     paths = dataset.paths(table, config.sm_channel_train)
-    with processes.shared_folder() as shared:
+    with distributed.shared_folder() as shared:
         store = open_store(paths, config.size, config.cache_gib, config.cache_dir or shared)
         with store:
             net, weights, machine = build_net(config)
@@ -66,24 +68,24 @@ def train(config: settings.TrainSettings, origin: dict, table, splits: list[data
 
 def train_run(config: settings.TrainSettings, origin: dict, header: dict, net, data, criterion) -> None:
     """One run, and its line of the leaderboard."""
-    from toolkit import training
     from toolkit.pages import report
+    from toolkit.training import loop
 
-    identity = runs.identity(config.deciding(), data.digest())
-    with runs.opened(config.sm_model_dir, config.sm_checkpoint_dir, config.name, identity, config.resume) as run:
-        state = training.begin(run, identity)
+    identity = folders.identity(config.deciding(), data.digest())
+    with folders.opened(config.sm_model_dir, config.sm_checkpoint_dir, config.name, identity, config.resume) as run:
+        state = loop.begin(run, identity)
         if run:
             say(f"run folder: {run.folder.absolute()}")
             run.header = {"run": run.folder.name, **header}
             values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": run.header}
-            files.write_json(run.folder / runs.SETTINGS, {**values, "started": state.started})
-        learner = training.make_learner(config, net, model.head_weights(net))
-        best = training.fit(config, learner, criterion, data, state, run)
+            files.write_json(run.folder / folders.SETTINGS, {**values, "started": state.started})
+        learner = loop.make_learner(config, net, model.head_weights(net))
+        best = loop.fit(config, learner, criterion, data, state, run)
         if run:
             with unless_it_fails():
                 report.write(run, config, learner.net, data, state)
                 say(f"report: {(run.folder / report.PAGE).absolute()}")
-            runs.finish(run.folder, summary(config, run.header, best, state))
+            folders.finish(run.folder, summary(config, run.header, best, state))
             run.states.remove()
             say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
 
@@ -99,38 +101,38 @@ def unless_it_fails():
 
 def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net, table, splits, faces) -> None:
     """A run for each fold, in one folder, with the probabilities of every photograph by the run that never saw it."""
-    from toolkit import folds
     from toolkit.pages import report
+    from toolkit.runs import cross_validation
 
     tasks = [data_and_loss(config, table, sides, faces) for sides in splits]
-    identity = runs.identity(config.deciding(), "/".join(data.digest() for data, _ in tasks))
-    with folds.opened(config, identity) as (folder, done):
+    identity = folders.identity(config.deciding(), "/".join(data.digest() for data, _ in tasks))
+    with cross_validation.opened(config, identity) as (folder, done):
         for fold, task in enumerate(tasks):
             say(f"fold {fold} of {config.folds}{': done before' if fold in done else ''}")
-            own = folds.settings_of(config, folder, fold)
-            folds.prepare(own, fold in done)
+            own = cross_validation.settings_of(config, folder, fold)
+            cross_validation.prepare(own, fold in done)
             if fold not in done:
                 train_run(own, origin, header, copy.deepcopy(net), *task)
-            folds.keep(config, folder, fold)
+            cross_validation.keep(config, folder, fold)
         if rank() == 0:
-            best, state = folds.join(folder, config.folds)
+            best, state = cross_validation.join(folder, config.folds)
             paths = dict(zip(map(os.fsdecode, dataset.paths(table)), faces.store.paths, strict=True))
             with unless_it_fails():
                 report.write_out_of_fold(folder, paths if config.report_photos else None)
-            runs.finish(folder, summary(config, {"run": folder.name, **header}, best, state))
-            folds.forget(config, folder)
+            folders.finish(folder, summary(config, {"run": folder.name, **header}, best, state))
+            cross_validation.forget(config, folder)
             say(
                 f"out of {config.folds} folds: macro F1 {best['macro_f1']:.4f}; "
-                f"written: {(folder / folds.OUT_OF_FOLD).absolute()}"
+                f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
             )
 
 
 def find_lr(config: settings.TrainSettings, net, data, criterion) -> None:
     """Try learning rates from low to high, and say which one to take. Nothing is trained or kept."""
-    from toolkit import finder, training
+    from toolkit.training import loop, lr_finder
 
-    learner = training.make_learner(config, net, model.head_weights(net))
-    say(finder.report(finder.sweep(config, learner, criterion, data)))
+    learner = loop.make_learner(config, net, model.head_weights(net))
+    say(lr_finder.report(lr_finder.sweep(config, learner, criterion, data)))
 
 
 def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[settings.TrainSettings, dict]:
@@ -145,16 +147,16 @@ def with_own_defaults(config: settings.TrainSettings, origin: dict) -> tuple[set
     if config.class_weights == "auto":
         plain = config.head == "flat" and config.sampler == "shuffle" and config.loss in loss.ENTROPIES
         unset["class_weights"], origin["class_weights"] = "sqrt" if plain else "none", "default"
-    if config.sm_checkpoint_dir is None and (folder := environment.sagemaker_checkpoints()):
+    if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):
         unset["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
     return config.model_copy(update=unset), origin
 
 
 def read_faces(config: settings.TrainSettings):
     """The table of photographs, corrected; its split, or each fold's; what was corrected. Prints what it found."""
-    from toolkit import corrections
+    from toolkit.label_errors import corrections
 
-    environment.ensure_drawn_faces(config)
+    sources.ensure_drawn_faces(config)
     as_found, passed_over = dataset.read_faces(config.sm_channel_train)
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
@@ -173,7 +175,7 @@ def build_net(config: settings.TrainSettings):
     """The net on its machine, which weights it starts from, and the machine. Prints them."""
     import torch
 
-    from toolkit import device
+    from toolkit.system import device
 
     machine = device.choose(config.device, config.precision)
     torch.manual_seed(config.seed)
@@ -187,9 +189,9 @@ def on_machine(config: settings.TrainSettings, table, store, machine):
     """The faces, ready for the net, with what it is to learn of each."""
     import torch
 
-    from toolkit import engine, targets
+    from toolkit.training import step, targets
 
-    faces = engine.Faces(store, machine, MEAN, STD, dataset.labels(table))
+    faces = step.Faces(store, machine, MEAN, STD, dataset.labels(table))
     faces.move()
     factored, soften = config.head == "factored", config.border_ages == "soften"
     years = torch.from_numpy(table["years"].to_numpy("float32", copy=True)).to(machine.device)
@@ -201,8 +203,8 @@ def data_and_loss(config: settings.TrainSettings, table, sides: dataset.Split, f
     """The data of one run, and its loss, whose class weights come from the labels of training."""
     import torch
 
-    from toolkit.data import Data
     from toolkit.labels import CLASSES
+    from toolkit.training.task import Data
 
     labels, people = faces.labels[sides.train], table["person"].iloc[sides.train]
     counts = torch.bincount(labels, minlength=CLASSES)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import dataset  # noqa: E402
 import model  # noqa: E402
-from toolkit import sample  # noqa: E402
+from toolkit.demo import synthetic  # noqa: E402
 
 PEOPLE, SIZE, EPOCHS = 120, "64x64", 4
 ROW = "{:18} {:>10} {:>10} {:>10} {:>10}"
@@ -29,7 +29,7 @@ ROW = "{:18} {:>10} {:>10} {:>10} {:>10}"
 def main(flags: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data, runs = pathlib.Path(scratch, "data"), pathlib.Path(scratch, "runs")
-        sample.ensure(data, people=PEOPLE, eval_people=6)
+        synthetic.ensure(data, people=PEOPLE, eval_people=6)
         entropy = share_entropy(data / "train" / "images")
         print(f"{PEOPLE} people, {SIZE}, {EPOCHS} epochs, from scratch; entropy of the class shares {entropy:.3f}")
         print(ROW.format("backbone", "first loss", "last loss", "/ entropy", "macro F1"))

@@ -38,12 +38,16 @@ import dataset  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
 import train  # noqa: E402
-from toolkit import augment, device, engine, folding, sample, training  # noqa: E402
-from toolkit.checkpoint import State  # noqa: E402
-from toolkit.console import InputError  # noqa: E402
-from toolkit.data import Data  # noqa: E402
-from toolkit.settings import TrainSettings  # noqa: E402
-from toolkit.store import Store  # noqa: E402
+from toolkit.config.settings import TrainSettings  # noqa: E402
+from toolkit.data import augment  # noqa: E402
+from toolkit.data.store import Store  # noqa: E402
+from toolkit.demo import synthetic  # noqa: E402
+from toolkit.models import fuse_batch_norm  # noqa: E402
+from toolkit.runs.checkpoint import State  # noqa: E402
+from toolkit.system import device  # noqa: E402
+from toolkit.system.console import InputError  # noqa: E402
+from toolkit.training import loop, step  # noqa: E402
+from toolkit.training.task import Data  # noqa: E402
 
 ROW = "{:12} {:32} {:>9} {:>11} {:>9} {:>9}"
 BATCH = 64
@@ -89,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         of, of_others = (read(pathlib.Path(scratch, str(seed)), options.people, seed, options.size) for seed in (0, 1))
         labels = of.faces.labels[of.validation]
-        steps = options.epochs * len(engine.batches(of.train, BATCH))
+        steps = options.epochs * len(step.batches(of.train, BATCH))
         print(f"{len(of.train)} photographs of {options.size} in batches of {BATCH}: {steps} steps; our defaults: 32")
         commonest = (labels.bincount().max() / len(labels)).item()
         print(f"a net that always says the commonest class has an accuracy of {commonest:.1%}")
@@ -115,17 +119,17 @@ def show(name: str, recipe: str, length: float, result: tuple[float, float, floa
 
 
 def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> Data:
-    sample.ensure(folder, people=people, eval_people=6, seed=seed)
+    synthetic.ensure(folder, people=people, eval_people=6, seed=seed)
     table, _ = dataset.read_faces(folder / "train")
     sides = dataset.split(table, dataset.hold_out(table, 0.2, 0, 0, seed=42))
     paths = dataset.paths(table, folder / "train")
     store = Store(paths, size)
     assert not store.fill()
-    faces = engine.Faces(store, device.choose("auto", "fp32"), train.MEAN, train.STD, dataset.labels(table))
+    faces = step.Faces(store, device.choose("auto", "fp32"), train.MEAN, train.STD, dataset.labels(table))
     return Data(paths, table["person"], sides.train, sides.validation, faces)
 
 
-def new(name: str, faces: engine.Faces) -> nn.Module:
+def new(name: str, faces: step.Faces) -> nn.Module:
     torch.manual_seed(42)
     return faces.machine.place(model.build(name, faces.store.size, pretrained=False)[0])
 
@@ -138,7 +142,7 @@ def knowing_faces(plain: str, normed: str, others: Data) -> dict[tuple[str, str]
         by_defaults(net, name, others, EPOCHS_TO_KNOW_FACES)
     twin = new(plain, others.faces)
     inputs = next(others.faces.batches([others.validation[:4]]))
-    folded = folding.fold(own[normed].eval(), inputs)
+    folded = fuse_batch_norm.fold(own[normed].eval(), inputs)
     for mine, theirs in zip(layers(twin), layers(folded), strict=True):
         mine.load_state_dict(theirs.state_dict())
     torch.testing.assert_close(twin.eval()(inputs), own[normed](inputs), rtol=1e-3, atol=1e-3)
@@ -174,7 +178,7 @@ def features(net: nn.Module, data: Data) -> float:
 def by_seed(net: nn.Module, suspect: Suspect, data: Data, epochs: int) -> tuple[float, float, float]:
     optimizer = torch.optim.SGD(net.parameters(), suspect.lr, weight_decay=suspect.weight_decay, fused=True)
     rate, policy = (lambda step: suspect.lr), augment.POLICIES["none"]
-    recipe = engine.Recipe(loss.cross_entropy, rate, policy, BATCH, clip_grad=0.0, seed=42)
+    recipe = step.Recipe(loss.cross_entropy, rate, policy, BATCH, clip_grad=0.0, seed=42)
     return measure(net, optimizer, recipe, data, epochs, suspect.settled)
 
 
@@ -185,25 +189,25 @@ def by_defaults(net: nn.Module, name: str, data: Data, epochs: int) -> tuple[flo
     labels = data.faces.labels[data.train]
     weight = loss.class_weights(labels.bincount(minlength=18), config.class_weights)
     criterion = loss.build(config.loss, weight, smoothing=config.smoothing)
-    steps = epochs * len(engine.batches(data.train, config.batch_size))
-    recipe = training.make_recipe(config, criterion, data, steps, State({}, ""))
-    learner = training.make_learner(config, net, model.head_weights(net))
+    steps = epochs * len(step.batches(data.train, config.batch_size))
+    recipe = loop.make_recipe(config, criterion, data, steps, State({}, ""))
+    learner = loop.make_learner(config, net, model.head_weights(net))
     return measure(net, learner.optimizer, recipe, data, epochs, settled=True)
 
 
-def measure(net, optimizer, recipe: engine.Recipe, data: Data, epochs: int, settled: bool):
+def measure(net, optimizer, recipe: step.Recipe, data: Data, epochs: int, settled: bool):
     """Train; the loss of the last five steps, and cross entropy and accuracy of validation. None where it diverges."""
     losses = []
     note = lambda done: losses.append(done[-1].item())  # noqa: E731
     try:
         for epoch in range(epochs):
-            engine.train_one_epoch(net, optimizer, recipe, data.faces, data.train, epoch, after_step=note)
+            step.train_one_epoch(net, optimizer, recipe, data.faces, data.train, epoch, after_step=note)
     except InputError:
         return None
     if settled:
-        seen = engine.batches(data.train, recipe.batch_size)[: training.SETTLING_BATCHES]
-        engine.settle_batch_norm(net, data.faces, seen)
-    logits = engine.predict(net, data.faces, data.validation).to(data.faces.labels.device)
+        seen = step.batches(data.train, recipe.batch_size)[: loop.SETTLING_BATCHES]
+        step.settle_batch_norm(net, data.faces, seen)
+    logits = step.predict(net, data.faces, data.validation).to(data.faces.labels.device)
     labels = data.faces.labels[data.validation]
     accuracy = (logits.argmax(1) == labels).float().mean().item()
     return statistics.mean(losses[-5:]), F.cross_entropy(logits, labels).item(), accuracy

@@ -24,9 +24,9 @@ import PIL  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from toolkit import images  # noqa: E402
-from toolkit.fields import height_and_width  # noqa: E402
-from toolkit.store import Store, processors  # noqa: E402
+from toolkit.config.types import height_and_width  # noqa: E402
+from toolkit.data import decode  # noqa: E402
+from toolkit.data.store import Store, processors  # noqa: E402
 
 
 def resized(pixels: np.ndarray, size) -> np.ndarray:
@@ -93,7 +93,7 @@ def compare(paths: list[str], size, turns: int) -> None:
         "Pillow, full, its resize": pillow,
         "Pillow, full, torch's resize": pillow_then_torch,
         "Pillow, draft, its resize": pillow_draft,
-        "ours: images.decode": images.decode,
+        "ours: data/decode.py": decode.decode_file,
         **others(),
     }
     full = [pillow(path, size).astype(int) for path in paths]
@@ -115,7 +115,7 @@ def compare(paths: list[str], size, turns: int) -> None:
     print(f"{len(paths)} photographs to {size[0]}x{size[1]}, {turns} turns, {versions}")
     print(f"{'way':36} {'threads':>7} {'per second':>10} {'low':>7} {'high':>7} {'ratio':>6} {'difference':>10}")
     for (name, threads), rates in everything.items():
-        way, median = ways.get(name, images.decode), statistics.median(rates)
+        way, median = ways.get(name, decode.decode_file), statistics.median(rates)
         difference = np.mean(
             [np.abs(way(p, size) - pixels).mean() for p, pixels in zip(paths[:100], full, strict=False)]
         )

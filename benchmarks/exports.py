@@ -26,11 +26,15 @@ import torch  # noqa: E402
 
 import export  # noqa: E402
 import model  # noqa: E402
-from toolkit import checkpoint, device, engine, exported, sample  # noqa: E402
-from toolkit.decision import Decision, Prior  # noqa: E402
-from toolkit.fields import height_and_width  # noqa: E402
+from toolkit.config.types import height_and_width  # noqa: E402
+from toolkit.data.store import Store  # noqa: E402
+from toolkit.demo import synthetic  # noqa: E402
 from toolkit.labels import CLASS_NAMES, CLASSES  # noqa: E402
-from toolkit.store import Store  # noqa: E402
+from toolkit.models import onnx_file  # noqa: E402
+from toolkit.runs import checkpoint  # noqa: E402
+from toolkit.scoring.decision import Decision, Prior  # noqa: E402
+from toolkit.system import device  # noqa: E402
+from toolkit.training import step  # noqa: E402
 from train import MEAN, STD  # noqa: E402
 
 BATCHES = (1, 3, 5)
@@ -49,9 +53,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {7 * options.people} photographs")
     print(ROW.format(*COLUMNS))
     with tempfile.TemporaryDirectory() as scratch:
-        cast = sample.draw_cast(sample.EVAL_SHARES, options.people, np.random.default_rng(0))
+        cast = synthetic.draw_cast(synthetic.EVAL_SHARES, options.people, np.random.default_rng(0))
         path_of = lambda person, number: f"{scratch}/{person}-{number}.jpg"  # noqa: E731
-        sample.draw_people(cast, range(options.people), 0, path_of)
+        synthetic.draw_people(cast, range(options.people), 0, path_of)
         paths = sorted(map(str, pathlib.Path(scratch).iterdir()))
         for size in options.sizes:
             store = Store(paths, height_and_width(size))
@@ -64,26 +68,26 @@ def main() -> None:
 def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     """The cells of a row, after its first three."""
     machine = device.choose("cpu", "fp32")
-    faces, everything = engine.Faces(store, machine, MEAN, STD), np.arange(len(store))
+    faces, everything = step.Faces(store, machine, MEAN, STD), np.arange(len(store))
     torch.manual_seed(0)
     net, _ = model.build(name, store.size, pretrained=False, head=head)
     wake(net)
-    engine.settle_batch_norm(net, faces, [everything[:14]])
-    spread = float(engine.predict(net, faces, everything[:14])[:, :CLASSES].std(1).mean())
+    step.settle_batch_norm(net, faces, [everything[:14]])
+    spread = float(step.predict(net, faces, everything[:14])[:, :CLASSES].std(1).mean())
     header = {"backbone": name, "head": head, "size": store.size, "mean": MEAN, "std": STD, "run": name, "scores": {}}
     header |= {"format": checkpoint.FORMAT, "classes": CLASS_NAMES, "decision": uneven(spread).as_header()}
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         made = export.as_onnx(net, header)
-        content = exported.as_bytes(made, header)
+        content = onnx_file.as_bytes(made, header)
         export.check_form(made, content)
     seconds = time.perf_counter() - started
-    candidate = exported.Net(pathlib.Path("model.onnx"), content)
+    candidate = onnx_file.Net(pathlib.Path("model.onnx"), content)
     farthest, same = export.compare(net, header, candidate, store, BATCHES)
     machine.place(net)
     batch = machine.batch_for_prediction(store.size)
     ways = {
-        "torch": lambda: engine.predict(net, faces, everything),
+        "torch": lambda: step.predict(net, faces, everything),
         "onnx": lambda: candidate.predict(store, batch),
     }
     rates = {way: [] for way in ways}

@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from toolkit import sample
+from toolkit.demo import synthetic
 
 SHARES = np.array([[549, 410, 83], [732, 817, 109]])  # people of the contest's training data: (gender, age band)
 YOUNG_OLD = np.array([0.384, 0.366, 0.25])  # of `moved`: the young and the middle keep their proportion
@@ -21,10 +21,10 @@ def make(folder: pathlib.Path, people: int, eval_people: int, seed: int = 0) -> 
     """Draw folder/train and, in the layout of eval, folder/same, /equal and /moved, unless they are there."""
     if (folder / "done").exists():
         return
-    sample.draw_train(folder / "train", cast(SHARES, people, np.random.default_rng([seed, 1])), seed)
+    synthetic.draw_train(folder / "train", cast(SHARES, people, np.random.default_rng([seed, 1])), seed)
     for number, (name, shares) in enumerate(EVALS.items(), 2):
         rng = np.random.default_rng([seed, number])
-        sample.draw_eval(folder / name, cast(shares, eval_people, rng), seed + number, rng)
+        synthetic.draw_eval(folder / name, cast(shares, eval_people, rng), seed + number, rng)
     (folder / "done").touch()
 
 

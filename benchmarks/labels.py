@@ -40,10 +40,10 @@ from wrong_labels import Shares  # noqa: E402
 
 import dataset  # noqa: E402
 import suspects  # noqa: E402
-from toolkit import corrections, metrics  # noqa: E402
-from toolkit.settings import SuspectsSettings  # noqa: E402
-from toolkit.store import Store  # noqa: E402
-from toolkit.suspicion import findings, ranking  # noqa: E402
+from toolkit.config.settings import SuspectsSettings  # noqa: E402
+from toolkit.data.store import Store  # noqa: E402
+from toolkit.label_errors import corrections, evidence, ranking  # noqa: E402
+from toolkit.scoring import metrics  # noqa: E402
 
 SHARES = {"3": Shares(0.03, 0.01, 0.01), "1": Shares(0.01, 0.005, 0.005), "20": Shares(0.12, 0.04, 0.04)}
 REVIEWED = 0.05  # of all people
@@ -104,7 +104,7 @@ class Case:
             store = Store(dataset.paths(faces, config.sm_channel_train), size)
             store.fill()
             p = suspects.ask(config, headers, folds, store)
-        return faces, p, findings.find(faces, p)
+        return faces, p, evidence.find(faces, p)
 
     def train(self, runs: pathlib.Path, **settings) -> None:
         runs.mkdir(exist_ok=True)

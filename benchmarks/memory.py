@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image  # noqa: E402
 
-from toolkit import sample  # noqa: E402
+from toolkit.demo import synthetic  # noqa: E402
 
 TRAIN = """
 import resource, sys
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def small_photographs(folder: pathlib.Path) -> list[pathlib.Path]:
-    sample.ensure(folder / "drawn", people=10, eval_people=6)
+    synthetic.ensure(folder / "drawn", people=10, eval_people=6)
     for path in (folder / "drawn" / "train" / "images").glob("*/*.*"):
         Image.open(path).convert("RGB").resize((48, 64)).save(path.with_suffix(".jpg"))
     return sorted((folder / "drawn" / "train" / "images").glob("*/*.jpg"))

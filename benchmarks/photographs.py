@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from toolkit import sample
+from toolkit.demo import synthetic
 
 WIDTH, HEIGHT = 384, 512
 
@@ -16,7 +16,7 @@ def make(folder: pathlib.Path, people: int, copies: int = 1) -> pathlib.Path:
 
     Copies are links: each stands for another person of the same looks.
     """
-    sample.ensure(folder / "drawn", people=people, eval_people=6)
+    synthetic.ensure(folder / "drawn", people=people, eval_people=6)
     rng = np.random.default_rng(0)
     for path in sorted((folder / "drawn" / "train" / "images").glob("*/*.*")):
         large = Image.open(path).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)

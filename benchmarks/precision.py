@@ -22,8 +22,11 @@ import scripts  # noqa: E402
 import torch  # noqa: E402
 
 import model  # noqa: E402
-from toolkit import device, engine, sample, settings  # noqa: E402
-from toolkit.store import Store  # noqa: E402
+from toolkit.config import settings  # noqa: E402
+from toolkit.data.store import Store  # noqa: E402
+from toolkit.demo import synthetic  # noqa: E402
+from toolkit.system import device  # noqa: E402
+from toolkit.training import step  # noqa: E402
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         data, folder = pathlib.Path(scratch, "data"), pathlib.Path(scratch)
-        sample.ensure(data)
+        synthetic.ensure(data)
         scores = {"fp32": [], "bf16": []}
         for seed in options.seeds:
             for precision in scores:
@@ -63,15 +66,15 @@ def prediction(run: pathlib.Path, data: pathlib.Path) -> str:
     assert not store.fill()
     everything = np.arange(len(store))
     plainly, quickly = (
-        engine.Faces(store, device.choose("cpu", precision), header["mean"], header["std"])
+        step.Faces(store, device.choose("cpu", precision), header["mean"], header["std"])
         for precision in ("fp32", "bf16")
     )
-    parts = engine.batches(everything, 64)
+    parts = step.batches(everything, 64)
     plain = torch.cat([net(inputs.contiguous()) for inputs in plainly.batches(parts)])
     seen = []
     batches = quickly.batches
     quickly.batches = lambda parts: (seen.append(sum(map(len, parts))), batches(parts))[1]
-    quick = engine.predict(quickly.machine.place(net), quickly, everything)
+    quick = step.predict(quickly.machine.place(net), quickly, everything)
     same = (plain.argmax(1) == quick.argmax(1)).float().mean().item()
     difference, spread = (plain - quick).abs().max().item(), plain.std().item()
     logits = f"logits to {difference:.3f} (spread {spread:.2f})"

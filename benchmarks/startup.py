@@ -26,7 +26,7 @@ clock = [("", time.perf_counter())]
 def part(name): clock.append((name, time.perf_counter()))
 import dataset, loss, model, train
 part("our own modules, pydantic, numpy")
-from toolkit import environment, settings
+from toolkit.config import sources, settings  # noqa: E402
 config, origin = environment.read(settings.TrainSettings, sys.argv[1:], train.CHOICES)
 config, origin = train.with_own_defaults(config, origin)
 part("settings")
@@ -36,7 +36,7 @@ table, (sides,), corrected = train.read_faces(config)
 part("folder, corrections, split")
 import torch
 part("torch")
-from toolkit.cache import open_store
+from toolkit.data.disk_cache import open_store  # noqa: E402
 paths = dataset.paths(table, config.sm_channel_train)
 with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
     import torchvision
@@ -47,7 +47,7 @@ with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store
     part("the rest of decoding")
     faces = train.on_machine(config, table, store, machine)
     data, criterion = train.data_and_loss(config, table, sides, faces)
-    from toolkit import training
+    from toolkit.training import loop
     training.make_learner(config, net, [])
     inputs = next(data.faces.batches([sides.train[:64]]))
     part("optimizer and first batch")

@@ -42,11 +42,16 @@ import dataset  # noqa: E402
 import inference  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
-from toolkit import augment, checkpoint, device, engine, folding, optimization, runs  # noqa: E402
-from toolkit.decision import Decision, Prior  # noqa: E402
-from toolkit.fields import height_and_width  # noqa: E402
+from toolkit.config.types import height_and_width  # noqa: E402
+from toolkit.data import augment  # noqa: E402
+from toolkit.data.store import Store, processors  # noqa: E402
 from toolkit.labels import CLASSES  # noqa: E402
-from toolkit.store import Store, processors  # noqa: E402
+from toolkit.models import fuse_batch_norm  # noqa: E402
+from toolkit.runs import checkpoint, folders  # noqa: E402
+from toolkit.scoring.decision import Decision, Prior  # noqa: E402
+from toolkit.system import device  # noqa: E402
+from toolkit.training import step  # noqa: E402
+from toolkit.training.optimizer import make_optimizer  # noqa: E402
 from train import MEAN, STD  # noqa: E402
 
 BATCH, STEPS, WARM_UP, LR = 64, 6, 4, 5e-4
@@ -87,7 +92,7 @@ class Bench:
         self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
         store = Store(self.paths, size)
         assert not store.fill()
-        self.faces = engine.Faces(store, self.machine, MEAN, STD, labels)
+        self.faces = step.Faces(store, self.machine, MEAN, STD, labels)
         self.faces.move()
         self.everything = np.arange(len(self.paths))
 
@@ -122,8 +127,8 @@ class Bench:
 
         def measure() -> float:
             net.train()
-            for step in range(WARM_UP + STEPS):  # from the last turn the workers have batches ready, at no cost now
-                if step == WARM_UP:
+            for number in range(WARM_UP + STEPS):  # from the last turn the workers have batches ready, at no cost now
+                if number == WARM_UP:
                     started = self.now()
                 inputs, labels = (part.to(self.machine.device, non_blocking=True) for part in next(batches))
                 with self.autocast(careful):
@@ -138,20 +143,20 @@ class Bench:
 
     def train_ours(self, policy: str):
         net = self.machine.place(copy.deepcopy(self.untrained))
-        optimizer, recipe, epochs = optimization.build("adamw", net, LR, 0.05), self.recipe(policy), iter(range(10**6))
+        optimizer, recipe, epochs = make_optimizer("adamw", net, LR, 0.05), self.recipe(policy), iter(range(10**6))
 
         def measure() -> float:
             epoch = next(epochs)
-            some = engine.order(self.everything, 0, epoch)[: STEPS * BATCH]
+            some = step.order(self.everything, 0, epoch)[: STEPS * BATCH]
             started = self.now()
-            engine.train_one_epoch(net, optimizer, recipe, self.faces, some, epoch)
+            step.train_one_epoch(net, optimizer, recipe, self.faces, some, epoch)
             return len(some) / (self.now() - started)
 
         return measure
 
     def train_limit(self):
         net = self.machine.place(copy.deepcopy(self.untrained)).train()
-        optimizer = optimization.build("adamw", net, LR, 0.05)
+        optimizer = make_optimizer("adamw", net, LR, 0.05)
         inputs, labels = next(self.faces.batches([self.everything[:BATCH]])), self.faces.labels[:BATCH]
 
         def measure() -> float:
@@ -171,10 +176,10 @@ class Bench:
     def trained(self):
         """A net that has learned something: of one that has not, prediction would not trust bf16."""
         net = self.machine.place(copy.deepcopy(self.untrained))
-        optimizer = optimization.build("adamw", net, LR, 0.05)
+        optimizer = make_optimizer("adamw", net, LR, 0.05)
         for epoch in range(3):
-            engine.train_one_epoch(net, optimizer, self.recipe("none"), self.faces, self.everything, epoch)
-        engine.settle_batch_norm(net, self.faces, engine.batches(self.everything, BATCH)[:8])
+            step.train_one_epoch(net, optimizer, self.recipe("none"), self.faces, self.everything, epoch)
+        step.settle_batch_norm(net, self.faces, step.batches(self.everything, BATCH)[:8])
         return net.eval()
 
     def infer_loop(self, trained, careful: bool):
@@ -205,7 +210,7 @@ class Bench:
             "run": "run", "backbone": self.name, "head": "flat", "size": self.size, "mean": MEAN, "std": STD,
             "decision": Decision(1.0, 0.0, Prior(even, even)).as_header(), "scores": {"epoch": 3, "macro_f1": 0.0},
         }  # fmt: skip
-        checkpoint.save_weights(run / runs.WEIGHTS, trained.state_dict(), header)
+        checkpoint.save_weights(run / folders.WEIGHTS, trained.state_dict(), header)
         (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
         flags = [
             "--sm_channel_eval",
@@ -227,7 +232,7 @@ class Bench:
     def infer_decoded(self, trained):
         def measure() -> float:
             started = self.now()
-            engine.predict(trained, self.faces, self.everything)
+            step.predict(trained, self.faces, self.everything)
             return len(self.paths) / (self.now() - started)
 
         return measure
@@ -235,7 +240,7 @@ class Bench:
     def infer_limit(self, trained):
         batch = self.machine.batch_for_prediction(self.size)
         inputs = next(self.faces.batches([self.everything[:batch]]))
-        net = folding.cast(folding.fold(trained, inputs), self.machine.precision)
+        net = fuse_batch_norm.cast(fuse_batch_norm.fold(trained, inputs), self.machine.precision)
         inputs, steps = inputs.to(self.machine.precision), len(self.paths) // len(inputs)
 
         @torch.inference_mode()
@@ -247,8 +252,8 @@ class Bench:
 
         return measure
 
-    def recipe(self, policy: str) -> engine.Recipe:
-        return engine.Recipe(loss.cross_entropy, lambda step: LR, augment.POLICIES[policy], BATCH, 1.0, 0)
+    def recipe(self, policy: str) -> step.Recipe:
+        return step.Recipe(loss.cross_entropy, lambda step: LR, augment.POLICIES[policy], BATCH, 1.0, 0)
 
     def autocast(self, careful: bool):
         return self.machine.autocast() if careful else contextlib.nullcontext()

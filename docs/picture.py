@@ -10,7 +10,7 @@ import shutil
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from toolkit.settings import DEMO
+from toolkit.config.settings import DEMO
 
 PICTURE = pathlib.Path("docs/report.jpg")
 DESK, PHONE, GAP = (1100, 1420), (380, 1420), 24

@@ -15,17 +15,19 @@ from browser import browser  # noqa: F401 (a fixture)
 from faults import ROOT, environment
 
 import dataset
-from toolkit import device, engine, sample
-from toolkit.console import InputError
-from toolkit.data import Data
-from toolkit.store import Store
+from toolkit.data.store import Store
+from toolkit.demo import synthetic
+from toolkit.system import device
+from toolkit.system.console import InputError
+from toolkit.training import step
+from toolkit.training.task import Data
 
 # Two threads that wait for each other are far slower than one where something else runs beside the tests. The variable
 # is for processes that a script starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # These files take longest, and come first: at the end no worker is left alone with one.
-LONGEST = ("processes", "leaderboard", "suspects", "review", "pages", "sagemaker", "scripts", "model")
+LONGEST = ("distributed", "leaderboard", "suspects", "decisions", "pages", "sagemaker", "scripts", "model")
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 
 
@@ -77,7 +79,7 @@ class Drawn:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Drawn:
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    sample.ensure(folder, people=24, eval_people=6)
+    synthetic.ensure(folder, people=24, eval_people=6)
     return Drawn(folder / "train" / "images", folder / "eval")
 
 
@@ -98,5 +100,5 @@ def data(drawn) -> Data:
     store = Store(dataset.paths(table, drawn.train), (32, 32))
     assert store.fill() == {}
     machine = device.choose("cpu", "fp32")
-    faces = engine.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
+    faces = step.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
     return Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)

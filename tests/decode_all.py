@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from toolkit.store import Store
+from toolkit.data.store import Store
 
 paths = sorted(map(str, pathlib.Path(sys.argv[1]).iterdir()))
 bad = Store(paths, (64, 48)).fill()

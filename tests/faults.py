@@ -21,9 +21,9 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from toolkit import checkpoint  # noqa: E402
-from toolkit.checkpoint import STATES, State, States  # noqa: E402
-from toolkit.console import InputError  # noqa: E402
+from toolkit.runs import checkpoint  # noqa: E402
+from toolkit.runs.checkpoint import STATES, State, States  # noqa: E402
+from toolkit.system.console import InputError  # noqa: E402
 
 # A small net with batch norm, some two dozen steps, and a state after each.
 SMALL = {
@@ -89,7 +89,7 @@ class Forked:
             self._run(main, variables)
 
     def _run(self, main: Callable, variables: dict) -> None:
-        from toolkit import console
+        from toolkit.system import console
 
         code = 1
         try:

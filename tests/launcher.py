@@ -14,7 +14,7 @@ import time
 import pytest
 from faults import ROOT, environment
 
-from toolkit import files
+from toolkit.system import files
 
 FOLDER = pathlib.Path(sys.prefix) / "sagemaker"
 PYTHON = FOLDER / "bin" / "python"

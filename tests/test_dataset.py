@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import dataset
-from toolkit.console import InputError
+from toolkit.system.console import InputError
 
 PHOTOGRAPHS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 

@@ -13,9 +13,10 @@ import torch
 from conftest import ROOT, refused, run_here, run_script
 
 import model
-from toolkit import checkpoint, images
-from toolkit.decision import Decision, Prior
+from toolkit.data import decode
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
+from toolkit.runs import checkpoint
+from toolkit.scoring.decision import Decision, Prior
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,9 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
     session = onnxruntime.InferenceSession(alone, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["classes"])) == CLASS_NAMES and json.loads(metadata["size"]) == [32, 32]
-    photographs = np.stack([images.decode(drawn.eval / "images" / name, (32, 32)) for name in expected["ImageID"][:5]])
+    photographs = np.stack(
+        [decode.decode_file(drawn.eval / "images" / name, (32, 32)) for name in expected["ImageID"][:5]]
+    )
     (found,) = session.run(None, {"photographs": photographs})
     assert found.dtype == np.float32
     assert np.abs(found - expected[list(PROBABILITY_COLUMNS)][:5].to_numpy()).max() < 1e-5

@@ -25,9 +25,10 @@ from safetensors.torch import save_file
 
 import model
 import train
-from toolkit import checkpoint, store
-from toolkit.checkpoint import STATES, State, States
-from toolkit.console import InputError
+from toolkit.data import store
+from toolkit.runs import checkpoint
+from toolkit.runs.checkpoint import STATES, State, States
+from toolkit.system.console import InputError
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +104,8 @@ def test_a_malicious_file_executes_nothing(kind, tmp_path, monkeypatch):
 
 FULL = """
 import pathlib, resource, sys, torch
-from toolkit.checkpoint import State, States
-from toolkit.console import InputError
+from toolkit.runs.checkpoint import State, States
+from toolkit.system.console import InputError
 states = States(pathlib.Path(sys.argv[1]))
 for epoch in range(5):
     if epoch == 2:
@@ -152,7 +153,7 @@ def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(
 
 def test_a_second_signal_does_not_wait_and_saves_nothing(tmp_path):
     code = (
-        "import os, pathlib, signal, sys; from toolkit import console\n"
+        "import os, pathlib, signal, sys; from toolkit.system import console\n"
         "def main(argv):\n"
         "    try:\n"
         "        with console.held():\n"
@@ -180,7 +181,7 @@ def test_two_generations_of_state_are_kept_and_the_older_one_goes(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
-    from toolkit import files
+    from toolkit.system import files
 
     for name in (".output.csv.abcd1234.part", "mine.part", ".hidden", "output.csv"):
         (tmp_path / name).touch()

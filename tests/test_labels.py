@@ -6,14 +6,14 @@ from toolkit import labels
 
 def test_every_class_survives_the_round_trip():
     classes = np.arange(18)
-    assert (labels.encode(*labels.decode(classes).values()) == classes).all()
+    assert (labels.to_class(*labels.to_attributes(classes).values()) == classes).all()
 
 
 @pytest.mark.parametrize(
     ("mask", "gender", "age", "expected"), [(0, 0, 0, 0), (0, 1, 1, 4), (1, 0, 2, 8), (2, 0, 1, 13), (2, 1, 2, 17)]
 )
 def test_classes_are_those_of_the_contest(mask, gender, age, expected):
-    assert labels.encode(mask, gender, age) == expected
+    assert labels.to_class(mask, gender, age) == expected
     attributes = (("worn", "incorrect", "not_worn")[mask], ("male", "female")[gender])
     assert labels.CLASS_NAMES[expected].startswith(" ".join(attributes))
 

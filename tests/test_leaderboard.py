@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, refused, run_here, run_script
 
 import leaderboard
-from toolkit.settings import LeaderboardSettings
+from toolkit.config.settings import LeaderboardSettings
 
 
 def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_done_twice(drawn, tmp_path):

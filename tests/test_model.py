@@ -10,8 +10,9 @@ import torchvision
 from conftest import refused, run_here
 
 import model
-from toolkit import checkpoint, optimization
-from toolkit.console import InputError
+from toolkit.runs import checkpoint
+from toolkit.system.console import InputError
+from toolkit.training.optimizer import make_optimizer
 
 SIZE = (64, 64)
 HEADER = {"run": "r", "size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3, "scores": {}, "head": "flat", "decision": {}}
@@ -48,7 +49,7 @@ def test_each_backbone_takes_photographs_and_gradients(name):
 def test_one_of_each_kind_trains_a_step_and_gives_the_same_logits_once_saved_and_loaded(name, in_memory):
     net, inputs = with_gradients(name)
     before = model.head_weights(net)[-1].detach().clone()
-    optimization.build("sgd", net, lr=0.02, weight_decay=5e-4).step()
+    make_optimizer("sgd", net, lr=0.02, weight_decay=5e-4).step()
     assert not torch.equal(before, model.head_weights(net)[-1])
     checkpoint.save_weights(in_memory / "w", net.state_dict(), HEADER | {"backbone": name})
     loaded, header = model.load(in_memory / "w")

@@ -2,7 +2,7 @@ import re
 
 import readme
 
-from toolkit.settings import SCRIPTS
+from toolkit.config.settings import SCRIPTS
 
 TEXT = readme.README.read_text()
 

@@ -15,8 +15,9 @@ from faults import finish
 from launcher import Job
 
 import train
-from toolkit import archive, runs
-from toolkit.checkpoint import STATES
+from toolkit.runs import folders
+from toolkit.runs.checkpoint import STATES
+from toolkit.serving import model_archive
 
 SMALL = {"name": "shufflenet_v2_x0_5", "pretrained": "false", "device": '"cpu"'}
 
@@ -104,7 +105,7 @@ def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_f
         monkeypatch.setenv(name, str(value))
     train.main([])
     said, complained = capsys.readouterr()
-    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / runs.RESULT).exists() and complained == ""
+    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / folders.RESULT).exists() and complained == ""
     assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", said)
     assert len(listing(checkpoints)) == 4 and not list(tmp_path.rglob("*state*.safetensors"))
     assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"]
@@ -114,14 +115,14 @@ def test_a_packed_model_is_unpacked_aside(drawn, trained, tmp_path):
     """A channel `model` is the folder that a training job left, packed."""
     channel = tmp_path / "model"
     channel.mkdir()
-    with tarfile.open(channel / archive.PACKED, "w:gz", compresslevel=0) as packed:
+    with tarfile.open(channel / model_archive.PACKED, "w:gz", compresslevel=0) as packed:
         packed.add(trained, ".")
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": channel, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
     done = run_here("inference.py", **folders, NAME="resnet18")
     assert done.returncode == 0 and (tmp_path / "out" / "output.csv").exists(), done.stderr
     (run,) = re.findall(r"^run (.*/model\.tar\.gz/resnet18):", done.stdout, re.M)
     assert not pathlib.Path(run).parent.parent.exists()
-    assert [path.name for path in channel.iterdir()] == [archive.PACKED]
+    assert [path.name for path in channel.iterdir()] == [model_archive.PACKED]
 
 
 def test_evaluation_as_a_processing_job(drawn, tmp_path):

@@ -11,8 +11,9 @@ from conftest import QUICK, ROOT, refused, run_here, run_script
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from toolkit import decision, files
 from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.scoring import decision
+from toolkit.system import files
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ from conftest import refused, run_here
 
 import dataset
 import suspects
-from toolkit import corrections, files, sample
-from toolkit import folds as folds_module
-from toolkit.console import InputError
+from toolkit.config.settings import SuspectsSettings
+from toolkit.data.store import Store
+from toolkit.demo import synthetic
+from toolkit.label_errors import corrections
 from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
-from toolkit.settings import SuspectsSettings
-from toolkit.store import Store
+from toolkit.runs import cross_validation as folds_module
+from toolkit.system import files
+from toolkit.system.console import InputError
 
 ROW = ("900005", "all", "gender", "male", "male", "sure", "")
 SMALL = {"NAME": "shufflenet_v2_x0_5", "PRETRAINED": "false", "SIZE": "32x32", "epochs": "2", "FOLDS": "2"}
@@ -156,7 +158,7 @@ def test_the_loop_closes(ask, browser, drawn, tmp_path):
 
 
 def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
-    sample.ensure(tmp_path / "data", people=12, eval_people=2)
+    synthetic.ensure(tmp_path / "data", people=12, eval_people=2)
     where = {"SM_CHANNEL_TRAIN": tmp_path / "data" / "train", "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
     quick = {**SMALL, "epochs": "1", "DEVICE": "cpu"}
     first = run_here("suspects.py", **where, **quick)

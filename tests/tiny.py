@@ -15,7 +15,7 @@ from torch import nn
 import loss
 import model
 import train
-from toolkit import console
+from toolkit.system import console
 
 steps = []
 

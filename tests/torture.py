@@ -23,7 +23,7 @@ import torchvision  # noqa: F401 (forks need not import it)
 
 import model
 import train
-from toolkit import cache, corrections, engine, sample, training  # noqa: F401
+from toolkit.demo import synthetic
 
 ROW = "{:44} {:>6} {:>9} {:>6} {:>8}"
 
@@ -52,7 +52,7 @@ def main() -> None:
 def kinds(scratch: pathlib.Path, share, seed: int):
     """(what is tried, the outcome of every try: empty where it went as it should)."""
     with contextlib.redirect_stdout(io.StringIO()):
-        sample.ensure(scratch / "data", people=24, eval_people=6)
+        synthetic.ensure(scratch / "data", people=24, eval_people=6)
     training_of = {"SM_CHANNEL_TRAIN": scratch / "data" / "train", **faults.SMALL}
     whole = scratch / "whole"
     process = faults.Forked(train.main, scratch / "log", SM_MODEL_DIR=whole, **training_of)
@@ -133,9 +133,9 @@ def photographs(scratch, number, seed):
 def leaderboard(scratch, number):
     """All wait for one file, so that they end together; then every line must be there, and whole."""
     code = (
-        "import pathlib, sys, time; from toolkit import runs; folder = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys, time; from toolkit.runs import folders; folder = pathlib.Path(sys.argv[1])\n"
         "while not (folder.parent / 'go').exists(): time.sleep(0.001)\n"
-        "runs.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
+        "folders.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
     )
     processes = []
     for run in range(number):

@@ -18,7 +18,7 @@ CLASS_NAMES = tuple(" ".join(values) for values in itertools.product(*ATTRIBUTES
 PROBABILITY_COLUMNS = tuple(f"p{number}" for number in range(CLASSES))
 
 
-def encode(*values):
+def to_class(*values):
     """Class number(s) from attribute numbers in the order of ATTRIBUTES: integers, arrays or tensors of one shape."""
     number = 0
     for value, names in zip(values, ATTRIBUTES.values(), strict=True):
@@ -26,8 +26,8 @@ def encode(*values):
     return number
 
 
-def decode(classes) -> dict:
-    """Attribute numbers {"mask", "gender", "age"} from class number(s): the inverse of `encode`."""
+def to_attributes(classes) -> dict:
+    """Attribute numbers {"mask", "gender", "age"} from class number(s): the inverse of `to_class`."""
     found = {}
     for attribute, names in reversed(ATTRIBUTES.items()):
         found[attribute] = classes % len(names)

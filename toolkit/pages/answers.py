@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit import calibration, metrics
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES
 from toolkit.pages import charts, pictures
+from toolkit.scoring import calibration, metrics
 
 MISTAKES, PAIRS = 24, 12  # the most that a page shows
 DRAWS = 1000  # of the bootstrap

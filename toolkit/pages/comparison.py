@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit import files
 from toolkit.labels import CLASSES
 from toolkit.pages import charts, page, pictures
 from toolkit.pages.answers import NO_PHOTOGRAPHS, class_name
+from toolkit.system import files
 
 PHOTOGRAPHS, HEIGHT_PX = 150, 96  # the most that the page holds, and how high
 CURVES = {"macro_f1": "Macro F1 of validation", "val_loss": "Loss of validation", "train_loss": "Loss of training"}

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from toolkit import augment
+from toolkit.config.settings import DatasetSettings
+from toolkit.data import augment
+from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES
 from toolkit.pages import page, pictures
 from toolkit.pages.answers import NO_PHOTOGRAPHS
-from toolkit.settings import DatasetSettings
-from toolkit.store import Store
 
 OF_EACH = 4  # people of each gender and age band
 CORRECTED = 60  # people, at the most

@@ -5,8 +5,8 @@ import pathlib
 
 import jinja2
 
-from toolkit import files
 from toolkit.pages import pictures
+from toolkit.system import files
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 

@@ -12,15 +12,18 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from toolkit import augment, board, checkpoint, engine, environment, runs, training
-from toolkit.checkpoint import State
-from toolkit.data import Data
-from toolkit.decision import Decision
-from toolkit.folds import OUT_OF_FOLD
+from toolkit.config import sources
+from toolkit.config.settings import TrainSettings
+from toolkit.data import augment
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.pages import answers, charts, gradcam, page, pictures
 from toolkit.pages.answers import Answers
-from toolkit.settings import TrainSettings
+from toolkit.runs import checkpoint, folders, tensorboard
+from toolkit.runs.checkpoint import State
+from toolkit.runs.cross_validation import OUT_OF_FOLD
+from toolkit.scoring.decision import Decision
+from toolkit.training import loop, step
+from toolkit.training.task import Data
 
 PAGE = "report.html"
 AUGMENTED = 12  # photographs, as the net sees them in training
@@ -32,7 +35,7 @@ CURVES = {
 }
 
 
-def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -> None:
+def write(run: folders.Run, config: TrainSettings, net, data: Data, state: State) -> None:
     """Write report.html into the folder of a run whose epochs are done, and what TensorBoard shows of all of it.
 
     `net` takes on the best weights.
@@ -43,12 +46,12 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
     of_validation = validation_answers(data, logits, decision, config.report_photos)
     told = answers.tell(of_validation, lambda rows, said: _looks(net, data, data.validation[rows], said))
     augmentation = augmented(config, data, state) if config.report_photos else []
-    best, kept = state.history[state.best - 1], json.loads((run.folder / runs.SETTINGS).read_text())
+    best, kept = state.history[state.best - 1], json.loads((run.folder / folders.SETTINGS).read_text())
     page.write(
         run.folder / PAGE,
         "run.html",
         title=f"Run {run.folder.name}",
-        facts=f"{run.header['backbone']} at {environment.as_text(config.size)}, pretrained: "
+        facts=f"{run.header['backbone']} at {sources.as_text(config.size)}, pretrained: "
         f"{run.header['pretrained']}; best epoch {best['epoch']} of {len(state.history)}, on validation people; "
         f"begun {state.started[:16].replace('T', ' ')} UTC",
         told=told,
@@ -59,7 +62,7 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
         cost=_cost(data, state),
         machine=f"On {run.header['machine']}. Photographs are those of training; the time is that of validation and "
         "saving too, and memory is the most that was taken at once.",
-        settings=[(name.upper(), environment.as_text(value), kept["origin"][name]) for name, value in config],
+        settings=[(name.upper(), sources.as_text(value), kept["origin"][name]) for name, value in config],
     )
     if config.tensorboard:
         shown = {f"augmentation/{number}": pictures.beside(*pair) for number, pair in enumerate(augmentation, 1)}
@@ -68,7 +71,7 @@ def write(run: runs.Run, config: TrainSettings, net, data: Data, state: State) -
             for one in told["mistakes"]
             if one["photo"]
         }
-        board.finish(run.folder / runs.BOARD, shown, config.deciding(), {name: best[name] for name in SCORES})
+        tensorboard.finish(run.folder / folders.BOARD, shown, config.deciding(), {name: best[name] for name in SCORES})
 
 
 def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> None:
@@ -126,8 +129,8 @@ def _looks(net, data: Data, rows: np.ndarray, said: np.ndarray) -> np.ndarray | 
 
 def augmented(config: TrainSettings, data: Data, state: State) -> list[tuple[Image.Image, Image.Image]]:
     """The first photographs of the first epoch: as they are stored, and as the net saw them."""
-    recipe = training.make_recipe(config, None, data, 1, state)
-    epoch = engine.Epoch(recipe, data.faces, data.train, 0)
+    recipe = loop.make_recipe(config, None, data, 1, state)
+    epoch = step.Epoch(recipe, data.faces, data.train, 0)
     places = np.arange(min(AUGMENTED, len(data.train)))
     before = data.faces.store.gather(torch.from_numpy(epoch.order[places])).numpy()
     after = augment.to_pixels(next(epoch.inputs([places])), data.faces.mean, data.faces.std)

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from toolkit import store
-from toolkit.console import bar
-from toolkit.corrections import as_csv
+from toolkit.data import store
+from toolkit.label_errors import decisions
+from toolkit.label_errors.corrections import as_csv
+from toolkit.label_errors.ranking import Suspect
 from toolkit.pages import page, pictures
-from toolkit.suspicion import review
-from toolkit.suspicion.ranking import Suspect
+from toolkit.system.console import bar
 
 HEIGHT_PX = 128  # of a photograph in the page
 NEXT = "RELABEL=sure,{} python train.py"
@@ -37,7 +37,8 @@ def write(
         "head": as_csv(kept),
         # JavaScript only joins texts: how a correction is written is known in one place.
         "lines": [
-            {answer: as_csv(review.rows(one, answer), head=False) for answer in review.ANSWERS} for one in suspects
+            {answer: as_csv(decisions.rows(one, answer), head=False) for answer in decisions.ANSWERS}
+            for one in suspects
         ],
     }
     page.write(path, "suspects.html", **told, rows=_rows(suspects, images), served=False)
@@ -46,7 +47,7 @@ def write(
 def served(path: pathlib.Path, suspects: Sequence[Suspect], facts: str) -> bytes:
     """The same page for `review.serve`, which writes each decision to the file `path` and shows the photographs."""
     told = _told(suspects, facts, str(path))
-    told["data"]["edition"] = review.edition(suspects)
+    told["data"]["edition"] = decisions.edition(suspects)
     return page.render("suspects.html", **told, rows=[], served=True).encode()
 
 

@@ -1,0 +1,211 @@
+"""Settings from flags, environment and hyperparameters, as a person or either SageMaker launcher gives them."""
+
+import pathlib
+
+import pytest
+from pydantic import ValidationError
+
+from toolkit.config import settings, sources
+from toolkit.config.settings import EvaluationSettings, InferenceSettings, TrainSettings
+from toolkit.data import augment
+from toolkit.system.console import InputError
+from toolkit.training import optimizer
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch):
+    for variable in list(sources.os.environ):
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def given(monkeypatch, tmp_path):
+    """Set variables, read the settings of train.py on an existing folder."""
+
+    def read(*argv, **variables):
+        for name, value in {"SM_CHANNEL_TRAIN": tmp_path, "SM_MODEL_DIR": tmp_path, **variables}.items():
+            monkeypatch.setenv(name, str(value))
+        return sources.read(TrainSettings, list(argv), {"name": ("resnet18", "resnet34", "vgg11")})
+
+    return read
+
+
+def test_flag_wins_over_environment_over_hyperparameter_over_default(given):
+    settings, origin = given(
+        "--seed", "1", SEED=2, EPOCHS=3, SM_HP_SEED=4, SM_HP_EPOCHS=5, SM_HP_BATCH_SIZE=6, SM_HPS='{"patience": 7}'
+    )
+    assert (settings.seed, settings.epochs, settings.batch_size, settings.patience) == (1, 3, 6, 7)
+    found = [origin[name] for name in ("seed", "epochs", "batch_size", "patience", "folds")]
+    assert found == ["flag", "environment", "hyperparameter", "hyperparameter", "default"]
+
+
+@pytest.mark.parametrize("name", ["epochs", "EPOCHS", "Epochs"])
+def test_variables_in_any_case(given, name):
+    assert given(**{name: 3})[0].epochs == 3
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--batch_size", "32"], ["--batch-size", "32"], ["--batch_size=32"], ["--BATCH-SIZE", "32"],
+        ["--batch-size", "32.0"], ["--batch-size", "32", "--_tuning_objective_metric", "f1"],
+        ["--batch-size", "32", "--sagemaker_program", "train.py", "--patience", ""],
+    ],
+)  # fmt: skip
+def test_flags_in_both_spellings_and_foreign_ones_passed_over(given, argv):
+    assert given(*argv)[0].batch_size == 32
+
+
+@pytest.mark.parametrize("name", ["SM_HP_BATCH_SIZE", "SM_HP_BATCH-SIZE", "SM_HP_batch-size"])
+def test_hyperparameters_however_the_launcher_spells_them(given, name):
+    assert given(**{name: "32"})[0].batch_size == 32
+
+
+def test_typed_hyperparameters(given):
+    settings, _ = given(SM_HPS='{"size": [160, 120], "pretrained": false, "lr": 1000.0, "fold": null, "_x": 1}')
+    assert (settings.size, settings.pretrained, settings.lr, settings.fold) == ((160, 120), False, 1000.0, None)
+
+
+@pytest.mark.parametrize("value", ["128x96", "128X96", "128 96", "128,96", "[128, 96]", "(128, 96)", " 128 x 96 "])
+def test_a_size_in_every_spelling(given, value):
+    assert given(SIZE=value)[0].size == (128, 96)
+    assert given("--size", *value.split())[0].size == (128, 96)
+
+
+@pytest.mark.parametrize("value", ["128", "[128]", "128x96x3", "12896", "axb", "128x-96", "8x6", "99999x96"])
+def test_a_wrong_size_is_refused(given, value):
+    with pytest.raises(InputError, match="SIZE=.*expected height and width"):
+        given(SIZE=value)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("True", True), ("true", True), ("False", False), ("0", False)])
+def test_explicit_booleans(given, value, expected):
+    assert given("--pretrained", value)[0].pretrained is expected
+
+
+@pytest.mark.parametrize("value", ["", "  ", "null"])
+def test_an_empty_value_counts_as_unset(given, value):
+    settings, origin = given("--lr", value, EPOCHS=value)
+    assert (settings.epochs, settings.lr, origin["epochs"]) == (10, None, "default")
+
+
+def test_all_that_is_wrong_is_said_at_once(given):
+    with pytest.raises(InputError) as error:
+        given("--gama", "1", "stray", EPOCHS=0, LR="abc", SIZE=128, NAME="resnet19", PRETRAINED="maybe", SEED="-1")
+    lines = str(error.value).split("\n")
+    assert len(lines) == 7
+    for words in ("did you mean gamma?", "EPOCHS=0", "LR=abc", "SIZE=128", "PRETRAINED=maybe", "SEED=-1"):
+        assert any(words in line for line in lines), words
+    assert any("NAME=resnet19" in line and "resnet18" in line and "some systems set NAME" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"GAMMA": 1}, "GAMMA: has no effect with LOSS=label_smoothing"),
+        ({"SMOOTHING": 0.1, "LOSS": "focal"}, "SMOOTHING: has no effect"),
+        (
+            {"PRETRAINED": "false", "FREEZE_EPOCHS": 1},
+            "FREEZE_EPOCHS: has no effect with PRETRAINED=false; remove it, or set PRETRAINED=true",
+        ),
+        ({"EPOCHS": 2, "FREEZE_EPOCHS": 2}, "FREEZE_EPOCHS=2: expected less than EPOCHS=2"),
+        ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
+        ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
+        ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count"),
+        ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "set SAMPLER=balanced in their place, or HEAD=flat"),
+        ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),
+        ({"RELABEL": f"sure, {__file__},no.csv,"}, "with commas between them; found no such file: 'no.csv', ''"),
+        ({"RELABEL": "sure,none"}, "RELABEL=sure,none: expected none alone, found it beside sure"),
+        ({"EPOCHS": 2, "epochs": 1}, "EPOCHS=2 and epochs=1: expected one value, found several"),
+        ({"SM_HPS": '{"name": ["vgg11"]}'}, "NAME=['vgg11']: expected one of"),
+        ({"FOLDS": 5, "FOLD": 5}, "FOLD=5: expected less than FOLDS=5"),
+        ({"FOLDS": 1}, "FOLDS=1: expected 0 (off) or 2 and more"),
+        ({"SM_HPS": "[1]"}, "SM_HPS=[1]: expected a JSON object"),
+        ({"SM_CHANNEL_TRAIN": "/nowhere"}, "SM_CHANNEL_TRAIN=/nowhere: expected a folder, found nothing there"),
+        ({"SM_CHANNEL_TRAIN": __file__}, "expected a folder, found a file there"),
+        ({"SM_MODEL_DIR": ""}, "SM_MODEL_DIR: expected a folder, found nothing set"),
+    ],
+)
+def test_settings_that_do_not_fit_together(given, variables, expected):
+    with pytest.raises(InputError) as error:
+        given(**variables)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given_value",
+    [{"LR": "nan"}, {"LR": "inf"}, {"LR": "0"}, {"VAL_RATIO": "1"}, {"SEED": str(2**64)}, {"FOLDS": "-2"}],
+)
+def test_values_out_of_range_are_refused(given, given_value):
+    with pytest.raises(InputError, match=next(iter(given_value))):
+        given(**given_value)
+
+
+def test_flags_want_a_value_and_are_not_abbreviated(given):
+    with pytest.raises(InputError, match="--pretrained: expected a value after it"):
+        given("--pretrained", "--seed", "1")
+    with pytest.raises(InputError, match=r"epo \(flag\): there is no such setting"):
+        given("--epo", "1")
+
+
+def test_hyperparameters_of_the_jobs_other_scripts_and_empty_ones_are_passed_over(given):
+    settings, _ = given(SM_HPS='{"probabilities": true, "epochs": 3}', SM_HP_EPOCHS="", epochs="4", EPOCHS="4")
+    assert settings.epochs == 4
+    assert given(SM_HPS='{"epochs": 3}', SM_HP_EPOCHS="", epochs="", EPOCHS="")[0].epochs == 3
+    # As the classic launcher gives them: as flags too.
+    assert given("--probabilities", "True", "--epochs", "5", SM_HPS='{"probabilities": true}', EPOCHS="")[0].epochs == 5
+    with pytest.raises(InputError, match=r"epocs \(hyperparameter\): there is no such setting; did you mean epochs"):
+        given(SM_HPS='{"epocs": 3}')
+
+
+def test_near_misses_are_shown_beside_errors(given, capsys):
+    with pytest.raises(InputError):
+        given(SM_CHANNEL_TRAIN="", SM_CHANNEL_TRAINING="/data")
+    assert "SM_CHANNEL_TRAINING is set but is not a setting; did you mean sm_channel_train" in capsys.readouterr().err
+    given(SM_CHANNEL_CODE="/code", SM_CHANNEL_SM_DRIVERS="/drivers", SM_CHANNEL_TRAINING="")  # SageMaker's own
+    assert "SM_CHANNEL_CODE" not in capsys.readouterr().err
+
+
+def test_near_misses_are_warned_of_but_not_the_platforms_own_names():
+    warned = sources.near_misses(
+        {"EPOCHES": "3", "BATCHSIZE": "3", "SM_CHANNEL_TRAINING": "/", "epochs": "3", "SM_OUTPUT_DIR": "/", "HOME": "/",
+         "SM_CHANNEL_EVAL": "/", "HOSTNAME": "x", "LOGNAME": "x", "PATH": "/", "SM_HP_EPOCHS": "3", "TERM": "x"}
+    )  # fmt: skip
+    assert [line.split()[0] for line in warned] == ["BATCHSIZE", "EPOCHES", "SM_CHANNEL_TRAINING"]
+    assert "did you mean epochs?" in warned[1]
+
+
+def test_with_no_folder_the_drawn_faces_and_their_own_defaults_unless_one_is_given(capsys):
+    settings, origin = sources.read(TrainSettings, ["--epochs", "1"])
+    assert settings.demo and settings.pretrained is False and settings.epochs == 1
+    assert (origin["pretrained"], origin["epochs"]) == ("drawn faces", "flag")
+    assert capsys.readouterr().out.startswith("no folder is set: working on drawn faces in ")
+    assert sources.read(InferenceSettings, [])[0].demo and sources.read(EvaluationSettings, [])[0].demo
+
+
+def test_settings_are_frozen_and_hold_plain_folders(given, tmp_path):
+    settings, _ = given()
+    assert settings.sm_channel_train == pathlib.Path(tmp_path) and not settings.demo and settings.pretrained is True
+    with pytest.raises(ValueError, match="frozen"):
+        settings.epochs = 5
+
+
+def test_every_named_policy_and_optimizer_is_a_choice_and_has_its_defaults():
+    fields = settings.TrainSettings.model_fields
+    assert fields["augment"].annotation.__args__ == tuple(augment.POLICIES)
+    assert fields["optimizer"].annotation.__args__ == tuple(optimizer.OPTIMIZERS) == tuple(settings.OPTIMIZERS_OWN)
+
+
+@pytest.mark.parametrize("folder", ["", "cache", "images/../images/cache"])
+def test_nothing_is_kept_in_a_data_folder(tmp_path, folder):
+    (tmp_path / "images").mkdir()
+    given = {"sm_channel_train": tmp_path, "sm_model_dir": tmp_path / "runs", "cache_dir": tmp_path / folder}
+    with pytest.raises(ValidationError, match="CACHE_DIR=.*: expected a folder outside of SM_CHANNEL_TRAIN"):
+        settings.TrainSettings(**given)
+    settings.TrainSettings(**given | {"cache_dir": tmp_path.parent / "cache"})
+
+
+def test_compile_takes_the_forms_in_which_sagemaker_passes_booleans():
+    assert [settings.TrainSettings(compile=value).compile for value in (True, "True", "false", "auto")] == [
+        "true", "true", "false", "auto"
+    ]  # fmt: skip

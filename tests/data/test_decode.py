@@ -1,0 +1,120 @@
+"""Photographs of every kind, written by Pillow and read back."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from toolkit.data import decode
+from toolkit.data.decode import decode_file
+from toolkit.data.store import Store
+
+SIZE = (64, 48)
+
+
+def scene() -> Image.Image:
+    """A smooth picture, 384 x 512, whose red grows to the right and whose green grows downwards."""
+    y, x = np.mgrid[0:512, 0:384]
+    return Image.fromarray(np.stack([x * 255 // 383, y * 255 // 511, np.full_like(x, 40)], -1).astype(np.uint8))
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(name: str, picture: Image.Image, **options) -> str:
+        picture.save(tmp_path / name, **options)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_height_comes_before_width_and_the_jpeg_decoders_scaling_keeps_the_picture(save):
+    exact = np.asarray(scene().resize((48, 64), Image.Resampling.BILINEAR)).astype(int)
+    for name, bound in (("a.png", 0.5), ("a.jpg", 2)):
+        pixels = decode_file(save(name, scene(), quality=95) if name == "a.jpg" else save(name, scene()), SIZE)
+        assert pixels.shape == (64, 48, 3) and pixels.dtype == np.uint8
+        assert np.abs(pixels - exact).mean() <= bound
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_rgb_from_any_mode(save, mode):
+    grey = scene().convert("L")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    elif mode == "I":
+        picture = Image.fromarray(np.asarray(grey).astype(np.int32) * 257)
+    else:
+        picture = scene().convert("RGBA").convert(mode) if mode in ("LA", "PA") else scene().convert(mode)
+    name = {"CMYK": "a.jpg", "YCbCr": "a.jpg", "F": "a.tiff", "I": "a.tiff", "PA": "a.tiff"}.get(mode, "a.png")
+    pixels = decode_file(save(name, picture), SIZE).astype(int)
+    expected = np.asarray(
+        (grey if mode in ("L", "LA", "1", "I;16", "I", "F") else scene()).convert("RGB").resize((48, 64))
+    )
+    assert pixels.shape == (64, 48, 3)
+    assert np.abs(pixels - expected).mean() < 8  # palettes and dithering are coarse
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(save, orientation):
+    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270}  # fmt: skip
+    lying = scene().transpose(undo[orientation]) if orientation in undo else scene()
+    exif = Image.Exif()
+    exif[decode.EXIF_ORIENTATION] = orientation
+    upright, turned = decode_file(save("a.jpg", scene()), SIZE), decode_file(save("b.jpg", lying, exif=exif), SIZE)
+    assert np.abs(turned.astype(int) - upright).mean() < 3
+
+
+@pytest.mark.skipif(decode.simplejpeg is None, reason="simplejpeg is not installed")
+def test_simplejpeg_gives_the_pixels_and_the_verdicts_of_pillow(save, tmp_path, monkeypatch):
+    rng = random.Random(0)
+    verdicts = {"decoded": 0, "refused": 0}
+    for number in range(300):
+        picture = scene().resize((rng.randint(20, 600), rng.randint(20, 600))).convert(rng.choice(["RGB", "L", "CMYK"]))
+        path = save("a.jpg", picture, quality=rng.randint(20, 100), progressive=number % 3 == 0)
+        content = bytearray((tmp_path / "a.jpg").read_bytes())
+        if number % 2:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (tmp_path / "a.jpg").write_bytes(content[: rng.randrange(len(content))] if number % 7 == 0 else content)
+        size, results = (rng.randint(16, 400), rng.randint(16, 400)), []
+        for module in (decode.simplejpeg, None):
+            with monkeypatch.context() as patch:
+                patch.setattr(decode, "simplejpeg", module)
+                try:
+                    results.append(decode_file(path, size))
+                except Exception as error:
+                    results.append(str(error))
+        assert np.array_equal(*results)
+        verdicts["refused" if isinstance(results[0], str) else "decoded"] += 1
+    assert min(verdicts.values()) > 30
+
+
+def broken_files(save, tmp_path) -> list[str]:
+    good = save("good.jpg", scene())
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:2000])
+    (tmp_path / "text.jpg").write_text("no photograph")
+    (tmp_path / "empty.png").write_bytes(b"")
+    huge = save("huge.png", Image.new("1", (20_000, 20_000)))
+    return [good, *(str(tmp_path / name) for name in ("cut.jpg", "text.jpg", "empty.png", "missing.jpg")), huge]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_store_names_every_bad_photograph_and_keeps_the_good_ones(save, tmp_path):
+    paths = broken_files(save, tmp_path)
+    store = Store(paths, SIZE)
+    bad = store.fill()
+    assert list(bad) == [1, 2, 3, 4, 5]
+    assert bad[4] == "no such file" and "pixels" in bad[5]
+    assert (store.gather(torch.tensor([0]))[0].numpy() == decode_file(paths[0], SIZE)).all()
+
+
+def test_what_is_no_file_or_too_large_to_be_a_photograph_is_refused_unread(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(decode.LARGEST_FILE + 1)
+    for name in ("pipe.jpg", "large.jpg"):
+        with pytest.raises(ValueError, match="expected a file of at most 256 MiB"):
+            decode.decode_file(tmp_path / name, (32, 32))

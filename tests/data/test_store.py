@@ -1,0 +1,272 @@
+"""Stores of decoded photographs: where they lie, what they wait for, and what is kept of them between runs."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from toolkit.data import decode, disk_cache, store
+from toolkit.data.decode import decode_file
+from toolkit.data.disk_cache import KeptStore
+from toolkit.data.store import CHUNK, Store
+from toolkit.system import files
+from toolkit.system.console import InputError
+
+SIZE = (24, 18)
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[str]:
+    """More photographs than a chunk holds, each of its own colour."""
+    (tmp_path / "photographs").mkdir()
+    written = []
+    for number in range(2 * CHUNK + 5):
+        path = tmp_path / "photographs" / f"{number:03}.png"
+        Image.new("RGB", (36, 48), (number, 255 - number, 7)).save(path)
+        written.append(str(path))
+    return written
+
+
+def colours(some: Store) -> list[int]:
+    """The red of every photograph, which is its number."""
+    return some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist()
+
+
+def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkeypatch):
+    index = torch.tensor([3, 0, 130, 3])
+    stores = [Store(paths, SIZE), Store(paths, SIZE, memory_gib=0), Store(paths, SIZE, memory_gib=0)]
+    assert [some.fill() for some in stores[:2]] == [{}, {}]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    assert stores[2].fill() == {}
+    for some, place in zip(stores, ("in memory", "in a file", "at each use"), strict=True):
+        assert place in str(some)
+        assert colours(some) == list(range(len(paths)))
+        assert torch.equal(some.gather(index), stores[0].gather(index))
+
+
+def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
+    """Photographs are decoded in the background, in whatever time it takes: what is asked for is there."""
+    monkeypatch.setattr(store, "processors", lambda: 1)
+    slow = decode.decode_file
+    monkeypatch.setattr(
+        decode, "decode_file", lambda path, size: (store.threading.Event().wait(0.002), slow(path, size))[1]
+    )
+    with Store(paths, SIZE) as some:
+        assert some.gather(torch.tensor([1]))[0, 0, 0, 0] == 1
+        assert some._filler.is_alive()  # and the rest is not waited for
+        assert colours(some) == list(range(len(paths)))
+        assert some.wait() == {}
+
+
+def test_a_store_that_is_left_early_stops(paths, monkeypatch):
+    monkeypatch.setattr(decode, "decode_file", lambda path, size: store.threading.Event().wait(0.05))
+    with pytest.raises(ZeroDivisionError), Store(paths, SIZE) as some:
+        raise ZeroDivisionError
+    some._filler.join(timeout=30)
+    assert not some._filler.is_alive()
+
+
+def full(self, offset, content):
+    """A disk that has taken the first chunk and takes no more."""
+    if offset:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_gets_full_is_said_and_photographs_are_decoded_at_each_use(paths, capsys, monkeypatch):
+    some = Store(paths, SIZE, memory_gib=0)
+    monkeypatch.setattr(store.File, "write", full)
+    assert some.fill() == {} and colours(some) == list(range(len(paths)))
+    assert "No space left on device; photographs are decoded at each use" in capsys.readouterr().out
+
+
+def kept(paths, folder: pathlib.Path, **given) -> KeptStore:
+    folder.mkdir(exist_ok=True)
+    some = disk_cache.open_store(paths, given.pop("size", SIZE), given.pop("memory_gib", 1.0), folder)
+    assert some.fill() == {}
+    return some
+
+
+@pytest.mark.parametrize("memory_gib", [1.0, 0.0])
+def test_a_later_run_takes_what_is_kept(paths, tmp_path, memory_gib, monkeypatch):
+    first = kept(paths, tmp_path / "cache", memory_gib=memory_gib)
+    assert not first.taken and "decoded" in str(first)
+    monkeypatch.setattr(decode, "decode_file", None)  # nothing is decoded again
+    for second in (kept(paths, tmp_path / "cache", memory_gib=memory_gib), kept(paths, tmp_path / "cache")):
+        assert second.taken and "found" in str(second)
+        assert colours(second) == colours(first) == list(range(len(paths)))
+
+
+def test_the_pixels_of_a_kept_store_are_no_way_to_change_its_file(paths, tmp_path):
+    kept(paths, tmp_path / "cache")
+    kept(paths, tmp_path / "cache").place.pixels.zero_()
+    assert colours(kept(paths, tmp_path / "cache")) == list(range(len(paths)))
+
+
+def repaint(path: str) -> None:
+    """Another picture in a file of the same size and the same time of change."""
+    before, length = os.stat(path), os.path.getsize(path)
+    Image.new("RGB", (36, 48), (200, 55, 7)).save(path)
+    content = pathlib.Path(path).read_bytes()
+    assert len(content) <= length + 8
+    pathlib.Path(path).write_bytes(content.ljust(length, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_changed_photograph_is_never_served_stale(paths, tmp_path):
+    kept(paths, tmp_path / "cache")
+    repaint(paths[70])
+    changed = kept(paths, tmp_path / "cache")
+    assert not changed.taken and colours(changed)[70] == 200
+    assert kept(paths, tmp_path / "cache").taken
+
+
+def test_another_size_other_photographs_and_another_decoder_are_other_stores(paths, tmp_path, monkeypatch):
+    kept(paths, tmp_path / "cache")
+    assert not kept(paths, tmp_path / "cache", size=(18, 24)).taken
+    assert colours(kept(paths[:70], tmp_path / "cache")) == list(range(70))
+    assert colours(kept(paths[::-1], tmp_path / "cache")) == list(range(len(paths)))[::-1]
+    assert kept(paths, tmp_path / "cache").taken
+    monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
+    assert not kept(paths, tmp_path / "cache").taken
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "one bit", "half a note", "longer"])
+def test_a_broken_store_is_made_anew(paths, tmp_path, damage):
+    whole = kept(paths, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*/pixels")
+    content = file.read_bytes()
+    broken = {
+        "cut": content[: whole.bytes // 2],
+        "empty": b"",
+        "foreign": b"not a store" * 1000,
+        "one bit": content[:1000] + bytes([content[1000] ^ 4]) + content[1001:],
+        "half a note": content[:-20],
+        "longer": content + b"{}",
+    }[damage]
+    file.write_bytes(broken)
+    mended = kept(paths, tmp_path / "cache")
+    assert not mended.taken and colours(mended) == list(range(len(paths)))
+    assert kept(paths, tmp_path / "cache").taken
+
+
+def test_what_a_killed_run_left_is_swept(paths, tmp_path):
+    kept(paths, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*/pixels")
+    file.unlink()
+    (file.parent / "pixels.123.part").write_bytes(b"half")
+    kept(paths, tmp_path / "cache")
+    assert [path.name for path in file.parent.iterdir()] == ["pixels"]
+
+
+def test_nothing_is_kept_of_bad_photographs(paths, tmp_path):
+    pathlib.Path(paths[3]).write_bytes(b"no photograph")
+    (tmp_path / "cache").mkdir()
+    for _ in range(2):
+        some = disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache")
+        assert list(some.fill()) == [3] and not some.taken
+        assert colours(some)[:5] == [0, 1, 2, 0, 4]
+    assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def test_what_was_decoded_for_a_place_that_is_given_up_is_not_taken_from_the_next_one(paths, tmp_path, monkeypatch):
+    """Who asks while the disk of the cache gets full waits for the pixels to be decoded again."""
+    monkeypatch.setattr(store.File, "write", full)
+    (tmp_path / "cache").mkdir()
+    with disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
+        assert colours(some) == list(range(len(paths)))
+        assert some.wait() == {}
+
+
+def test_bad_photographs_are_0_where_they_are_decoded_at_each_use_too(paths, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    pathlib.Path(paths[3]).write_bytes(b"no photograph")
+    os.unlink(paths[4])
+    some = Store(paths, SIZE, memory_gib=0)
+    assert list(some.fill()) == [3, 4]
+    assert colours(some)[:6] == [0, 1, 2, 0, 0, 5]
+
+
+def test_what_ended_the_decoding_is_raised_to_who_asks_for_pixels(paths, monkeypatch):
+    monkeypatch.setattr(store, "Memory", lambda pixels: 1 / 0)
+    some = Store(paths, SIZE)
+    for ask in (some.fill, lambda: some.gather(torch.tensor([0]))):
+        with pytest.raises(ZeroDivisionError):
+            ask()
+
+
+def test_more_memory_than_there_is_says_which_setting_to_lower(paths):
+    with pytest.raises(InputError, match=r"CACHE_GIB: expected \d+\.\d GiB of memory"):
+        Store(paths, (2**20, 2**20), memory_gib=2**40).fill()
+
+
+def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, capsys):
+    kept(paths, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    with files.locked(folder) as alone:
+        assert alone
+        with pytest.raises(ZeroDivisionError), disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
+            some._filler.join(timeout=0.3)
+            raise ZeroDivisionError
+    assert not some._filler.is_alive()
+    assert f"waiting for another run that writes to {folder}" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_kept_the_run_goes_on(paths, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(store.File, "write", full)
+    some = kept(paths, tmp_path / "cache")
+    assert colours(some) == list(range(len(paths))) and not some.taken
+    assert "note: decoded photographs are not kept" in capsys.readouterr().out
+    assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def test_runs_at_once_share_what_the_first_one_makes(paths, tmp_path):
+    (tmp_path / "cache").mkdir()
+    code = """
+import pathlib, sys, torch
+from toolkit.data import disk_cache
+some = disk_cache.open_store(sys.argv[2:], (24, 18), 1.0, pathlib.Path(sys.argv[1]))
+assert some.fill() == {}
+print(some.taken, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == list(range(len(some))))
+"""
+    command = [sys.executable, "-c", code, tmp_path / "cache", *paths]
+    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(run.communicate()[0].splitlines()[-1].split() for run in runs)
+    assert said == [["False", "True"], ["True", "True"], ["True", "True"]]
+
+
+def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):
+    for number in (2, 100):
+        pathlib.Path(paths[number]).write_bytes(b"no photograph")
+    os.unlink(paths[7])
+    some = Store(paths, SIZE)
+    bad = some.fill()
+    assert list(bad) == [2, 7, 100] and bad[7] == "no such file"
+    assert (some.gather(torch.tensor([3]))[0].numpy() == decode_file(paths[3], SIZE)).all()
+    assert not some.gather(torch.tensor([7])).any() and np.array_equal(
+        some.gather(torch.tensor([8]))[0, 0, 0], [8, 247, 7]
+    )
+
+
+def test_what_lies_in_a_file_takes_no_memory(paths):
+    code = """
+import resource, sys, torch
+from toolkit.data.store import Store
+few = [Store(sys.argv[1:], (64, 64), memory_gib=0), Store(sys.argv[1:] * 10, (240, 240), memory_gib=0)]
+peaks = []
+for some in few:
+    assert some.fill() == {}
+    for index in torch.arange(len(some)).split(64):
+        some.gather(index)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(few[1].bytes / 2**20, peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True, check=True)
+    store_mib, growth_mib = map(float, done.stdout.split())
+    assert store_mib > 200 and growth_mib < 100

@@ -1,0 +1,183 @@
+"""The handlers of inference.py, by SageMaker's real handler service, against what the script writes."""
+
+import base64
+import csv
+import io
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import pytest
+from conftest import run_here
+from faults import ROOT, environment
+from launcher import PYTHON, needed
+
+import inference
+from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
+from toolkit.system.console import InputError
+
+FP32 = {"DEVICE": "cpu", "PRECISION": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def ask(trained):
+    """Ask the handler service: what it answers, as {"status", "phrase", "type", "body"}."""
+    needed()
+    variables = {"SAGEMAKER_PROGRAM": "inference.py", "PYTHONPATH": ROOT, "NAME": "resnet18", **FP32}
+    process = subprocess.Popen(
+        [PYTHON, ROOT / "tests" / "handler.py", trained], env=environment(**variables), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def one(body, content_type: str | None = "image/jpeg", accept: str | None = None, batch: bool = False) -> dict:
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, "Accept": accept}
+        headers = {name: value for name, value in headers.items() if value}
+        request = {"headers": headers, "body": base64.b64encode(body).decode(), "batch": batch}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield one
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.fixture(scope="module")
+def photographs(drawn) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def script(drawn, trained, tmp_path_factory) -> pd.DataFrame:
+    """What the script says of the same photographs."""
+    out = tmp_path_factory.mktemp("script")
+    folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": out}
+    done = run_here("inference.py", **folders, **FP32, PROBABILITIES="true", ADAPT_PRIORS="false")
+    assert done.returncode == 0, done.stderr
+    return pd.read_csv(out / "output.csv").join(pd.read_csv(out / "probabilities.csv").drop(columns=["ImageID", "ans"]))
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def predictions(answer: dict) -> list[dict]:
+    assert (answer["status"], answer["type"]) == (200, "application/json"), answer["body"]
+    return json.loads(answer["body"])["predictions"]
+
+
+def same(found: list[dict], script: pd.DataFrame) -> None:
+    """Assert that these records say what the script says."""
+    assert [record["class"] for record in found] == script["ans"].tolist()
+    for record, expected in zip(found, script[list(PROBABILITY_COLUMNS)].to_numpy(), strict=True):
+        assert record["probabilities"] == pytest.approx(expected, abs=3e-6)
+        for attribute, value in to_attributes(record["class"]).items():
+            assert record[attribute] == ATTRIBUTES[attribute][value]
+
+
+def test_one_photograph_is_answered_as_by_the_script(ask, photographs, script):
+    some = script.iloc[:3]
+    found = [predictions(ask(photographs[name])) for name in some["ImageID"]]
+    same([record for (record,) in found], some)
+
+
+def test_several_in_one_request_are_answered_as_by_the_script(ask, photographs, script):
+    contents = [photographs[name] for name in script["ImageID"]]
+    instances = [text(content) if row % 2 else {"b64": text(content)} for row, content in enumerate(contents)]
+    for content_type in ("application/json", "Application/JSON; charset=utf-8"):
+        same(predictions(ask({"instances": instances}, content_type)), script)
+
+
+def test_csv_is_a_header_and_a_row_each(ask, photographs, script):
+    instances = [text(photographs[name]) for name in script["ImageID"][:2]]
+    answer = ask({"instances": [*instances, text(b"no photograph")]}, "application/json", "text/csv")
+    assert (answer["status"], answer["type"]) == (200, "text/csv")
+    *rows, bad = csv.DictReader(io.StringIO(answer["body"]))
+    columns = ("class", *ATTRIBUTES, *PROBABILITY_COLUMNS, "error")
+    assert tuple(bad) == columns and bad["error"].startswith("the photograph cannot be read") and bad["class"] == ""
+    records = [{**row, "class": int(row["class"])} for row in rows]
+    same([row | {"probabilities": [float(row[name]) for name in PROBABILITY_COLUMNS]} for row in records], script[:2])
+
+
+def test_json_is_what_is_answered_where_anything_goes(ask, photographs):
+    for accept in (None, "*/*", "image/png, */*;q=0.1", "application/json, text/csv", "Application/*"):
+        assert len(predictions(ask(next(iter(photographs.values())), "image/png", accept))) == 1
+
+
+WRONG = {
+    "empty": (b"", "image/jpeg", 400, "the photograph cannot be read: it is empty"),
+    "no photograph": (b"hello", "image/png", 400, "the photograph cannot be read: no photograph of a format that"),
+    "no JSON": (b"{", "application/json", 400, "found no JSON: Expecting property name"),
+    "empty JSON": (b"", "application/json", 400, 'expected {"instances": ["<photograph in base64>", ...]}, found no'),
+    "deep JSON": (b"[" * 100_000, "application/json", 400, "found no JSON: maximum recursion depth"),
+    "other bytes": (b"\xff\xfe", "application/json; charset=utf-8", 400, "found no JSON"),
+    "other JSON": ([1, 2], "application/json", 400, "with one photograph or more, found other JSON: [1, 2]"),
+    "none": ({"instances": []}, "application/json", 400, 'found other JSON: {"instances": []}'),
+    "no list": ({"instances": {"b64": "aa"}}, "application/json", 400, "found other JSON"),
+    "no text": ({"instances": [{"b64": 5}]}, "application/json", 400, 'instance 0: expected a text, or {"b64": text}'),
+    "no base64": ({"instances": ["YQ==", "$$"]}, "application/json", 400, "instance 1: expected base64: "),
+    "letters of others": ({"instances": ["é"]}, "application/json", 400, "instance 0: expected base64: "),
+    "too many": ({"instances": ["aa"] * 257}, "application/json", 413, "expected at most 256 photographs in a request"),
+    "CSV": (b"1,2", "text/csv", 415, "Content-Type text/csv: expected image/jpeg, image/png or another image, or appl"),
+    "nothing": (b"x", None, 415, "Content-Type missing: expected image/jpeg"),
+}  # fmt: skip
+
+
+def test_what_the_client_has_wrong_is_a_client_error_of_one_line(ask, photographs):
+    for case, (body, content_type, status, line) in WRONG.items():
+        answer = ask(body, content_type)
+        assert answer["status"] == status and line in answer["body"].partition("\n")[0], (case, answer["body"])
+        assert "\n" not in answer["phrase"]
+    answer = ask(next(iter(photographs.values())), accept="application/x-npy")
+    assert answer["status"] == 406
+    assert answer["body"].startswith("Accept application/x-npy: expected application/json or text/csv\n")
+
+
+def test_a_batch_transform_gets_an_error_record_for_what_is_wrong(ask, photographs, script):
+    good = photographs[script["ImageID"][0]]
+    for body, content_type in ((b"", "image/jpeg"), (good[: len(good) // 2], "image/jpeg"), (b"{", "application/json")):
+        (record,) = predictions(ask(body, content_type, batch=True))
+        assert list(record) == ["error"] and record["error"].startswith("the photograph cannot be read: ")
+    first, second, third = predictions(
+        ask({"instances": [text(b"x"), text(good), "$"]}, "application/json", batch=True)
+    )
+    same([second], script[:1])
+    assert list(first) == list(third) == ["error"] and "instance 2: expected base64" in third["error"]
+
+
+def test_requests_at_once_are_answered_like_one_after_another(trained, photographs, script, monkeypatch):
+    for name, value in {**FP32, "TTA": "true"}.items():
+        monkeypatch.setenv(name, value)
+    loaded, contents = inference.model_fn(str(trained)), [[photographs[name]] for name in script["ImageID"][:12]]
+    expected = [inference.predict_fn(content, loaded) for content in contents]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda content: inference.predict_fn(content, loaded), contents)) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"NAME": "vgg16"}, "NAME=vgg16: expected"),
+        ({"PRECISION": "half", "TTA": "perhaps"}, "PRECISION=half: expected 'auto', 'bf16' or 'fp32'"),
+        ({"ADAPT_PRIORS": "true"}, "ADAPT_PRIORS: has no effect on an endpoint; remove it"),
+        ({"OLD_FROM": "58"}, "OLD_FROM=58: expected runs of HEAD=factored"),
+        ({"DEVICE": "mps"}, "DEVICE=mps: torch"),
+    ],
+)
+def test_wrong_settings_are_said_when_the_model_is_loaded(trained, monkeypatch, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=expected):
+        inference.model_fn(str(trained))
+
+
+def test_without_sagemakers_package_an_error_is_this_projects_own():
+    with pytest.raises(InputError, match="Content-Type text/csv: expected image/jpeg"):
+        inference.input_fn(b"1,2", "text/csv")
+
+
+def test_a_folder_without_a_run_is_said(tmp_path):
+    with pytest.raises(InputError, match="expected a run with a model.safetensors in"):
+        inference.model_fn(str(tmp_path))

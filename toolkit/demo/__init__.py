@@ -1,0 +1,1 @@
+"""The synthetic faces of tests and demonstration."""

@@ -1,0 +1,1 @@
+"""Wrong labels: corrections, the evidence against labels, and what people decide."""

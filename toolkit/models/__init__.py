@@ -1,0 +1,1 @@
+"""What is special about the nets: heads, and faster or portable forms of them."""

@@ -1,0 +1,1 @@
+"""Run folders: where a run goes, which one is meant, and what lies in it."""

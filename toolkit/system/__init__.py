@@ -1,0 +1,1 @@
+"""The machine below: terminal and signals, files, devices, and several processes."""
