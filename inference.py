@@ -21,8 +21,8 @@ from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 from toolkit.models import onnx_file
 from toolkit.runs import checkpoint, folders
 from toolkit.serving import model_archive
-from toolkit.system import console, distributed, files
-from toolkit.system.console import InputError, listed, rank, say
+from toolkit.system import console, distributed, files, world
+from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ BESIDE = ("inference.json", "bad_images.csv", "probabilities.csv")  # what lies 
 
 def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.InferenceSettings, argv)
-    if distributed.idle_host():
+    if distributed.is_idle_host():
         return
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.cache_dir:
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         info, paths = dataset.read_eval(config.sm_channel_eval)
         with distributed.joined("cpu" if config.runtime == "onnx" else config.device):
             probabilities, bad = predict(config, headers, info, paths)
-    if rank() == 0:
+    if world.rank() == 0:
         write(config, info, bad, *decide(config, headers, probabilities, list(bad)))
 
 
@@ -79,7 +79,7 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
     # What takes seconds to import comes only here: torch, and while photographs are decoded, torchvision.
     from toolkit.data.disk_cache import open_store
 
-    own, bad, found = distributed.own(paths), {}, {}
+    own, bad, found = distributed.shard(paths), {}, {}
     for size in dict.fromkeys(tuple(header["size"]) for header in headers.values()):  # decoded once for each size
         with open_store(own, size, config.cache_gib, config.cache_dir) as store:
             machine = machine_of(config)
@@ -89,12 +89,12 @@ def predict(config: settings.InferenceSettings, headers: dict, info: dict, paths
                     if not found:
                         say(f"running on {machine}{f', {net}' if config.runtime == 'onnx' else ''}")
                     if machine.device.type == "cpu":  # which cannot predict and decode at once, as a GPU does
-                        refuse_bad_photographs(config, info["ImageID"], distributed.rows_of_all(store.wait()))
+                        refuse_bad_photographs(config, info["ImageID"], distributed.all_gather_by_row(store.wait()))
                     found[folder] = probabilities_of(config, net, header, store, machine)
-            bad |= distributed.rows_of_all(store.wait())
+            bad |= distributed.all_gather_by_row(store.wait())
         refuse_bad_photographs(config, info["ImageID"], bad)
         say(f"{store}; {time.time() - started:.1f} s since the start")
-    whole = [distributed.whole(found[folder], len(paths)).numpy() for folder in headers]
+    whole = [distributed.all_gather_rows(found[folder], len(paths)).numpy() for folder in headers]
     return np.stack(whole), bad
 
 

@@ -14,8 +14,8 @@ import model
 from toolkit.config import extras, settings, sources
 from toolkit.labels import ATTRIBUTES
 from toolkit.runs import folders
-from toolkit.system import console, distributed, files
-from toolkit.system.console import InputError, listed, rank, say
+from toolkit.system import console, distributed, files, world
+from toolkit.system.console import InputError, listed, say
 
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # of the leaderboard
@@ -24,13 +24,11 @@ CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.TrainSettings, argv, CHOICES)
-    if distributed.idle_host():
+    if distributed.is_idle_host():
         return
     loss.refuse_shares_for(config)
-    if config.find_lr and distributed.count() > 1:
-        raise InputError(
-            f"FIND_LR=true: expected one process, found {distributed.count()}; start train.py without torchrun"
-        )
+    if config.find_lr and world.size() > 1:
+        raise InputError(f"FIND_LR=true: expected one process, found {world.size()}; start train.py without torchrun")
     if config.tensorboard:
         extras.need("TENSORBOARD=true", "tensorboard")
     config, origin = with_own_defaults(config, origin)
@@ -114,7 +112,7 @@ def train_folds(config: settings.TrainSettings, origin: dict, header: dict, net,
             if fold not in done:
                 train_run(own, origin, header, copy.deepcopy(net), *task)
             cross_validation.keep(config, folder, fold)
-        if rank() == 0:
+        if world.rank() == 0:
             best, state = cross_validation.join(folder, config.folds)
             paths = dict(zip(map(os.fsdecode, dataset.paths(table)), faces.store.paths, strict=True))
             with unless_it_fails():

@@ -153,10 +153,10 @@ def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(
 
 def test_a_second_signal_does_not_wait_and_saves_nothing(tmp_path):
     code = (
-        "import os, pathlib, signal, sys; from toolkit.system import console\n"
+        "import os, pathlib, signal, sys; from toolkit.system import console, signals\n"
         "def main(argv):\n"
         "    try:\n"
-        "        with console.held():\n"
+        "        with signals.defer_signals():\n"
         "            for number in range(2):\n"
         "                os.kill(os.getpid(), signal.SIGTERM)\n"
         "            print('went on')\n"

@@ -15,7 +15,7 @@ from torch import nn
 import loss
 import model
 import train
-from toolkit.system import console
+from toolkit.system import console, world
 
 steps = []
 
@@ -31,11 +31,11 @@ def noted(of_batch):
         value = of_batch(logits, labels, weight, **options)
         if value.requires_grad:  # a step, no validation
             steps.append(value.item())
-            if console.rank() == 0:
+            if world.rank() == 0:
                 with open(os.environ["LOSSES"], "a") as file:
                     file.write(f"{value.item()!r}\n")
             first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-            dying = (str(console.rank()), str(len(steps)))
+            dying = (str(world.rank()), str(len(steps)))
             if first_life and dying == (os.environ.get("DYING_RANK"), os.environ.get("DYING_STEP")):
                 os.kill(os.getpid(), signal.SIGKILL)
         return value

@@ -18,7 +18,7 @@ from torch import nn
 import inference
 from toolkit.data.store import Memory, Store
 from toolkit.runs.checkpoint import States
-from toolkit.system import device, distributed
+from toolkit.system import device, distributed, world
 from toolkit.training import step
 
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
@@ -136,7 +136,7 @@ def settle(_argv) -> None:
         nn.init.constant_(net[0].weight, 0.1)
         nn.init.zeros_(net[0].bias)
         faces = step.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
-        step.settle_batch_norm(net, faces, distributed.own(np.array_split(np.arange(48), 4)))
+        step.settle_batch_norm(net, faces, distributed.shard(np.array_split(np.arange(48), 4)))
         print(*net[1].running_mean.tolist(), *net[1].running_var.tolist())
 
 
@@ -161,9 +161,9 @@ def test_inference_is_shared_out_and_joined(drawn, trained, tmp_path):
 def test_only_rank_and_world_size_together_mean_several(monkeypatch):
     for name, value in {"MASTER_ADDR": "algo-1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert distributed.count() == 1 and distributed.local_rank() == 0 and distributed.own([1, 2]) == [1, 2]
+    assert world.size() == 1 and world.local_rank() == 0 and distributed.shard([1, 2]) == [1, 2]
     monkeypatch.setenv("RANK", "3")
-    assert distributed.count() == 4 and distributed.local_rank() == 1 and distributed.own(list(range(9))) == [3, 7]
+    assert world.size() == 4 and world.local_rank() == 1 and distributed.shard(list(range(9))) == [3, 7]
 
 
 def test_what_torchrun_did_not_set_is_named(drawn, tmp_path):

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from toolkit.label_errors.corrections import ALL_COLUMNS, COLUMNS, as_csv, asked
 from toolkit.label_errors.ranking import Suspect
 from toolkit.system import files
-from toolkit.system.console import InputError, Terminated, listed, say
+from toolkit.system.console import InputError, listed, say
+from toolkit.system.signals import Terminated
 
 ANSWERS = ("y", "n", "?")  # the suggestion is right, the folder is right, cannot tell
 NOT_THE_SUGGESTION = {  # certainty and note

@@ -15,8 +15,8 @@ from toolkit.config.settings import TrainSettings
 from toolkit.runs import folders
 from toolkit.runs.checkpoint import STATES, State, States
 from toolkit.scoring import metrics
-from toolkit.system import distributed, files
-from toolkit.system.console import InputError, rank, say
+from toolkit.system import distributed, files, world
+from toolkit.system.console import InputError, say
 
 IDENTITY, OUT_OF_FOLD = "folds.json", "out_of_fold.csv"
 LOCK = f".folds{files.LOCK}"  # held for hours; the folder's leaderboard has the usual one
@@ -31,13 +31,13 @@ def opened(config: TrainSettings, identity: dict) -> Iterator[tuple[pathlib.Path
     machine, the folds that are done are fetched from there.
     """
     with contextlib.ExitStack() as stack:
-        folder = _open(config, identity, stack) if rank() == 0 else None
-        folder = distributed.from_first(folder)
+        folder = _open(config, identity, stack) if world.rank() == 0 else None
+        folder = distributed.broadcast(folder)
         done = [fold for fold in range(config.folds) if (folder / f"fold-{fold}" / folders.RESULT).exists()]
         try:
-            yield folder, distributed.from_first(done)
+            yield folder, distributed.broadcast(done)
         except BaseException:
-            places = {folder, _kept(config, folder)} if rank() == 0 else set()
+            places = {folder, _kept(config, folder)} if world.rank() == 0 else set()
             if not any(any(place.glob("fold-*")) for place in places):
                 for place in places:
                     shutil.rmtree(place, ignore_errors=True)
@@ -80,7 +80,7 @@ def _kept(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
 
 def keep(config: TrainSettings, folder: pathlib.Path, fold: int) -> None:
     """Copy a fold that is done to where it outlives the machine."""
-    if rank() == 0 and not (_kept(config, folder) / f"fold-{fold}" / folders.RESULT).exists():
+    if world.rank() == 0 and not (_kept(config, folder) / f"fold-{fold}" / folders.RESULT).exists():
         _copy(folder / f"fold-{fold}", _kept(config, folder) / f"fold-{fold}")
 
 
@@ -127,7 +127,7 @@ def prepare(own: TrainSettings, done: bool) -> None:
 
     So every fold has the run of its own name, and no other one.
     """
-    if rank():
+    if world.rank():
         return
     run, states = own.sm_model_dir / own.name, own.sm_checkpoint_dir / own.name
     if done:
@@ -143,7 +143,7 @@ def prepare(own: TrainSettings, done: bool) -> None:
 def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
     """The settings of the run of one fold. Its state stays where it is, if it was begun without SM_CHECKPOINT_DIR."""
     begun = any((folder / f"fold-{fold}" / state).exists() for state in STATES)
-    checkpoints = folder if begun or rank() else _kept(config, folder)
+    checkpoints = folder if begun or world.rank() else _kept(config, folder)
     own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "name": f"fold-{fold}", "fold": fold}
     return config.model_copy(update=own)
 

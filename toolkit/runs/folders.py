@@ -16,8 +16,8 @@ from functools import partial
 
 from toolkit import ROOT
 from toolkit.runs.checkpoint import STATES, State, States
-from toolkit.system import files
-from toolkit.system.console import InputError, listed, rank, say
+from toolkit.system import files, world
+from toolkit.system.console import InputError, listed, say
 
 WEIGHTS, RESULT = "model.safetensors", "result.json"  # the best weights so far; and, once it is finished, the scores
 EXPORTED = "model.onnx"  # the same net, where export.py has made it
@@ -49,7 +49,7 @@ def opened(
     there is a state or weights in them. Nobody else has the run until the block ends. Of several processes only the
     first one gets it.
     """
-    if rank():
+    if world.rank():
         yield None
         return
     if checkpoints is None or checkpoints.samefile(runs):

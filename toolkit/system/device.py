@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from toolkit.models import cpu_convolution
-from toolkit.system import distributed
+from toolkit.system import world
 from toolkit.system.console import InputError, say
 
 COMPILE_FROM_STEPS = 10_000
@@ -74,7 +74,7 @@ def choose(device: str, precision: str) -> Machine:
     "auto" takes CUDA, else MPS, else the CPU; and bf16 where the hardware computes in it, else fp32.
     """
     # Several processes of one job cannot meet on Apple's GPU.
-    mps = torch.backends.mps.is_available() and distributed.count() == 1
+    mps = torch.backends.mps.is_available() and world.size() == 1
     there = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     if device == "auto":
         device = next(kind for kind, available in there.items() if available)
@@ -83,7 +83,7 @@ def choose(device: str, precision: str) -> Machine:
         raise InputError(f"DEVICE={device}: torch {torch.__version__} finds none on this machine; it finds {found}")
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    place = torch.device(device, distributed.local_rank()) if device == "cuda" else torch.device(device)
+    place = torch.device(device, world.local_rank()) if device == "cuda" else torch.device(device)
     return Machine(place, PRECISIONS[precision])
 
 

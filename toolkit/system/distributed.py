@@ -1,7 +1,6 @@
-"""Several processes that work on one job, on one machine or many: started by torchrun, joined by torch.distributed.
+"""Several processes of one job, on one machine or many: started by torchrun, joined by torch.distributed.
 
-Only RANK and WORLD_SIZE, which torchrun sets, mean that there are several. Alone, every function here does nothing, or
-gives back what it was given.
+Alone, every function here does nothing, or returns what it was given.
 """
 
 import contextlib
@@ -12,27 +11,18 @@ import pathlib
 import shutil
 import tempfile
 
-from toolkit.system.console import InputError, place, rank, say
+from toolkit.system import world
+from toolkit.system.console import InputError, say
 
 
-def count() -> int:
-    """How many processes this job has."""
-    return place()[1]
-
-
-def local_rank() -> int:
-    """The number of this process among those on this machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK") or 0) if count() > 1 else 0
-
-
-def idle_host() -> bool:
-    """Whether SageMaker gave this job several machines, nothing joins them, and this is not the first. Says so."""
+def is_idle_host() -> bool:
+    """Whether SageMaker started this script on several hosts without torchrun, and this is not the first. Says so."""
     try:
         hosts = json.loads(os.environ.get("SM_HOSTS") or "[]")
     except ValueError:
         return False
     here = os.environ.get("SM_CURRENT_HOST")
-    if count() > 1 or not isinstance(hosts, list) or here not in hosts or here == min(hosts):
+    if world.size() > 1 or not isinstance(hosts, list) or here not in hosts or here == min(hosts):
         return False
     say(f"nothing to do on {here}: {min(hosts)} does all; start the job with torchrun to use {len(hosts)} machines")
     return True
@@ -40,21 +30,24 @@ def idle_host() -> bool:
 
 @contextlib.contextmanager
 def joined(device: str):
-    """The processes know each other until the block ends; over NCCL with CUDA, else over gloo."""
-    if count() == 1:
+    """The process group, until the block ends: NCCL with CUDA, else gloo.
+
+    Raises InputError where a process has no GPU, torchrun's variables are incomplete, or another process has ended.
+    """
+    if world.size() == 1:
         yield
         return
     import torch
     from torch import distributed
 
     cuda = torch.cuda.is_available() and device in ("auto", "cuda")
-    if cuda and local_rank() >= torch.cuda.device_count():
+    if cuda and world.local_rank() >= torch.cuda.device_count():
         raise InputError(f"expected a GPU for each process, found {torch.cuda.device_count()}; lower --nproc-per-node")
     if cuda:
-        torch.cuda.set_device(local_rank())
+        torch.cuda.set_device(world.local_rank())
     try:
         store, number, size = next(distributed.rendezvous("env://"))
-        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's default store still holds what was before a restart
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's default store keeps its keys over a restart
             store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
         distributed.init_process_group("nccl" if cuda else "gloo", store=store, rank=number, world_size=size)
         yield
@@ -73,51 +66,51 @@ def joined(device: str):
     distributed.destroy_process_group()
 
 
-def parallel(net):
-    """The net for training: after every step its weights are the same in all processes. They are shared with `net`."""
-    if count() == 1:
-        return net
+def data_parallel(model):
+    """The model for training, in DistributedDataParallel: its weights are those of `model`."""
+    if world.size() == 1:
+        return model
     from torch.nn.parallel import DistributedDataParallel
 
-    # Statistics of batch norm are those of each process's photographs, until they are settled over all of them.
-    words = inspect.signature(DistributedDataParallel).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"  # its older name
-    return DistributedDataParallel(net, **{sync: False})
+    # Batch norm uses each process's own photographs; recompute_batch_norm_statistics averages them at the end.
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"  # its older name
+    return DistributedDataParallel(model, **{sync: False})
 
 
-def own(items):
-    """This process's part of a sequence: every count()-th."""
-    return items[rank() :: count()]
+def shard(items):
+    """This process's part of a sequence: every size()-th item, from the rank() on."""
+    return items[world.rank() :: world.size()]
 
 
-def whole(parts, length: int):
-    """A tensor of `length` rows of which each process has its `own`: shape (length, k), the same in all of them.
+def all_gather_rows(rows, length: int):
+    """All rows of a tensor, in order, from the `shard` of each process: shape (length, k), the same everywhere.
 
-    Nothing is padded, and nothing counts twice. Gradients go to its own rows alone.
+    Exactly `length` rows: nothing is padded, nothing counts twice. Gradients reach this process's own rows only.
     """
-    if count() == 1:
-        return parts
+    if world.size() == 1:
+        return rows
     import torch
 
-    rows = torch.arange(rank(), length, count(), device=parts.device)
-    zeros = parts.new_zeros(length, *parts.shape[1:])
-    return total(zeros.index_copy(0, rows, parts.detach())).index_copy(0, rows, parts)
+    index = torch.arange(world.rank(), length, world.size(), device=rows.device)
+    zeros = rows.new_zeros(length, *rows.shape[1:])
+    return all_reduce(zeros.index_copy(0, index, rows.detach())).index_copy(0, index, rows)
 
 
-def total(tensor):
-    """The sum over all processes of a tensor, which lies where it did. In place."""
-    if count() > 1:
+def all_reduce(tensor):
+    """The sum of a tensor over all processes, in place."""
+    if world.size() > 1:
         from torch import distributed
 
-        there = tensor.cuda() if distributed.get_backend() == "nccl" else tensor
-        distributed.all_reduce(there)
-        tensor.copy_(there)
+        summed = tensor.cuda() if distributed.get_backend() == "nccl" else tensor
+        distributed.all_reduce(summed)
+        tensor.copy_(summed)
     return tensor
 
 
-def from_first(thing):
-    """What the first process has, of plain types and tensors."""
-    if count() == 1:
+def broadcast(thing):
+    """The object of rank 0: plain types and tensors."""
+    if world.size() == 1:
         return thing
     from torch import distributed
 
@@ -126,34 +119,39 @@ def from_first(thing):
     return box[0]
 
 
-def of_all(thing) -> list:
-    """What every process has, by rank."""
-    if count() == 1:
+def all_gather_object(thing) -> list:
+    """The objects of all processes, by rank."""
+    if world.size() == 1:
         return [thing]
     from torch import distributed
 
-    things = [None] * count()
+    things = [None] * world.size()
     distributed.all_gather_object(things, thing)
     return things
 
 
-def rows_of_all(own: dict) -> dict:
-    """{row: what} of all processes, in order, from what each has of its `own` rows."""
-    together = {row * count() + first: what for first, some in enumerate(of_all(own)) for row, what in some.items()}
-    return dict(sorted(together.items()))
+def all_gather_by_row(own: dict) -> dict:
+    """{row: value} of all processes, in order; `own` counts the rows of this process's `shard`."""
+    gathered = {
+        row * world.size() + rank: value
+        for rank, values in enumerate(all_gather_object(own))
+        for row, value in values.items()
+    }
+    return dict(sorted(gathered.items()))
 
 
 @contextlib.contextmanager
 def shared_folder():
-    """A temporary folder that the processes of one machine share until the block ends; None where there is one."""
-    if count() == 1:
+    """A temporary folder for the processes of one machine, until the block ends; None for a single process."""
+    if world.size() == 1:
         yield None
         return
     several = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) > 1
-    machine, made = os.environ.get("GROUP_RANK"), tempfile.mkdtemp() if local_rank() == 0 else None
-    folder = next(pathlib.Path(folder) for where, folder in of_all((machine, made)) if where == machine and folder)
+    machine, made = os.environ.get("GROUP_RANK"), tempfile.mkdtemp() if world.local_rank() == 0 else None
+    gathered = all_gather_object((machine, made))
+    folder = next(pathlib.Path(folder) for where, folder in gathered if where == machine and folder)
     try:
         yield folder if several else None
-        of_all(None)  # until all are done with it
+        all_gather_object(None)  # a barrier: no process deletes what another still reads
     finally:
         shutil.rmtree(folder, ignore_errors=True)

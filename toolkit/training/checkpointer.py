@@ -18,7 +18,8 @@ from toolkit.runs.tensorboard import Board
 from toolkit.scoring import calibration
 from toolkit.scoring.decision import Decision
 from toolkit.system import files
-from toolkit.system.console import held, say
+from toolkit.system.console import say
+from toolkit.system.signals import defer_signals
 
 if TYPE_CHECKING:
     from toolkit.config.settings import TrainSettings
@@ -71,7 +72,7 @@ class Keeper:
         Saves, and writes the run's files.
         """
         state = self.state
-        with held():
+        with defer_signals():
             state.history.append(row)
             improved = not state.best or row["macro_f1"] > state.history[state.best - 1]["macro_f1"]
             if improved:

@@ -15,7 +15,7 @@ from toolkit.runs import folders
 from toolkit.runs.checkpoint import State
 from toolkit.scoring import decision, metrics
 from toolkit.scoring.decision import Decision
-from toolkit.system import device, distributed
+from toolkit.system import device, distributed, world
 from toolkit.system.console import InputError, say
 from toolkit.training import optimizer, step
 from toolkit.training.checkpointer import Keeper
@@ -33,7 +33,7 @@ def begin(run: folders.Run | None, identity: dict) -> State:
         say(f"run {run.folder.name} goes on from {state.where()}")
     elif run:
         state = State(identity, datetime.datetime.now(datetime.UTC).isoformat())
-    others = distributed.from_first(
+    others = distributed.broadcast(
         run and dataclasses.replace(state, tensors=state.only("net", "average", "optimizer"))
     )
     return state or others
@@ -46,9 +46,9 @@ def fit(config: TrainSettings, learner: Learner, criterion, data: Data, state: S
     Raises InputError where loss or gradient are no longer finite, or where the memory does not do.
     """
     parts = step.batches(data.train, config.batch_size)
-    if min(map(len, parts)) < 2 * distributed.count():
+    if min(map(len, parts)) < 2 * world.size():
         raise InputError(
-            f"BATCH_SIZE={config.batch_size}: expected 2 photographs a step for each of {distributed.count()} "
+            f"BATCH_SIZE={config.batch_size}: expected 2 photographs a step for each of {world.size()} "
             f"processes, "
             f"found {min(map(len, parts))} in all; raise it, or start fewer"
         )
@@ -64,7 +64,7 @@ def fit(config: TrainSettings, learner: Learner, criterion, data: Data, state: S
             started, before = time.monotonic(), len(state.losses)
             if stepping is None or state.epoch == config.freeze_epochs:
                 learner.freeze(state.epoch < config.freeze_epochs)
-                machine, net = data.faces.machine, distributed.parallel(learner.net)
+                machine, net = data.faces.machine, distributed.data_parallel(learner.net)
                 stepping = machine.compiled(net, config.compile, config.epochs * len(parts))
             train_loss, recipe = train_one_epoch(stepping, learner, recipe, data, keeper)
             trained = time.monotonic()
@@ -132,7 +132,7 @@ def train_one_epoch(stepping, learner: Learner, recipe: step.Recipe, data: Data,
         except RuntimeError as error:
             smaller = -(-(recipe.micro_batch_size or recipe.batch_size) // 2)
             begun = len(optimizer.state) > known  # it may be the optimizer itself, half way through a step
-            if not device.is_out_of_memory(error) or not may_begin or begun or distributed.count() > 1 or smaller < 2:
+            if not device.is_out_of_memory(error) or not may_begin or begun or world.size() > 1 or smaller < 2:
                 raise
         state.micro_batch_size = smaller
         recipe = dataclasses.replace(recipe, micro_batch_size=smaller)
@@ -156,8 +156,8 @@ def validate(net, recipe: step.Recipe, data: Data, epoch: int) -> torch.Tensor:
     most = min(4 * max(map(len, pieces)), data.faces.machine.batch_for_prediction(data.faces.store.size))
     # Which calls are close is told by the decision that is likely: the one that will be taken comes of these logits.
     offset = torch.from_numpy(Decision(1.0, decision.USUAL, data.prior).offset()).float()
-    own = step.predict(net, data.faces, distributed.own(data.validation), most, offset)
-    return distributed.whole(own, len(data.validation))
+    own = step.predict(net, data.faces, distributed.shard(data.validation), most, offset)
+    return distributed.all_gather_rows(own, len(data.validation))
 
 
 def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -> tuple[dict, Decision]:

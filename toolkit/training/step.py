@@ -15,9 +15,10 @@ from toolkit.data import augment
 from toolkit.data.store import Store
 from toolkit.labels import CLASSES
 from toolkit.models import fuse_batch_norm
-from toolkit.system import distributed
-from toolkit.system.console import InputError, bar, held, listed, rank
+from toolkit.system import distributed, world
+from toolkit.system.console import InputError, bar, listed
 from toolkit.system.device import Machine
+from toolkit.system.signals import defer_signals
 
 FEW = 4  # photographs on which the folded net must say what the plain one says
 SAMPLE = 32  # photographs on which is measured what a lower precision changes
@@ -49,9 +50,9 @@ def batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 def pieces(part: np.ndarray, micro_batch_size: int | None) -> list[np.ndarray]:
     """This process's share of a batch, in pieces as `batches` cuts; as many of them in every process."""
-    smallest, largest = len(part) // distributed.count(), math.ceil(len(part) / distributed.count())
+    smallest, largest = len(part) // world.size(), math.ceil(len(part) / world.size())
     count = min(math.ceil(largest / (micro_batch_size or largest)), smallest // 2)
-    return np.array_split(distributed.own(part), max(count, 1))
+    return np.array_split(distributed.shard(part), max(count, 1))
 
 
 def order(photographs: np.ndarray, seed: int, epoch: int, chances: np.ndarray | None = None) -> np.ndarray:
@@ -97,7 +98,7 @@ def train_one_epoch(
     optimizer.found_inf = broken if faces.machine.runs_ahead else None
     steps = range(first, len(parts))
     for number, own in bar(zip(steps, micro, strict=True), f"epoch {epoch + 1}", len(steps)):
-        with held():
+        with defer_signals():
             step = epoch * len(parts) + number
             rate = recipe.learning_rate(step)
             for group in optimizer.param_groups:
@@ -174,20 +175,20 @@ def _backward(model, recipe: Recipe, machine: Machine, batch: list[torch.Tensor]
     """
 
     def logits_of(piece: int) -> torch.Tensor:
-        torch.manual_seed((((recipe.seed * 1_000_003 + step) * 4099 + rank()) * 257 + piece) % 2**63)
+        torch.manual_seed((((recipe.seed * 1_000_003 + step) * 4099 + world.rank()) * 257 + piece) % 2**63)
         with machine.autocast():
             return model(batch[piece]).float()
 
     with torch.set_grad_enabled(len(batch) == 1):
         logits = torch.cat([logits_of(piece) for piece in range(len(batch))])
     own = logits if len(batch) == 1 else logits.requires_grad_()
-    loss = recipe.criterion(distributed.whole(own, len(targets)), targets)
+    loss = recipe.criterion(distributed.all_gather_rows(own, len(targets)), targets)
     # Gradients of the processes are averaged, not summed.
-    (loss * distributed.count()).backward()
+    (loss * world.size()).backward()
     if len(batch) > 1:
         for piece, wanted in enumerate(logits.grad.split([len(inputs) for inputs in batch])):
             last = piece == len(batch) - 1
-            with model.no_sync() if distributed.count() > 1 and not last else contextlib.nullcontext():
+            with model.no_sync() if world.size() > 1 and not last else contextlib.nullcontext():
                 logits_of(piece).backward(wanted)
     return loss.detach()
 
@@ -225,7 +226,7 @@ def settle_batch_norm(model, faces: "Faces", parts: list[np.ndarray]) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         for statistics in (norm.running_mean, norm.running_var) if norm.track_running_stats else ():
-            distributed.total(statistics.div_(distributed.count()))
+            distributed.all_reduce(statistics.div_(world.size()))
 
 
 @torch.inference_mode()

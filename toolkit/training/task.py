@@ -35,7 +35,7 @@ class Data:
         digest = hashlib.sha256()
         for array in (self.paths, self.faces.targets.cpu().numpy(), self.train, self.validation):
             digest.update(repr(array.dtype).encode() + array.tobytes())
-        found = distributed.of_all(digest.hexdigest()[:16])
+        found = distributed.all_gather_object(digest.hexdigest()[:16])
         if len(set(found)) > 1:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(found))}")
         return found[0]
