@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SAGEMAKER := $(VENV)/sagemaker
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint sagemaker torture readme picture clean
+.PHONY: demo test lint sagemaker torture docs picture clean
 
 demo: $(VENV)/ready  ## train, infer and evaluate on drawn faces
 	$(BIN)/python train.py
@@ -35,8 +35,8 @@ $(SAGEMAKER)/ready: $(VENV)/ready tests/requirements-sagemaker.txt
 torture: $(VENV)/ready  ## all faults, often: a quarter of an hour
 	$(BIN)/python tests/torture.py
 
-readme: $(VENV)/ready  ## write the settings tables of the README anew
-	$(BIN)/python tests/readme.py
+docs: $(VENV)/ready  ## write docs/settings.md anew, from the settings
+	$(BIN)/python tests/docs/settings_page.py
 
 picture: $(VENV)/ready  ## take the picture of the README anew, of the last demo; wants Chromium
 	PYTHONPATH=. $(BIN)/python docs/picture.py

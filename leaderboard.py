@@ -1,10 +1,10 @@
-"""Compare backbones: train, infer and evaluate each with the same settings, into leaderboard.csv, leaderboard.md and
+"""Compare backbones: train, infer and evaluate each with the same settings. Writes leaderboard.csv, leaderboard.md and
 leaderboard.html, a page that compares them.
 
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> SM_CHANNEL_EVAL=<folder> SM_GROUND_TRUTH_DIR=<folder> \\
 SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
 
-It goes on where it was stopped, and a backbone that fails does not stop the others.
+The same command goes on where it was stopped. A backbone that fails does not stop the others.
 """
 
 import contextlib
@@ -19,34 +19,39 @@ import numpy as np
 import dataset
 import loss
 import model
-from toolkit import ROOT
 from toolkit.config import settings, sources
+from toolkit.demo import synthetic
 from toolkit.runs import folders
-from toolkit.system import console, files, subprocesses
+from toolkit.runs.fingerprint import digests, make_fingerprint, matching
+from toolkit.system import console, files, locks, subprocesses
 from toolkit.system.console import InputError, say
 
-# The columns of the seed's table, and more.
+# The columns of the contest's baseline table, and more.
 COLUMNS = (
     "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
     "val_f1", "parameters", "photographs_per_second", "seconds", "note",
 )  # fmt: skip
-PROGRESS = "progress.json"
-SCORED_BY = ("inference.py", "evaluation.py")
+PROGRESS = "progress.json"  # of a backbone: its fingerprint, run and row, as far as they are made
+# What decides the score of a run, besides the code of its training. settings.py: how inference.py decides by default.
+SCORING = (
+    "inference.py", "evaluation.py", "toolkit/config/settings.py", "toolkit/config/shared.py", "toolkit/scoring/*.py",
+    "toolkit/serving/ensemble.py", "toolkit/serving/runtimes.py",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     refuse_unknown(names)
-    loss.refuse_shares_for(config)
+    loss.refuse_soft_targets(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
-    sources.ensure_drawn_faces(config)
-    identity = identity_of(config)
+    synthetic.ensure_for(config)
+    fingerprint = fingerprint_of(config)
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
-        make_row(config, origin, identity, name)
-        rows = write(config, identity)
+        make_row(config, origin, fingerprint, name)
+        rows = write(config, fingerprint)
     say(as_markdown(rows))
     if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
         say(f"note: {left_out} backbones were compared with other settings, code or photographs, and are left out")
@@ -55,88 +60,102 @@ def main(argv: list[str]) -> None:
 
 
 def refuse_unknown(names: list[str]) -> None:
-    """Raises InputError where a name is of no backbone."""
+    """Raises InputError unless each name is that of a backbone."""
     if unknown := [name for name in names if name not in model.names()]:
         raise InputError(f"NAMES={','.join(names)}: expected names of backbones, found {', '.join(unknown)}")
 
 
-def identity_of(config: settings.LeaderboardSettings) -> dict:
-    """What rows must have in common to stand in one table: settings, code, photographs, labels and corrections."""
+def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
+    """What all rows of one table have in common: settings, code, photographs, labels and corrections."""
+    training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
+    fingerprint = make_fingerprint(training, digest_data(config))
+    fingerprint["code"] |= digests(matching(SCORING))
+    return fingerprint
+
+
+def digest_data(config: settings.LeaderboardSettings) -> str:
+    """A digest of all photographs (path, size, time) and of the tables of labels and corrections (content)."""
     from toolkit.label_errors import corrections  # and with it pandas
 
-    of_training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     digest = hashlib.sha256()
     for folder in (dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"):
         for path, below, names in os.walk(folder, followlinks=True):
-            below.sort()
+            below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
             for name in sorted(names):
                 line = f"{os.path.relpath(path, folder)}/{name}"
-                with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                with contextlib.suppress(FileNotFoundError):  # a broken link
                     stat = os.stat(os.path.join(path, name))
+                    # Not the content, which takes minutes to read.
                     line += f" {stat.st_size} {stat.st_mtime_ns}"
                 digest.update(os.fsencode(line) + b"\n")
-    _, corrected = corrections.read(config.relabel)
-    tables = (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected)
-    for file in (*tables, *(ROOT / script for script in SCORED_BY)):
+    _, corrected = corrections.read_corrections(config.relabel)
+    for file in (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected):
         digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
-    return folders.identity(of_training, digest.hexdigest())
+    return digest.hexdigest()
 
 
-def make_row(config: settings.LeaderboardSettings, origin: dict, identity: dict, name: str) -> None:
-    """Train, infer and evaluate, as far as it was not done before; progress.json has the row, or why there is none."""
+def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: dict, name: str) -> None:
+    """Train, infer and evaluate, as far as that is not done. progress.json gets the row, with a note if it failed."""
     folder = files.make_folder(config.sm_output_data_dir / name, "SM_OUTPUT_DATA_DIR")
-    notes = read_notes(folder, identity)
-    if notes.get("row", {"note": "none"})["note"] == "":
-        say(f"  done before: macro F1 {notes['row']['board_f1']}")
+    progress = read_progress(folder, fingerprint)
+    if "row" in progress and not progress["row"]["note"]:
+        say(f"  done before: macro F1 {progress['row']['board_f1']}")
         return
     try:
-        if "run" not in notes or not pathlib.Path(notes["run"], folders.RESULT).exists():
-            notes |= trained(config, origin, name, folder)
-            files.write_json(folder / PROGRESS, notes)
-        notes["row"] = scored(config, origin, name, folder, notes)
-        say(f"  macro F1 {notes['row']['board_f1']}, accuracy {notes['row']['board_acc']} %")
+        if "run" not in progress or not pathlib.Path(progress["run"], folders.RESULT).exists():
+            progress |= train(config, origin, name, folder)
+            files.write_json(folder / PROGRESS, progress)
+        score(config, origin, folder, progress["run"])
+        progress["row"] = read_row(config, name, folder, progress)
+        say(f"  macro F1 {progress['row']['board_f1']}, accuracy {progress['row']['board_acc']} %")
     except ChildProcessError as error:
         say(f"  failed: {error}")
-        notes["row"] = {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
-    files.write_json(folder / PROGRESS, notes)
+        progress["row"] = {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
+    files.write_json(folder / PROGRESS, progress)
 
 
-def read_notes(folder: pathlib.Path, identity: dict) -> dict:
-    """How far a backbone came before with the same identity."""
+def read_progress(folder: pathlib.Path, fingerprint: dict) -> dict:
+    """A backbone's progress.json; only the fingerprint where the file is missing, damaged or has another one."""
     try:
-        notes = json.loads((folder / PROGRESS).read_text())
-        return notes if notes["identity"] == identity else {"identity": identity}
+        progress = json.loads((folder / PROGRESS).read_text())
+        return progress if progress["fingerprint"] == fingerprint else {"fingerprint": fingerprint}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"identity": identity}
+        return {"fingerprint": fingerprint}
 
 
-def trained(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
-    """Train; the folder of the run, its weights' number and its speed."""
+def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
+    """Train one backbone: the run's folder, the number of parameters, and the speed. Raises ChildProcessError."""
     own = settings.TrainSettings.model_fields.keys() - {"name", "sm_channel_train", "sm_model_dir"}
     given = {key: getattr(config, key) for key in own if origin[key] != "default"}
     given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir}
-    said = run("train.py", given, folder)
-    found = [re.findall(what, said) for what in (r"run folder: (.+)", r" of ([\d,]+) weights", r"(\d+) photographs/s")]
-    if not all(found[:2]):
+    output = run("train.py", given, folder)
+    run_folder = re.search(r"run folder: (.+)", output)
+    parameters = re.search(r" of ([\d,]+) weights", output)
+    speeds = re.findall(r"(\d+) photographs/s", output)
+    if not (run_folder and parameters):
         raise ChildProcessError("train.py: did not say its run folder and number of weights")
     return {
-        "run": found[0][0],
-        "parameters": int(found[1][0].replace(",", "")),
-        "photographs_per_second": int(found[2][-1]) if found[2] else "",  # it was stopped when all was done
+        "run": run_folder[1],
+        "parameters": int(parameters[1].replace(",", "")),
+        # None where a run went on that was stopped after its last epoch.
+        "photographs_per_second": int(speeds[-1]) if speeds else "",
     }
 
 
-def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path, notes: dict) -> dict:
-    """Infer and evaluate; the row."""
+def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Path, run_folder: str) -> None:
+    """Infer and evaluate: output.csv and evaluation.json in the backbone's folder. Raises ChildProcessError."""
     shared = ("device", "precision", "cache_gib", "cache_dir")
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
-    given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": notes["run"], "sm_output_data_dir": folder}
-    infer, evaluate = SCORED_BY
-    run(infer, given, folder)
+    given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": run_folder, "sm_output_data_dir": folder}
+    run("inference.py", given, folder)
     given = {"sm_ground_truth_dir": config.sm_ground_truth_dir, "report_photos": config.report_photos}
-    run(evaluate, {**given, "sm_output_data_dir": folder}, folder)
+    run("evaluation.py", {**given, "sm_output_data_dir": folder}, folder)
+
+
+def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Path, progress: dict) -> dict:
+    """The row of a backbone that was trained and scored."""
     board = json.loads((folder / "evaluation.json").read_text())
-    result = json.loads(pathlib.Path(notes["run"], folders.RESULT).read_text())
+    result = json.loads(pathlib.Path(progress["run"], folders.RESULT).read_text())
     return {
         "model": name,
         "epoch": config.epochs,
@@ -145,54 +164,55 @@ def scored(config: settings.LeaderboardSettings, origin: dict, name: str, folder
         "board_f1": f"{board['macro_f1']:.4f}",
         "board_acc": f"{board['accuracy']:.4%}".rstrip("%"),
         "val_f1": f"{result['macro_f1']:.4f}",
-        "parameters": notes["parameters"],
-        "photographs_per_second": notes["photographs_per_second"],
+        "parameters": progress["parameters"],
+        "photographs_per_second": progress["photographs_per_second"],
         "seconds": result["seconds"],
         "note": "",
     }
 
 
 def run(script: str, given: dict, folder: pathlib.Path) -> str:
-    """Run a script with these settings; what it said, which also goes to a log. Raises ChildProcessError."""
+    """Run a script with these settings: what it printed, which a log keeps too. Raises ChildProcessError."""
     log = folder / f"{pathlib.Path(script).stem}.log"
-    status = subprocesses.run(script, given, log)
-    said = log.read_text(errors="replace")
+    status = subprocesses.run(script, sources.as_flags(given), sources.without_settings(os.environ), log)
+    output = log.read_text(errors="replace")
     if status:
-        last = said.strip().splitlines()[-1:] or [f"exit status {status}"]
+        last = output.strip().splitlines()[-1:] or [f"exit status {status}"]
         raise ChildProcessError(f"{script}: {last[0]}")
-    return said
+    return output
 
 
-def write(config: settings.LeaderboardSettings, identity: dict) -> list[dict]:
-    """Write the table and the page of all that was made with this identity, by this call or before; its rows."""
+def write(config: settings.LeaderboardSettings, fingerprint: dict) -> list[dict]:
+    """Write tables and page of all rows with this fingerprint, made now or before; the rows."""
     folder = config.sm_output_data_dir
-    with files.locked(folder):
-        notes = [note for name in model.names() if "row" in (note := read_notes(folder / name, identity))]
-        rows = [note["row"] for note in notes]
+    with locks.locked(folder):
+        made = [found for name in model.names() if "row" in (found := read_progress(folder / name, fingerprint))]
+        rows = [progress["row"] for progress in made]
         files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in COLUMNS})
         files.write(folder / "leaderboard.md", as_markdown(rows) + "\n")
-        if done := [note for note in notes if not note["row"]["note"]]:
+        if done := [progress for progress in made if not progress["row"]["note"]]:
             write_page(config, rows, done)
     return rows
 
 
 def write_page(config: settings.LeaderboardSettings, rows: list[dict], done: list[dict]) -> None:
-    """leaderboard.html, of all rows, and the runs and answers behind those that are done."""
-    from toolkit.pages import comparison
+    """leaderboard.html: all rows, and the training curves and predictions of the backbones that are done."""
+    from toolkit.pages import leaderboard as leaderboard_page
     from toolkit.scoring import submission
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     compared = []
-    for note in done:
-        name = note["row"]["model"]
+    for progress in done:
+        name = progress["row"]["model"]
         with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
             answers = submission.read(config.sm_output_data_dir / name / "output.csv", "SM_OUTPUT_DATA_DIR")
             submission.refuse_other_photographs(truth, answers)
-            said = np.array([answers[image] for image in truth])
-            compared.append(comparison.Compared(name, comparison.read_history(pathlib.Path(note["run"])), said))
+            predicted = np.array([answers[image] for image in truth])
+            history = leaderboard_page.read_history(pathlib.Path(progress["run"]))
+            compared.append(leaderboard_page.ComparedRun(name, history, predicted))
     images = config.sm_channel_eval / "images" if config.report_photos else None
     page = config.sm_output_data_dir / "leaderboard.html"
-    comparison.write(page, rows, compared, truth, images)
+    leaderboard_page.write(page, rows, compared, truth, images)
 
 
 def as_markdown(rows: list[dict]) -> str:

@@ -1,7 +1,7 @@
-"""The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and gives one number.
+"""The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and returns one number.
 
-To add one, write a function like these and name it in LOSSES. Where photographs are mixed, or labels softened, a label
-is a share of each class instead, float32 (b, 18): a loss that can learn from those is named in TAKES_SHARES too.
+To add one, write a function like these and name it in LOSSES. If photographs are mixed or labels softened, a label is a
+distribution over the classes instead, float32 (b, 18); a loss that takes those is named in TAKES_SOFT_TARGETS too.
 
 torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
 name is answered at once. A loss of your own may import it wherever it likes.
@@ -9,8 +9,9 @@ name is answered at once. A loss of your own may import it wherever it likes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from toolkit.labels import CLASSES
 from toolkit.system.console import InputError
@@ -26,47 +27,44 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 
 
 def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, smoothing: float) -> Tensor:
-    """Cross entropy against labels of which a share is spread evenly over all classes (Szegedy et al., 2016)."""
+    """Cross entropy with (1 - smoothing) * label + smoothing / 18 (Szegedy et al., 2016)."""
     import torch.nn.functional as F
 
     return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
 
 
 def focal(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, gamma: float) -> Tensor:
-    """Cross entropy times (1 - p)^gamma, p being what the true class got (Lin et al., 2017, Focal Loss).
-
-    With weights it is the weighted mean, as in cross entropy.
-    """
+    """-(1 - p)^gamma log p of the true class (Lin et al., 2017); with weights their weighted mean."""
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
     loss = (1 - log_p.exp()) ** gamma * -log_p
-    share = loss.new_ones(loss.shape) if weight is None else weight[labels]
-    return (loss * share).sum() / share.sum()
+    weight_of_row = loss.new_ones(loss.shape) if weight is None else weight[labels]
+    return (loss * weight_of_row).sum() / weight_of_row.sum()
 
 
 def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """1 - soft macro F1: counts of true and false positives are sums of probabilities.
+    """1 - soft macro F1, in which counts of true and false positives are sums of probabilities.
 
-    Over the classes that this batch holds: the F1 of a class without a photograph in it is 0 whatever the net says,
-    and would teach nothing. With weights it is their weighted mean.
+    The mean, weighted if there are weights, is over the classes in this batch: the F1 of a class without photographs is
+    0 whatever the model says, and would teach nothing.
     """
     p = logits.softmax(1)
     true = labels if labels.is_floating_point() else p.new_zeros(p.shape).scatter(1, labels[:, None], 1.0)
-    soft_f1 = 2 * (p * true).sum(0) / (p + true).sum(0).clamp(min=1e-8)  # 0 / 0 where p has underflowed
-    share = (true.sum(0) > 0).float() if weight is None else (true.sum(0) > 0) * weight
-    return 1 - (soft_f1 * share).sum() / share.sum()
+    soft_f1 = 2 * (p * true).sum(0) / (p + true).sum(0).clamp(min=1e-8)  # clamped, as p may underflow to 0
+    weight_of_class = (true.sum(0) > 0).float() if weight is None else (true.sum(0) > 0) * weight
+    return 1 - (soft_f1 * weight_of_class).sum() / weight_of_class.sum()
 
 
 def logit_adjusted(
-    logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, shares: Tensor, strength: float
+    logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, priors: Tensor, tau: float
 ) -> Tensor:
-    """Cross entropy of logits to which the logarithms of the classes' shares are added (Menon et al., 2021).
+    """Cross entropy of logits + tau * log priors (Menon et al., 2021); tau 1 is balanced softmax (Ren et al., 2020).
 
-    The net learns what photographs say beyond how common a class is; with a `strength` of 1 this is balanced softmax
-    (Ren et al., 2020). `shares`, shape (18,), are those of training.
+    The model then learns what a photograph says beyond how common its class is. `priors` are the shares of the classes
+    in training, shape (18,).
     """
     import torch.nn.functional as F
 
-    return F.cross_entropy(logits + strength * shares.log(), labels, weight)
+    return F.cross_entropy(logits + tau * priors.log(), labels, weight)
 
 
 LOSSES = {
@@ -76,44 +74,64 @@ LOSSES = {
     "focal": focal,
     "f1": f1,
 }
-ENTROPIES = ("cross_entropy", "label_smoothing")  # which leave rare classes as rare as they are
-TAKES_SHARES = ("cross_entropy", "label_smoothing", "logit_adjusted", "f1")
+TAKES_SOFT_TARGETS = ("cross_entropy", "label_smoothing", "logit_adjusted", "f1")
 
 
-def build(name: str, weight: Tensor | None = None, **options):
-    """The loss of that name as a function of (outputs, targets); `options` are what it takes beside them.
+class TrainingLoss(NamedTuple):
+    """The loss of a run."""
 
-    Outputs are those of a net and targets those of toolkit/targets.py. Years behind the 18 classes add cross entropy.
+    criterion: Callable[[Tensor, Tensor], Tensor]  # outputs and targets (b, ...) -> one number
+    loss_weights: Tensor  # how many times as much it counts each class: shape (18,)
+
+
+def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
+    """The loss that the settings ask for, from the number of training photographs of each class: int64, shape (18,)."""
+    priors = counts.clamp(min=1) / counts.sum()
+    weight = class_weights(counts, config.class_weights)
+    options = {
+        "label_smoothing": {"smoothing": config.smoothing},
+        "focal": {"gamma": config.gamma},
+        "logit_adjusted": {"priors": priors, "tau": config.tau},
+    }
+    criterion = build(config.loss, weight, **options.get(config.loss, {}))
+    plain = priors.new_ones(priors.shape)
+    return TrainingLoss(criterion, loss_weights(config.loss, plain if weight is None else weight, priors, config.tau))
+
+
+def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name as a function of the model's outputs and targets (toolkit/training/targets.py).
+
+    `options` are the loss's own keywords. Targets with years behind the 18 classes add the cross entropy of the years.
     """
     loss = partial(LOSSES[name], weight=weight, **options)
 
-    def of_all(outputs: Tensor, targets: Tensor) -> Tensor:
+    def criterion(outputs: Tensor, targets: Tensor) -> Tensor:
         logits = outputs[:, :CLASSES]
         if not targets.is_floating_point():
             return loss(logits, targets)
         classes, years = targets[:, :CLASSES], targets[:, CLASSES:]
-        value = loss(logits, classes if name in TAKES_SHARES else classes.argmax(1))
+        value = loss(logits, classes if name in TAKES_SOFT_TARGETS else classes.argmax(1))
         return value - (years * outputs[:, CLASSES:]).sum() / len(years) if years.shape[1] else value
 
-    return of_all
+    return criterion
 
 
-def refuse_shares_for(config: TrainSettings) -> None:
-    """Raises InputError where labels become shares of classes, which the loss cannot take."""
-    makes_shares = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
-    names = [name for name, makes in makes_shares.items() if makes]
-    if names and config.loss not in TAKES_SHARES:
+def refuse_soft_targets(config: TrainSettings) -> None:
+    """Raises InputError if the settings make soft targets and the loss does not take them."""
+    softening = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
+    names = [name for name, softens in softening.items() if softens]
+    if names and config.loss not in TAKES_SOFT_TARGETS:
         given = [f"{name}={getattr(config, name.lower())}" for name in names]
         raise InputError(
-            f"{' and '.join(given)}: LOSS={config.loss} takes whole labels, not shares of several classes; "
-            f"set LOSS to one of {', '.join(TAKES_SHARES)}, or leave {' and '.join(names)} unset"
+            f"{' and '.join(given)}: LOSS={config.loss} takes whole labels, not soft targets; "
+            f"set LOSS to one of {', '.join(TAKES_SOFT_TARGETS)}, or leave {' and '.join(names)} unset"
         )
 
 
 def class_weights(counts: Tensor, how: str) -> Tensor | None:
-    """A weight a class: 1/n of its n training photographs ("balanced"), 1/sqrt(n) ("sqrt"), or None ("none").
+    """A weight for each class: 1/n of its n training photographs ("balanced"), 1/sqrt(n) ("sqrt"), None ("none").
 
-    Scaled so that the mean over the photographs is 1. A class without photographs weighs 1: smoothed labels have it.
+    Scaled so that their mean over the photographs is 1. A class without photographs weighs 1: smoothed labels have it.
     """
     if how == "none":
         return None
@@ -121,11 +139,11 @@ def class_weights(counts: Tensor, how: str) -> Tensor | None:
     return (weight * counts.sum() / (weight * counts).sum()).where(counts > 0, 1.0)
 
 
-def emphasis(name: str, weight: Tensor, shares: Tensor, strength: float) -> Tensor:
-    """How much more a loss makes of each class than it is common: shape (18,), from class weights and shares of it.
+def loss_weights(name: str, weight: Tensor, priors: Tensor, tau: float) -> Tensor:
+    """How many times as much the loss counts each class: shape (18,), from class weights and priors of that shape.
 
-    What a net learns to expect is the shares times this; the decision takes it out again (toolkit/decision.py).
+    A model learns to expect priors * loss_weights; toolkit/scoring/prior_correction.py takes that out again.
     """
-    if name == "f1":  # its weights are of the mean over classes, not of photographs
+    if name == "f1":  # its weights are those of a mean over classes, and change no class's own optimum
         return weight.new_ones(weight.shape)
-    return weight / shares**strength if name == "logit_adjusted" else weight
+    return weight / priors**tau if name == "logit_adjusted" else weight

@@ -1,16 +1,17 @@
-"""Find the people whose labels are most likely wrong, and let a person decide on them.
+"""Find the people whose labels are most probably wrong, and let a person decide on them.
 
 SM_CHANNEL_TRAIN=<image folder> SM_OUTPUT_DATA_DIR=<folder> SM_CHANNEL_MODEL=<folder of runs> python suspects.py
 
-asks the nets of a run of folds (FOLDS=5 python train.py), each about the people that it never saw; without
-SM_CHANNEL_MODEL it trains folds first, quickly. suspects.html shows everybody, the most suspect first, and saves
-decisions as corrections.csv; SERVE=true serves that page, and writes each decision to disk at once. What was decided
-is read by RELABEL=sure,corrections.csv, here and in train.py, and those people do not come back.
+It takes a run of folds (FOLDS=5 python train.py): each person is judged by the net that never saw them. Without
+SM_CHANNEL_MODEL it first trains folds, quickly. suspects.html shows everybody, the most probable error first, and saves
+decisions as corrections.csv; with SERVE=true the page is served, and each decision is written to the disk at once.
+RELABEL=sure,corrections.csv applies the decisions, here and in train.py; here, those people are not shown again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -19,63 +20,76 @@ import numpy as np
 import dataset
 import model
 from toolkit.config import settings, sources
+from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
-from toolkit.runs import checkpoint, folders
+from toolkit.runs import folders, lookup
+from toolkit.runs.weights import WEIGHTS, Header, read_header
 from toolkit.system import console, files, subprocesses
 from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from toolkit.data.store import Store
     from toolkit.label_errors.evidence import Finding
     from toolkit.label_errors.ranking import Suspect
 
 PAGE, TABLE, DECISIONS = "suspects.html", "suspects.csv", "corrections.csv"
-FIRST = (25, 50, 100, 200, 400)  # of how many suspects the expected errors are said
+EXPECTED_AMONG = (25, 50, 100, 200, 400)  # numbers of suspects for which the expected errors are printed
 
 
 def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.SuspectsSettings, argv)
+    prepare_folders(config)
+    table, is_reviewed, corrected = read_table(config)
+    if is_reviewed.all():
+        say("everybody was decided on before: nothing is written")
+        return
+    headers = read_folds(config) if config.sm_channel_model else train_folds(config, corrected)
+    folds = held_out_folds(table, is_reviewed, headers)
+    findings = collect_findings(config, headers, table, folds)
+    suspects = list_suspects(config, table, findings)
+    say(expected_errors_table(suspects))
+    write_table(config, suspects, findings)
+    if config.serve:
+        serve_page(config, suspects)
+    else:
+        write_page(config, suspects)
+
+
+def prepare_folders(config: settings.SuspectsSettings) -> None:
+    """Make the folders that are written to, and the demo's photographs. Raises InputError, also for an unknown NAME."""
     if not config.sm_channel_model and config.training()["name"] not in model.names():
         raise InputError(f"NAME={config.name}: expected a backbone, as SM_CHANNEL_MODEL is unset; found no such")
     for name in ("sm_output_data_dir", "cache_dir"):
         if folder := getattr(config, name):
             files.make_folder(folder, name.upper())
-    sources.ensure_drawn_faces(config)
-    faces, decided, corrected = read_faces(config)
-    if decided.all():
-        say("everybody was decided on before: nothing is written")
-        return
-    headers = find_folds(config) if config.sm_channel_model else train_folds(config, corrected)
-    found = find(config, headers, faces, of_folds(faces, decided, headers))
-    suspects = rank(config, faces, found)
-    say(expectation(suspects))
-    write_table(config, suspects, found)
-    show(config, suspects)
+    synthetic.ensure_for(config)
 
 
-def read_faces(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
-    """The faces as their folders label them, which of them were decided on before, and the table of all, corrected.
+def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
+    """The table of photographs as folders label them, whether each one's person is reviewed, and the corrected table.
 
-    Those that are left out are not among them. Decisions are bool, shape (n,). Prints how many people are left.
+    The first has no photographs of people that corrections leave out; reviewed (bool, shape (n,)) are those whom a row
+    of RELABEL names. Prints how many people are left.
     """
     from toolkit.label_errors import corrections, evidence
 
     as_found, _ = dataset.read_faces(config.sm_channel_train)
     images = dataset.image_folder(config.sm_channel_train)
     corrected, report = corrections.apply(as_found, config.relabel, images)
-    faces = evidence.with_names(as_found)
-    faces = faces[faces["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)
-    known = corrections.decided(config.relabel)
-    decided = (faces["person"].isin(known) | faces["folder"].isin(known)).to_numpy()
-    left = faces["folder"][~decided].nunique()
+    table = evidence.with_correction_names(as_found)
+    table = table[table["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)
+    reviewed = corrections.named_people(config.relabel)
+    is_reviewed = (table["person"].isin(reviewed) | table["folder"].isin(reviewed)).to_numpy()
+    left = table["folder"][~is_reviewed].nunique()
     say(f"{report}\n{left} people to look at, {as_found['folder'].nunique() - left} were decided on before")
-    return faces, decided, corrected
+    return table, is_reviewed, corrected
 
 
-def find_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, dict]:
-    """The folder of each fold of the run that NAME means, and the header of its net."""
-    headers = folders.named(config.sm_channel_model, config.name, folders.WEIGHTS, checkpoint.read_header)
+def read_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
+    """{run folder of each fold: header of its weights}, of the run of folds that NAME means."""
+    headers = lookup.find_runs(config.sm_channel_model, config.name, WEIGHTS, read_header)
     if len({folder.parent for folder in headers}) > 1 or not all(map(fold_of, headers)):
         raise InputError(
             f"SM_CHANNEL_MODEL={config.sm_channel_model}: expected one run of folds, whose nets each never saw some of "
@@ -86,28 +100,35 @@ def find_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, dict]:
 
 
 def fold_of(run: pathlib.Path) -> str:
-    """The number of a run's fold, as its folder and out_of_fold.csv say it; "" if it is of none."""
+    """The number of a run's fold, as in out_of_fold.csv; "" for a run that is no fold."""
     return run.name.removeprefix("fold-") if run.name.startswith("fold-") else ""
 
 
-def train_folds(config: settings.SuspectsSettings, faces: pd.DataFrame) -> dict[pathlib.Path, dict]:
-    """The same of folds that are trained on these faces; those of before, where labels and settings are the same."""
-    given = config.training()
-    digest = hashlib.sha256(repr(sorted(given.items())).encode())
-    for array in (dataset.paths(faces), dataset.labels(faces)):
+def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[pathlib.Path, Header]:
+    """Train folds on the corrected table, or take those of an earlier call with the same labels and settings.
+
+    Returns the same as `read_folds`.
+    """
+    training = config.training()
+    digest = hashlib.sha256(repr(sorted(training.items())).encode())
+    for array in (dataset.paths(table), dataset.labels(table)):
         digest.update(array.tobytes())
-    place = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
-    if not (place / given["name"] / folders.RESULT).exists():
+    runs = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
+    if not (runs / training["name"] / folders.RESULT).exists():
         say(f"training {config.folds} folds for {config.epochs} epochs")
-        own = ("sm_channel_train", "relabel", "device", "precision", "cache_gib", "cache_dir")
-        given |= {name: getattr(config, name) for name in own}
-        if status := subprocesses.run("train.py", given | {"sm_model_dir": place, "report_photos": False}):
-            raise InputError(f"folds could not be trained: train.py ended with {status}; what it said stands above")
-    return folders.named(place, given["name"], folders.WEIGHTS, checkpoint.read_header)
+        shared = ("sm_channel_train", "relabel", "device", "precision", "cache_gib", "cache_dir")
+        training |= {name: getattr(config, name) for name in shared}
+        words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
+        if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)):
+            raise InputError(f"folds could not be trained: train.py ended with {status}; its messages stand above")
+    return lookup.find_runs(runs, training["name"], WEIGHTS, read_header)
 
 
-def of_folds(faces: pd.DataFrame, decided: np.ndarray, headers: dict[pathlib.Path, dict]) -> np.ndarray:
-    """The fold whose net never saw the person, of each photograph: texts, shape (n,), "" of whom no net is asked."""
+def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[pathlib.Path, Header]) -> np.ndarray:
+    """For each photograph the fold that held its person out: text, shape (n,); "" for people who are not judged.
+
+    Those are reviewed, or in no fold. Raises InputError where the run is not finished, lacks folds or has other people.
+    """
     from toolkit.runs.cross_validation import OUT_OF_FOLD
 
     run = next(iter(headers)).parent
@@ -115,91 +136,98 @@ def of_folds(faces: pd.DataFrame, decided: np.ndarray, headers: dict[pathlib.Pat
         raise InputError(
             f"{run}: expected a finished run of folds, found no {folders.RESULT}; train.py goes on with it"
         )
-    seen = files.read_csv(run / OUT_OF_FOLD, ("person", "fold"), "SM_CHANNEL_MODEL")
+    out_of_fold = files.read_csv(run / OUT_OF_FOLD, ("person", "fold"), "SM_CHANNEL_MODEL")
     fold = {}
-    for person, number in zip(seen["person"], seen["fold"], strict=True):
+    for person, number in zip(out_of_fold["person"], out_of_fold["fold"], strict=True):
         if fold.setdefault(person, number) != number:
             raise InputError(f"{run / OUT_OF_FOLD}: expected nobody in two folds, found {person} in several")
     if missing := set(fold.values()) - set(map(fold_of, headers)):
         raise InputError(
             f"{run}: expected the nets of all folds, found none of {listed(sorted(missing))}; name the run"
         )
-    known = faces["person"].isin(fold).to_numpy()
-    if not (known & ~decided).any():
+    has_fold = table["person"].isin(fold).to_numpy()
+    if not (has_fold & ~is_reviewed).any():
         raise InputError(
             f"expected people of the folds in {run}, found none of them among those to look at; is SM_CHANNEL_TRAIN "
             f"the data set that they were trained on?"
         )
-    if others := list(faces["person"][~known & ~decided].unique()):
+    if others := list(table["person"][~has_fold & ~is_reviewed].unique()):
         say(f"note: {len(others)} people are in no fold, and not looked at: {listed(others)}")
-    return np.where(known & ~decided, faces["person"].map(fold).astype(str), "").astype(str)
+    return np.where(has_fold & ~is_reviewed, table["person"].map(fold).astype(str), "").astype(str)
 
 
-def find(config: settings.SuspectsSettings, headers: dict, faces: pd.DataFrame, folds: np.ndarray) -> list[Finding]:
-    """All that the nets and the photographs say against the labels of people of these folds."""
+def collect_findings(
+    config: settings.SuspectsSettings, headers: dict[pathlib.Path, Header], table: pd.DataFrame, folds: np.ndarray
+) -> list[Finding]:
+    """The evidence against the labels of all people who are judged, from the nets and from the photographs."""
     from toolkit.data.disk_cache import open_store
-    from toolkit.label_errors import evidence
+    from toolkit.label_errors import duplicates, evidence
 
-    size = tuple(next(iter(headers.values()))["size"])
-    paths, asked = dataset.paths(faces, config.sm_channel_train), folds != ""
+    size = next(iter(headers.values())).size
+    paths, is_judged = dataset.paths(table, config.sm_channel_train), folds != ""
     with open_store(paths, size, config.cache_gib, config.cache_dir) as store:
-        dataset.refuse_bad_photographs(faces, config.sm_channel_train, store.wait())
+        dataset.refuse_bad_photographs(table, config.sm_channel_train, store.wait())
         say(str(store))
-        left = faces[asked].reset_index(drop=True)
-        found = evidence.find(left, ask(config, headers, folds, store)[asked])
-        copies = evidence.find_twins(faces, store)  # of those who were decided on, too
-        return found + [one for one in copies if one.folder in set(left["folder"])]
+        probabilities = held_out_probabilities(config, headers, folds, store)
+        judged = table[is_judged].reset_index(drop=True)
+        label_errors = evidence.find_label_errors(judged, probabilities[is_judged])
+        # The original of a duplicate may be a person who was reviewed before: so the whole table is compared.
+        copies = duplicates.find_duplicates(table, store)
+        return label_errors + [finding for finding in copies if finding.folder in set(judged["folder"])]
 
 
-def ask(config: settings.SuspectsSettings, headers: dict, folds: np.ndarray, store) -> np.ndarray:
-    """The probabilities by the nets, each of the people whom it never saw: float64, shape (n, 18), NaN of the others.
+def held_out_probabilities(
+    config: settings.SuspectsSettings, headers: dict[pathlib.Path, Header], folds: np.ndarray, store: Store
+) -> np.ndarray:
+    """Probabilities of each photograph by the net of the fold that held its person out: float64, shape (n, 18).
 
-    They are means over each photograph and its mirror image.
+    Means over the photograph and its mirror image; NaN where the fold is "".
     """
-    from toolkit.scoring.decision import Decision
+    from toolkit.data.loader import Loader
+    from toolkit.models import placement
+    from toolkit.models.predict import Mirrored, predict
     from toolkit.system import device
-    from toolkit.training import step
 
     machine = device.choose(config.device, config.precision)
     say(f"running on {machine}")
-    p = np.full((len(folds), CLASSES), np.nan)
+    probabilities = np.full((len(folds), CLASSES), np.nan)
     for run, header in headers.items():
         rows = np.flatnonzero(folds == fold_of(run))
-        shown = step.Faces(store, machine, header["mean"], header["std"])
-        net, decision = machine.place(model.load(run / folders.WEIGHTS)[0]), Decision.of_header(header["decision"])
-        sides = [step.predict(each, shown, rows)[:, :CLASSES].numpy() for each in (net, step.Mirrored(net))]
-        p[rows] = np.mean([decision.probabilities(logits) for logits in sides], 0)
-    if not np.isfinite(p[folds != ""]).all():
-        raise InputError(f"{run.parent}: expected finite numbers of its nets, found others; train them anew")
-    return p
+        loader = Loader(store, machine, header.mean, header.std)
+        fold_model = placement.to_device(model.load(run / WEIGHTS)[0], machine)
+        sides = [predict(side, loader, rows)[:, :CLASSES].numpy() for side in (fold_model, Mirrored(fold_model))]
+        probabilities[rows] = np.mean([header.decision.probabilities(logits) for logits in sides], 0)
+    if not np.isfinite(probabilities[folds != ""]).all():
+        raise InputError(f"{run.parent}: expected finite numbers of its nets, found others; train them again")
+    return probabilities
 
 
-def rank(config: settings.SuspectsSettings, faces: pd.DataFrame, found: list[Finding]) -> list[Suspect]:
-    """Everybody, the most suspect first. Corrections of single photographs get the checksums of their files."""
-    from toolkit.label_errors import ranking
+def list_suspects(config: settings.SuspectsSettings, table: pd.DataFrame, findings: list[Finding]) -> list[Suspect]:
+    """Suspects, the most probable error first. Corrections of single photographs get the sha256 of their files."""
+    from toolkit.label_errors.ranking import rank_suspects
 
-    suspects, images = ranking.rank(faces, found), dataset.image_folder(config.sm_channel_train)
+    suspects, images = rank_suspects(table, findings), dataset.image_folder(config.sm_channel_train)
     for row in (row for suspect in suspects for row in suspect.corrections):
         if file := row.pop("file", None):
             row["sha256"] = files.sha256(images / file)[:16]
     return suspects
 
 
-def expectation(suspects: list[Suspect]) -> str:
-    """How many errors there are, and among the first so many people: so that one knows where to stop."""
+def expected_errors_table(suspects: list[Suspect]) -> str:
+    """Lines with the expected errors among the first suspects: they tell a person where to stop."""
     from toolkit.label_errors.ranking import expected_errors
 
-    counts = [n for n in FIRST if n < len(suspects)] + [len(suspects)]
+    counts = [n for n in EXPECTED_AMONG if n < len(suspects)] + [len(suspects)]
     lines = [f"{'people':>10} {'errors among them, expected':>28}"]
     return "\n".join([*lines, *(f"first {n:4} {expected_errors(suspects, n):28.1f}" for n in counts)])
 
 
-def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], found: list[Finding]) -> None:
-    """suspects.csv: a row for each folder, the most suspect first, with what was found of each kind."""
+def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], findings: list[Finding]) -> None:
+    """suspects.csv: a row for each folder, the most probable error first, with the evidence of each kind."""
     from toolkit.label_errors.evidence import KINDS
 
-    by_kind = {(finding.folder, finding.kind): finding for finding in found}
-    table = {name: [getattr(suspect, name) for suspect in suspects] for name in ("folder", "says", "suggests")}
+    by_kind = {(finding.folder, finding.kind): finding for finding in findings}
+    table = {name: [getattr(suspect, name) for suspect in suspects] for name in ("folder", "label", "suggestion")}
     table["probability"] = [round(suspect.probability, 6) for suspect in suspects]
     for kind in KINDS:
         of_kind = [by_kind[suspect.folder, kind] for suspect in suspects]
@@ -208,27 +236,42 @@ def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], foun
     files.write_csv(config.sm_output_data_dir / TABLE, table)
 
 
-def show(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
-    """suspects.html, or that page served until Ctrl-C."""
-    from toolkit.label_errors import corrections, decisions
-    from toolkit.label_errors.ranking import expected_errors
-    from toolkit.pages import suspects as page
+def write_page(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
+    """suspects.html."""
+    from toolkit.pages import suspects as suspects_page
 
-    images = dataset.image_folder(config.sm_channel_train)
-    facts = (
-        f"{len(suspects):,} people in {images}; expected wrong labels: {expected_errors(suspects, len(suspects)):.1f}."
-    )
-    kept = [
-        row for path in corrections.read(config.relabel)[1] if path != corrections.TABLE for row in decisions.read(path)
-    ]
-    if config.serve:
-        path = (config.sm_output_data_dir / DECISIONS).absolute()
-        shown, photographs = page.served(path, suspects, facts), page.photographs(suspects, images)
-        decisions.serve(path, suspects, kept, shown, photographs, config.serve_port)
-    else:
-        path = config.sm_output_data_dir / PAGE
-        page.write(path, suspects, images, facts, kept, key=f"suspects of {images.resolve()}")
-        say(f"written: {path.absolute()}")
+    images, path = dataset.image_folder(config.sm_channel_train), config.sm_output_data_dir / PAGE
+    # The browser keeps decisions under this key: a page that is made again for the same images finds them.
+    key = f"suspects of {images.resolve()}"
+    suspects_page.write(path, suspects, images, facts(suspects, images), earlier_rows(config), key)
+    say(f"written: {path.absolute()}")
+
+
+def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
+    """Serve the page until Ctrl-C; each decision is written to corrections.csv."""
+    from toolkit.label_errors import review_server
+    from toolkit.pages import suspects as suspects_page
+
+    images, path = dataset.image_folder(config.sm_channel_train), (config.sm_output_data_dir / DECISIONS).absolute()
+    page = suspects_page.render_served(path, suspects, facts(suspects, images))
+    photographs = suspects_page.photographs(suspects, images)
+    review_server.serve(path, suspects, earlier_rows(config), page, photographs, config.serve_port)
+
+
+def facts(suspects: list[Suspect], images: pathlib.Path) -> str:
+    """The first line of the page."""
+    from toolkit.label_errors.ranking import expected_errors
+
+    expected = expected_errors(suspects, len(suspects))
+    return f"{len(suspects):,} people in {images}; expected wrong labels: {expected:.1f}."
+
+
+def earlier_rows(config: settings.SuspectsSettings) -> list[dict[str, str]]:
+    """The rows of RELABEL's own tables: the new table has them, too, so that one file holds all rounds."""
+    from toolkit.label_errors import corrections, decisions
+
+    _, paths = corrections.read_corrections(config.relabel)
+    return [row for path in paths if path != corrections.OUTLIERS for row in decisions.read_rows(path)]
 
 
 if __name__ == "__main__":

@@ -38,16 +38,20 @@ import dataset  # noqa: E402
 import loss  # noqa: E402
 import model  # noqa: E402
 import train  # noqa: E402
+from toolkit.config import defaults  # noqa: E402
 from toolkit.config.settings import TrainSettings  # noqa: E402
-from toolkit.data import augment  # noqa: E402
+from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
+from toolkit.data.split import held_out_people, split_by_person  # noqa: E402
 from toolkit.data.store import Store  # noqa: E402
 from toolkit.demo import synthetic  # noqa: E402
-from toolkit.models import fuse_batch_norm  # noqa: E402
-from toolkit.runs.checkpoint import State  # noqa: E402
+from toolkit.models import fuse_batch_norm, placement  # noqa: E402
+from toolkit.models.batch_norm import recompute_batch_norm_statistics  # noqa: E402
+from toolkit.models.predict import predict  # noqa: E402
 from toolkit.system import device  # noqa: E402
 from toolkit.system.console import InputError  # noqa: E402
-from toolkit.training import loop, step  # noqa: E402
-from toolkit.training.task import Data  # noqa: E402
+from toolkit.training import loop  # noqa: E402
+from toolkit.training.step import Recipe, train_one_epoch  # noqa: E402
+from toolkit.training.task import Task  # noqa: E402
 
 ROW = "{:12} {:32} {:>9} {:>11} {:>9} {:>9}"
 BATCH = 64
@@ -61,7 +65,7 @@ class Suspect:
     name: str
     lr: float = 1e-3
     weight_decay: float = 0.0
-    settled: bool = False
+    recomputed: bool = False  # the statistics of batch norm, after training
     knows_faces: str = ""  # by which twin's learning
     length: float = 1.0  # what the features are multiplied by
 
@@ -69,10 +73,10 @@ class Suspect:
 DEFAULTS = "our defaults"
 SUSPECTS = (
     Suspect("the seed's recipe"),
-    Suspect("running statistics settled", settled=True),
+    Suspect("running statistics recomputed", recomputed=True),
     Suspect("weight decay 0.05", weight_decay=0.05),
     Suspect("learning rate 0.01", lr=0.01),
-    Suspect("learning rate 0.01, settled", lr=0.01, settled=True),
+    Suspect("learning rate 0.01, recomputed", lr=0.01, recomputed=True),
     Suspect("learning rate 0.1", lr=0.1),
     Suspect("weights, the same function", knows_faces="normed"),
     Suspect("weights of its own", knows_faces="own"),
@@ -92,8 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         of, of_others = (read(pathlib.Path(scratch, str(seed)), options.people, seed, options.size) for seed in (0, 1))
-        labels = of.faces.labels[of.validation]
-        steps = options.epochs * len(step.batches(of.train, BATCH))
+        labels = of.labels[of.validation]
+        steps = options.epochs * len(split_into_batches(of.train, BATCH))
         print(f"{len(of.train)} photographs of {options.size} in batches of {BATCH}: {steps} steps; our defaults: 32")
         commonest = (labels.bincount().max() / len(labels)).item()
         print(f"a net that always says the commonest class has an accuracy of {commonest:.1%}")
@@ -103,12 +107,12 @@ def main() -> None:
             suspects = [suspect for suspect in SUSPECTS if suspect.name in options.only]
             knowing = knowing_faces(*twins, of_others) if any(one.knows_faces for one in suspects) else {}
             for suspect in suspects:
-                for name in twins if not suspect.settled else twins[1:]:  # the plain twin has nothing to settle
+                for name in twins if not suspect.recomputed else twins[1:]:  # the plain twin has no statistics
                     known = knowing.get((suspect.knows_faces, name))
-                    net = with_fresh_head(known, suspect.length) if known else new(name, of.faces)
+                    net = with_fresh_head(known, suspect.length) if known else new(name, of.loader)
                     show(name, suspect.name, features(net, of), by_seed(net, suspect, of, options.epochs))
             for name in twins if DEFAULTS in options.only else ():
-                net = new(name, of.faces)
+                net = new(name, of.loader)
                 show(name, DEFAULTS, features(net, of), by_defaults(net, name, of, options.epochs))
 
 
@@ -118,32 +122,37 @@ def show(name: str, recipe: str, length: float, result: tuple[float, float, floa
     print(ROW.format(name, recipe, f"{length:.2f}", *numbers), flush=True)
 
 
-def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> Data:
+def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) -> Task:
     synthetic.ensure(folder, people=people, eval_people=6, seed=seed)
     table, _ = dataset.read_faces(folder / "train")
-    sides = dataset.split(table, dataset.hold_out(table, 0.2, 0, 0, seed=42))
-    paths = dataset.paths(table, folder / "train")
-    store = Store(paths, size)
+    sides = split_by_person(table, held_out_people(table, 0.2, 0, 0, seed=42))
+    store = Store(dataset.paths(table, folder / "train"), size)
     assert not store.fill()
-    faces = step.Faces(store, device.choose("auto", "fp32"), train.MEAN, train.STD, dataset.labels(table))
-    return Data(paths, table["person"], sides.train, sides.validation, faces)
+    loader = Loader(store, device.choose("auto", "fp32"), train.MEAN, train.STD)
+    return train.make_task(default_settings(1), table, sides, loader)
 
 
-def new(name: str, faces: step.Faces) -> nn.Module:
+def default_settings(epochs: int, name: str = "resnet18") -> TrainSettings:
+    """As train.py has them if nothing else is set."""
+    given = TrainSettings(name=name, pretrained=False, epochs=epochs)
+    return defaults.resolve(given, dict.fromkeys(TrainSettings.model_fields, "default"))[0]
+
+
+def new(name: str, loader: Loader) -> nn.Module:
     torch.manual_seed(42)
-    return faces.machine.place(model.build(name, faces.store.size, pretrained=False)[0])
+    return placement.to_device(model.build(name, loader.store.size, pretrained=False)[0], loader.machine)
 
 
-def knowing_faces(plain: str, normed: str, others: Data) -> dict[tuple[str, str], nn.Module]:
+def knowing_faces(plain: str, normed: str, others: Task) -> dict[tuple[str, str], nn.Module]:
     """Nets that know other people's faces, by whose learning and name: both by that of the one with batch norm, so that
     they compute the same function, and each by its own."""
-    own = {name: new(name, others.faces) for name in (plain, normed)}
+    own = {name: new(name, others.loader) for name in (plain, normed)}
     for name, net in own.items():
         by_defaults(net, name, others, EPOCHS_TO_KNOW_FACES)
-    twin = new(plain, others.faces)
-    inputs = next(others.faces.batches([others.validation[:4]]))
-    folded = fuse_batch_norm.fold(own[normed].eval(), inputs)
-    for mine, theirs in zip(layers(twin), layers(folded), strict=True):
+    twin = new(plain, others.loader)
+    inputs = next(others.loader.load([others.validation[:4]]))
+    fused = fuse_batch_norm.fuse(own[normed].eval(), inputs)
+    for mine, theirs in zip(layers(twin), layers(fused), strict=True):
         mine.load_state_dict(theirs.state_dict())
     torch.testing.assert_close(twin.eval()(inputs), own[normed](inputs), rtol=1e-3, atol=1e-3)
     return {("normed", plain): twin, ("normed", normed): own[normed], **{("own", name): own[name] for name in own}}
@@ -166,49 +175,44 @@ def with_fresh_head(net: nn.Module, length: float) -> nn.Module:
 
 
 @torch.inference_mode()
-def features(net: nn.Module, data: Data) -> float:
+def features(net: nn.Module, task: Task) -> float:
     """The mean length of what the last layer gets, as the net is before training."""
     seen = []
     hook = layers(net)[-1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].norm(dim=1)))
-    net.eval()(next(data.faces.batches([data.validation[:64]])))
+    net.eval()(next(task.loader.load([task.validation[:64]])))
     hook.remove()
     return seen[0].mean().item()
 
 
-def by_seed(net: nn.Module, suspect: Suspect, data: Data, epochs: int) -> tuple[float, float, float]:
+def by_seed(net: nn.Module, suspect: Suspect, task: Task, epochs: int) -> tuple[float, float, float]:
     optimizer = torch.optim.SGD(net.parameters(), suspect.lr, weight_decay=suspect.weight_decay, fused=True)
-    rate, policy = (lambda step: suspect.lr), augment.POLICIES["none"]
-    recipe = step.Recipe(loss.cross_entropy, rate, policy, BATCH, clip_grad=0.0, seed=42)
-    return measure(net, optimizer, recipe, data, epochs, suspect.settled)
+    recipe = Recipe(lambda step: suspect.lr, BATCH, clip_grad=0.0, seed=42)
+    plain = dataclasses.replace(task, criterion=loss.cross_entropy)
+    return measure(net, optimizer, recipe, plain, epochs, suspect.recomputed)
 
 
-def by_defaults(net: nn.Module, name: str, data: Data, epochs: int) -> tuple[float, float, float]:
-    """As train.py does where nothing else is set."""
-    given = TrainSettings(name=name, pretrained=False, epochs=epochs)
-    config, _ = train.with_own_defaults(given, dict.fromkeys(TrainSettings.model_fields, "default"))
-    labels = data.faces.labels[data.train]
-    weight = loss.class_weights(labels.bincount(minlength=18), config.class_weights)
-    criterion = loss.build(config.loss, weight, smoothing=config.smoothing)
-    steps = epochs * len(step.batches(data.train, config.batch_size))
-    recipe = loop.make_recipe(config, criterion, data, steps, State({}, ""))
-    learner = loop.make_learner(config, net, model.head_weights(net))
-    return measure(net, learner.optimizer, recipe, data, epochs, settled=True)
+def by_defaults(net: nn.Module, name: str, task: Task, epochs: int) -> tuple[float, float, float]:
+    """As train.py does if nothing else is set."""
+    config = default_settings(epochs, name)
+    recipe = loop.make_recipe(config, len(split_into_batches(task.train, config.batch_size)))
+    state = loop.make_train_state(config, net, model.head_weights(net))
+    return measure(net, state.optimizer, recipe, task, epochs, recomputed=True)
 
 
-def measure(net, optimizer, recipe: step.Recipe, data: Data, epochs: int, settled: bool):
-    """Train; the loss of the last five steps, and cross entropy and accuracy of validation. None where it diverges."""
+def measure(net, optimizer, recipe: Recipe, task: Task, epochs: int, recomputed: bool):
+    """Train; the loss of the last five steps, and cross entropy and accuracy of validation. None if it diverges."""
     losses = []
     note = lambda done: losses.append(done[-1].item())  # noqa: E731
     try:
         for epoch in range(epochs):
-            step.train_one_epoch(net, optimizer, recipe, data.faces, data.train, epoch, after_step=note)
+            train_one_epoch(net, optimizer, task, recipe, epoch, after_step=note)
     except InputError:
         return None
-    if settled:
-        seen = step.batches(data.train, recipe.batch_size)[: loop.SETTLING_BATCHES]
-        step.settle_batch_norm(net, data.faces, seen)
-    logits = step.predict(net, data.faces, data.validation).to(data.faces.labels.device)
-    labels = data.faces.labels[data.validation]
+    if recomputed:
+        batches = split_into_batches(task.train, recipe.batch_size)[: loop.BATCHES_FOR_STATISTICS]
+        recompute_batch_norm_statistics(net, task.loader, batches)
+    logits = predict(net, task.loader, task.validation).to(task.labels.device)
+    labels = task.labels[task.validation]
     accuracy = (logits.argmax(1) == labels).float().mean().item()
     return statistics.mean(losses[-5:]), F.cross_entropy(logits, labels).item(), accuracy
 

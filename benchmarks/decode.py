@@ -26,7 +26,7 @@ from PIL import Image  # noqa: E402
 
 from toolkit.config.types import height_and_width  # noqa: E402
 from toolkit.data import decode  # noqa: E402
-from toolkit.data.store import Store, processors  # noqa: E402
+from toolkit.data.store import Store, cpu_count  # noqa: E402
 
 
 def resized(pixels: np.ndarray, size) -> np.ndarray:
@@ -97,8 +97,8 @@ def compare(paths: list[str], size, turns: int) -> None:
         **others(),
     }
     full = [pillow(path, size).astype(int) for path in paths]
-    everything = {(name, threads): [] for name in ways for threads in (1, processors())}
-    everything["ours: the store", processors()] = []
+    everything = {(name, threads): [] for name in ways for threads in (1, cpu_count())}
+    everything["ours: the store", cpu_count()] = []
     for _ in range(turns):
         for name, threads in everything:
             if name == "ours: the store":

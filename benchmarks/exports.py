@@ -30,7 +30,7 @@ from toolkit.config.types import height_and_width  # noqa: E402
 from toolkit.data.store import Store  # noqa: E402
 from toolkit.demo import synthetic  # noqa: E402
 from toolkit.labels import CLASS_NAMES, CLASSES  # noqa: E402
-from toolkit.models import onnx_file  # noqa: E402
+from toolkit.models import onnx_export, onnx_file  # noqa: E402
 from toolkit.runs import checkpoint  # noqa: E402
 from toolkit.scoring.decision import Decision, Prior  # noqa: E402
 from toolkit.system import device  # noqa: E402
@@ -78,11 +78,11 @@ def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     header |= {"format": checkpoint.FORMAT, "classes": CLASS_NAMES, "decision": uneven(spread).as_header()}
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        made = export.as_onnx(net, header)
+        made = onnx_export.build(net, header)
         content = onnx_file.as_bytes(made, header)
-        export.check_form(made, content)
+        onnx_export.check_form(made, content)
     seconds = time.perf_counter() - started
-    candidate = onnx_file.Net(pathlib.Path("model.onnx"), content)
+    candidate = onnx_file.OnnxModel(pathlib.Path("model.onnx"), content)
     farthest, same = export.compare(net, header, candidate, store, BATCHES)
     machine.place(net)
     batch = machine.batch_for_prediction(store.size)

@@ -23,10 +23,12 @@ import torch  # noqa: E402
 
 import model  # noqa: E402
 from toolkit.config import settings  # noqa: E402
+from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
 from toolkit.data.store import Store  # noqa: E402
 from toolkit.demo import synthetic  # noqa: E402
+from toolkit.models import placement  # noqa: E402
+from toolkit.models.predict import predict  # noqa: E402
 from toolkit.system import device  # noqa: E402
-from toolkit.training import step  # noqa: E402
 
 
 def main() -> None:
@@ -62,19 +64,17 @@ def train_and_score(run: pathlib.Path, data: pathlib.Path, flags: list[str], giv
 def prediction(run: pathlib.Path, data: pathlib.Path) -> str:
     net, header = model.load(run / "model.safetensors")
     net.eval()
-    store = Store(sorted(str(path) for path in data.rglob("images/**/*.*")), tuple(header["size"]))
+    store = Store(sorted(str(path) for path in data.rglob("images/**/*.*")), header.size)
     assert not store.fill()
     everything = np.arange(len(store))
     plainly, quickly = (
-        step.Faces(store, device.choose("cpu", precision), header["mean"], header["std"])
-        for precision in ("fp32", "bf16")
+        Loader(store, device.choose("cpu", precision), header.mean, header.std) for precision in ("fp32", "bf16")
     )
-    parts = step.batches(everything, 64)
-    plain = torch.cat([net(inputs.contiguous()) for inputs in plainly.batches(parts)])
+    plain = torch.cat([net(inputs.contiguous()) for inputs in plainly.load(split_into_batches(everything, 64))])
     seen = []
-    batches = quickly.batches
-    quickly.batches = lambda parts: (seen.append(sum(map(len, parts))), batches(parts))[1]
-    quick = step.predict(quickly.machine.place(net), quickly, everything)
+    load = quickly.load
+    quickly.load = lambda batches: (seen.append(sum(map(len, batches))), load(batches))[1]
+    quick = predict(placement.to_device(net, quickly.machine), quickly, everything)
     same = (plain.argmax(1) == quick.argmax(1)).float().mean().item()
     difference, spread = (plain - quick).abs().max().item(), plain.std().item()
     logits = f"logits to {difference:.3f} (spread {spread:.2f})"

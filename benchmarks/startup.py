@@ -26,30 +26,30 @@ clock = [("", time.perf_counter())]
 def part(name): clock.append((name, time.perf_counter()))
 import dataset, loss, model, train
 part("our own modules, pydantic, numpy")
-from toolkit.config import sources, settings  # noqa: E402
-config, origin = environment.read(settings.TrainSettings, sys.argv[1:], train.CHOICES)
-config, origin = train.with_own_defaults(config, origin)
+from toolkit.config import defaults, settings, sources
+config, origin = sources.read(settings.TrainSettings, sys.argv[1:], train.CHOICES)
+config, origin = defaults.resolve(config, origin)
 part("settings")
 import pandas
 part("pandas")
-table, (sides,), corrected = train.read_faces(config)
+table, (sides,), _ = train.read_table(config)
 part("folder, corrections, split")
 import torch
 part("torch")
-from toolkit.data.disk_cache import open_store  # noqa: E402
+from toolkit.data.disk_cache import open_store
 paths = dataset.paths(table, config.sm_channel_train)
 with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
     import torchvision
     part("torchvision, beside decoding")
-    net, weights, machine = train.build_net(config)
-    part("net, beside decoding")
+    backbone = train.build_model(config)
+    part("model, beside decoding")
     store.wait()
     part("the rest of decoding")
-    faces = train.on_machine(config, table, store, machine)
-    data, criterion = train.data_and_loss(config, table, sides, faces)
+    loader = train.make_loader(store, backbone.machine)
+    task = train.make_task(config, table, sides, loader)
     from toolkit.training import loop
-    training.make_learner(config, net, [])
-    inputs = next(data.faces.batches([sides.train[:64]]))
+    loop.make_train_state(config, backbone.model, [])
+    inputs = next(loader.load([sides.train[:64]]))
     part("optimizer and first batch")
 open_store(paths, config.size, config.cache_gib, config.cache_dir).fill()
 part(f"(the store of {len(paths)} once more, alone)")

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import copy
 import csv
+import dataclasses
 import datetime
 import io
 import pathlib
@@ -44,14 +45,20 @@ import loss  # noqa: E402
 import model  # noqa: E402
 from toolkit.config.types import height_and_width  # noqa: E402
 from toolkit.data import augment  # noqa: E402
-from toolkit.data.store import Store, processors  # noqa: E402
+from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
+from toolkit.data.store import Store, cpu_count  # noqa: E402
 from toolkit.labels import CLASSES  # noqa: E402
-from toolkit.models import fuse_batch_norm  # noqa: E402
-from toolkit.runs import checkpoint, folders  # noqa: E402
-from toolkit.scoring.decision import Decision, Prior  # noqa: E402
+from toolkit.models import fuse_batch_norm, placement  # noqa: E402
+from toolkit.models.batch_norm import recompute_batch_norm_statistics  # noqa: E402
+from toolkit.models.predict import predict  # noqa: E402
+from toolkit.runs.weights import WEIGHTS, Header, save_weights  # noqa: E402
+from toolkit.scoring.decision import Decision  # noqa: E402
+from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
 from toolkit.system import device  # noqa: E402
-from toolkit.training import step  # noqa: E402
 from toolkit.training.optimizer import make_optimizer  # noqa: E402
+from toolkit.training.sampler import epoch_order  # noqa: E402
+from toolkit.training.step import Recipe, train_one_epoch  # noqa: E402
+from toolkit.training.task import Task  # noqa: E402
 from train import MEAN, STD  # noqa: E402
 
 BATCH, STEPS, WARM_UP, LR = 64, 6, 4, 5e-4
@@ -92,9 +99,14 @@ class Bench:
         self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
         store = Store(self.paths, size)
         assert not store.fill()
-        self.faces = step.Faces(store, self.machine, MEAN, STD, labels)
-        self.faces.move()
+        self.loader = Loader(store, self.machine, MEAN, STD)
+        self.loader.move_to_gpu()
         self.everything = np.arange(len(self.paths))
+        labels = torch.from_numpy(labels).to(self.machine.device)
+        self.task = Task(
+            self.loader, dataset.paths(table), table["person"], labels, labels, self.everything, self.everything[:0],
+            criterion=loss.cross_entropy,
+        )  # fmt: skip
 
     def ways(self, task: str) -> dict:
         if task == "train":
@@ -114,13 +126,15 @@ class Bench:
             "limit": self.infer_limit(trained),
         }
 
-    def loader(self, augmentation: list, **options):
+    def plain_loader(self, augmentation: list, **options):
         steps = [transforms.Resize(self.size), *augmentation, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-        data = Photographs(self.paths, self.faces.labels.tolist(), transforms.Compose(steps))
-        return torch.utils.data.DataLoader(data, BATCH, num_workers=processors(), pin_memory=self.cuda, **options)
+        data = Photographs(self.paths, self.task.labels.tolist(), transforms.Compose(steps))
+        return torch.utils.data.DataLoader(data, BATCH, num_workers=cpu_count(), pin_memory=self.cuda, **options)
 
     def train_loop(self, careful: bool):
-        loader = self.loader([transforms.RandomHorizontalFlip()], shuffle=True, drop_last=True, persistent_workers=True)
+        loader = self.plain_loader(
+            [transforms.RandomHorizontalFlip()], shuffle=True, drop_last=True, persistent_workers=True
+        )
         batches = (batch for _ in iter(int, 1) for batch in loader)  # without end
         net = copy.deepcopy(self.untrained).to(self.machine.device, memory_format=layout(careful))
         optimizer = torch.optim.AdamW(net.parameters(), LR)
@@ -142,22 +156,22 @@ class Bench:
         return measure
 
     def train_ours(self, policy: str):
-        net = self.machine.place(copy.deepcopy(self.untrained))
+        net = placement.to_device(copy.deepcopy(self.untrained), self.machine)
         optimizer, recipe, epochs = make_optimizer("adamw", net, LR, 0.05), self.recipe(policy), iter(range(10**6))
 
         def measure() -> float:
             epoch = next(epochs)
-            some = step.order(self.everything, 0, epoch)[: STEPS * BATCH]
+            some = epoch_order(self.everything, 0, epoch)[: STEPS * BATCH]
             started = self.now()
-            step.train_one_epoch(net, optimizer, recipe, self.faces, some, epoch)
+            train_one_epoch(net, optimizer, dataclasses.replace(self.task, train=some), recipe, epoch)
             return len(some) / (self.now() - started)
 
         return measure
 
     def train_limit(self):
-        net = self.machine.place(copy.deepcopy(self.untrained)).train()
+        net = placement.to_device(copy.deepcopy(self.untrained), self.machine).train()
         optimizer = make_optimizer("adamw", net, LR, 0.05)
-        inputs, labels = next(self.faces.batches([self.everything[:BATCH]])), self.faces.labels[:BATCH]
+        inputs, labels = next(self.loader.load([self.everything[:BATCH]])), self.task.labels[:BATCH]
 
         def measure() -> float:
             started = self.now()
@@ -175,11 +189,11 @@ class Bench:
 
     def trained(self):
         """A net that has learned something: of one that has not, prediction would not trust bf16."""
-        net = self.machine.place(copy.deepcopy(self.untrained))
+        net = placement.to_device(copy.deepcopy(self.untrained), self.machine)
         optimizer = make_optimizer("adamw", net, LR, 0.05)
         for epoch in range(3):
-            step.train_one_epoch(net, optimizer, self.recipe("none"), self.faces, self.everything, epoch)
-        step.settle_batch_norm(net, self.faces, step.batches(self.everything, BATCH)[:8])
+            train_one_epoch(net, optimizer, self.task, self.recipe("none"), epoch)
+        recompute_batch_norm_statistics(net, self.loader, split_into_batches(self.everything, BATCH)[:8])
         return net.eval()
 
     def infer_loop(self, trained, careful: bool):
@@ -189,7 +203,7 @@ class Bench:
         @torch.inference_mode()
         def measure() -> float:
             started, answers = self.now(), []
-            for inputs, _ in self.loader([]):
+            for inputs, _ in self.plain_loader([]):
                 inputs = inputs.to(self.machine.device, memory_format=layout(careful))
                 with self.autocast(careful):
                     answers += net(inputs).argmax(1).tolist()
@@ -206,11 +220,9 @@ class Bench:
         )
         run.mkdir(exist_ok=True)
         even = (1 / CLASSES,) * CLASSES
-        header = {
-            "run": "run", "backbone": self.name, "head": "flat", "size": self.size, "mean": MEAN, "std": STD,
-            "decision": Decision(1.0, 0.0, Prior(even, even)).as_header(), "scores": {"epoch": 3, "macro_f1": 0.0},
-        }  # fmt: skip
-        checkpoint.save_weights(run / folders.WEIGHTS, trained.state_dict(), header)
+        decision, scores = Decision(1.0, 0.0, PriorCorrection(even, even)), {"epoch": 3, "macro_f1": 0.0}
+        header = Header("run", self.name, "flat", self.size, MEAN, STD, decision, scores)
+        save_weights(run / WEIGHTS, trained.state_dict(), header)
         (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
         flags = [
             "--sm_channel_eval",
@@ -232,15 +244,15 @@ class Bench:
     def infer_decoded(self, trained):
         def measure() -> float:
             started = self.now()
-            step.predict(trained, self.faces, self.everything)
+            predict(trained, self.loader, self.everything)
             return len(self.paths) / (self.now() - started)
 
         return measure
 
     def infer_limit(self, trained):
-        batch = self.machine.batch_for_prediction(self.size)
-        inputs = next(self.faces.batches([self.everything[:batch]]))
-        net = fuse_batch_norm.cast(fuse_batch_norm.fold(trained, inputs), self.machine.precision)
+        batch = self.machine.prediction_batch_size(self.size)
+        inputs = next(self.loader.load([self.everything[:batch]]))
+        net = fuse_batch_norm.cast(fuse_batch_norm.fuse(trained, inputs), self.machine.precision)
         inputs, steps = inputs.to(self.machine.precision), len(self.paths) // len(inputs)
 
         @torch.inference_mode()
@@ -252,8 +264,8 @@ class Bench:
 
         return measure
 
-    def recipe(self, policy: str) -> step.Recipe:
-        return step.Recipe(loss.cross_entropy, lambda step: LR, augment.POLICIES[policy], BATCH, 1.0, 0)
+    def recipe(self, policy: str) -> Recipe:
+        return Recipe(lambda step: LR, BATCH, 1.0, 0, augment.POLICIES[policy])
 
     def autocast(self, careful: bool):
         return self.machine.autocast() if careful else contextlib.nullcontext()
@@ -299,9 +311,7 @@ def measure_in_turns(ways: dict, turns: int) -> dict[str, list[float]]:
 
 def report(bench: Bench, task: str, rates: dict[str, list[float]], path: pathlib.Path) -> None:
     size, medians = "x".join(map(str, bench.size)), {way: statistics.median(values) for way, values in rates.items()}
-    print(
-        f"\n{task} {bench.name} {size} on {bench.machine}, {processors()} processors, median of {len(rates['limit'])}"
-    )
+    print(f"\n{task} {bench.name} {size} on {bench.machine}, {cpu_count()} CPUs, median of {len(rates['limit'])}")
     for way, values in rates.items():
         print(f"  {way:16} {medians[way]:8.1f} photographs/s  ({min(values):.1f} to {max(values):.1f})")
     for way, other in RATIOS[task]:
@@ -313,7 +323,7 @@ def report(bench: Bench, task: str, rates: dict[str, list[float]], path: pathlib
             writer.writerow(
                 ["date", "machine", "versions", "task", "backbone", "size", "way", "median", "low", "high", "n"]
             )
-        machine = f"{bench.machine.device.type} {processors()} processors {platform.machine()} {bench.machine}"
+        machine = f"{bench.machine.device.type} {cpu_count()} CPUs {platform.machine()} {bench.machine}"
         versions = f"torch {torch.__version__} torchvision {torchvision.__version__} python {platform.python_version()}"
         for way, values in rates.items():
             row = [round(medians[way], 1), round(min(values), 1), round(max(values), 1), len(values)]

@@ -1,4 +1,4 @@
-"""Drawn faces in folders whose labels are wrong on purpose, as people make such mistakes."""
+"""Copies of a data set with known label errors, of the kinds that people make."""
 
 import os
 import pathlib
@@ -13,24 +13,24 @@ EXCHANGED = {"incorrect_mask": "normal", "normal": "incorrect_mask"}
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Of all people, how many get a wrong label of each kind."""
+class ErrorRates:
+    """The share of people with a wrong label of each kind."""
 
     gender: float
-    mask: float  # incorrect_mask and normal exchanged
-    age: float  # the age of somebody of another band
+    mask: float  # incorrect_mask and normal have each other's name
+    age: float  # an age in another band
 
 
-def make(folder: pathlib.Path, right: pathlib.Path, shares: Shares, seed: int) -> dict[str, set[str]]:
-    """Link all photographs of the image folder `right` below `folder`, some under wrong labels; {kind: ids} of whom.
+def make(folder: pathlib.Path, right_images: pathlib.Path, rates: ErrorRates, seed: int) -> dict[str, set[str]]:
+    """Link all photographs of an image folder below `folder`, some under wrong labels. Returns {kind: ids}.
 
-    A person has one kind of error at the most.
+    A person has at most one kind of error.
     """
     rng = np.random.default_rng([seed, 5])
-    faces, _ = dataset.read_faces(right)
-    people = faces.groupby("folder", observed=True)[["person", "gender", "years"]].first()
+    table, _ = dataset.read_faces(right_images)
+    people = table.groupby("folder", observed=True)[["person", "gender", "years"]].first()
     order, wrong, first = rng.permutation(len(people)), {}, 0
-    for kind, share in vars(shares).items():
+    for kind, share in vars(rates).items():
         count = round(share * len(people))
         wrong[kind] = {people["person"].iloc[row] for row in order[first : first + count]}
         first += count
@@ -40,9 +40,9 @@ def make(folder: pathlib.Path, right: pathlib.Path, shares: Shares, seed: int) -
             gender = 1 - gender
         if person in wrong["age"]:
             age = rng.choice(years[age_band(years) != age_band(age)])
-        place = folder / f"{person}_{ATTRIBUTES['gender'][gender]}_Drawn_{int(age)}"
-        place.mkdir(parents=True)
-        for file in (dataset.image_folder(right) / name).iterdir():
+        target = folder / f"{person}_{ATTRIBUTES['gender'][gender]}_Drawn_{int(age)}"
+        target.mkdir(parents=True)
+        for file in (dataset.image_folder(right_images) / name).iterdir():
             stem = EXCHANGED.get(file.stem, file.stem) if person in wrong["mask"] else file.stem
-            os.link(file, place / f"{stem}{file.suffix}")
+            os.link(file, target / f"{stem}{file.suffix}")
     return wrong

@@ -9,25 +9,32 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from browser import browser  # noqa: F401 (a fixture)
 from faults import ROOT, environment
+from reviewing import images, suspects, thousands  # noqa: F401 (fixtures)
 
 import dataset
+import loss
+from toolkit.data.loader import Loader
+from toolkit.data.split import held_out_people, split_by_person
 from toolkit.data.store import Store
 from toolkit.demo import synthetic
 from toolkit.system import device
 from toolkit.system.console import InputError
-from toolkit.training import step
-from toolkit.training.task import Data
+from toolkit.training.task import Task
 
 # Two threads that wait for each other are far slower than one where something else runs beside the tests. The variable
 # is for processes that a script starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # These files take longest, and come first: at the end no worker is left alone with one.
-LONGEST = ("distributed", "leaderboard", "suspects", "decisions", "pages", "sagemaker", "scripts", "model")
+LONGEST = (
+    "distributed", "leaderboard", "suspects", "review_server", "suspects_page", "pages", "sagemaker", "scripts",
+    "model",
+)  # fmt: skip
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 
 
@@ -93,12 +100,19 @@ def trained(drawn, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def data(drawn) -> Data:
-    """All drawn people, decoded to 32 x 32, half of them for validation."""
+def task(drawn) -> Task:
+    """All synthetic people, decoded to 32 x 32, half of them for validation."""
     table, _ = dataset.read_faces(drawn.train)
-    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
-    store = Store(dataset.paths(table, drawn.train), (32, 32))
+    sides = split_by_person(table, held_out_people(table, 0.5, 0, 0, seed=0))
+    return task_of(table, drawn.train, (32, 32), sides.train, sides.validation)
+
+
+def task_of(table, folder: pathlib.Path, size: tuple[int, int], train: np.ndarray, validation=(), **given) -> Task:
+    """A task of these rows of the table, on one CPU in float32, with cross entropy unless another loss is given."""
+    store = Store(dataset.paths(table, folder), size)
     assert store.fill() == {}
-    machine = device.choose("cpu", "fp32")
-    faces = step.Faces(store, machine, (0.5,) * 3, (0.25,) * 3, dataset.labels(table))
-    return Data(dataset.paths(table), table["person"], sides.train, sides.validation, faces)
+    loader = Loader(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
+    labels = torch.from_numpy(dataset.labels(table))
+    own = {"labels": labels, "targets": labels, "criterion": loss.cross_entropy}
+    sides = {"train": np.asarray(train), "validation": np.asarray(validation, np.int64)}
+    return Task(loader=loader, names=dataset.paths(table), people=table["person"], **sides, **own | given)

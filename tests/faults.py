@@ -21,8 +21,8 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from toolkit.runs import checkpoint  # noqa: E402
-from toolkit.runs.checkpoint import STATES, State, States  # noqa: E402
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints  # noqa: E402
+from toolkit.runs.weights import load_weights  # noqa: E402
 from toolkit.system.console import InputError  # noqa: E402
 
 # A small net with batch norm, some two dozen steps, and a state after each.
@@ -66,7 +66,7 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
 
 def results(run: pathlib.Path) -> dict[str, bytes]:
     """What a run has made, but for times: weights bit by bit, tables byte by byte."""
-    state, _ = checkpoint.load_weights(run / "model.safetensors")
+    state, _ = load_weights(run / "model.safetensors")
     weights = {name: value.numpy().tobytes() for name, value in state.items()}
     return {**weights, **{name: (run / name).read_bytes() for name in ("history.csv", "validation.csv")}}
 
@@ -164,9 +164,9 @@ def damaged_files(scratch: pathlib.Path, weights: pathlib.Path, flips: int, trun
     draws, states = random.Random(seed), scratch / "states"
     states.mkdir()
     for epoch in (1, 2):
-        tensors = {"net.weight": torch.randn(200, 200), "best.weight": torch.randn(10)}
-        States(states).save(State({"settings": {"lr": 0.1}}, "now", epoch=epoch, tensors=tensors))
-    newer = States(states).newest()[0]
+        tensors = {"model.weight": torch.randn(200, 200), "best.weight": torch.randn(10)}
+        Checkpoints(states).save(Checkpoint({"settings": {"lr": 0.1}}, "now", epoch=epoch, tensors=tensors))
+    newer = Checkpoints(states).newest_first()[0]
     for number in range(flips + truncations):
         path = (weights, newer)[number % 2]
         content = whole = path.read_bytes()
@@ -180,11 +180,11 @@ def damaged_files(scratch: pathlib.Path, weights: pathlib.Path, flips: int, trun
         outcome = "taken as whole"
         if path == weights:
             try:
-                checkpoint.load_weights(path)
+                load_weights(path)
             except InputError as error:
                 outcome = "" if str(path) in str(error) and "\n" not in str(error) else str(error)
         else:
-            state = States(states).load()
+            state = Checkpoints(states).load()
             outcome = "" if state and state.epoch == 1 else "taken as whole" if state else "both are lost"
         path.write_bytes(whole)
         yield outcome
@@ -222,16 +222,16 @@ def full_disks(scratch: pathlib.Path, sizes: list[int], expected: dict, **variab
     """A run that was killed goes on where no file can be larger than `sizes`; then where there is room again."""
     runs, name = scratch / "runs", variables["NAME"]
     process = start("train.py", SM_MODEL_DIR=runs, **variables)
-    wait_for(runs / name / STATES[1], process)
+    wait_for(runs / name / CHECKPOINTS[1], process)
     os.killpg(process.pid, signal.SIGKILL)
     finish(process)
     for size in sizes:
         here = scratch / str(size)
         shutil.copytree(runs, here)
-        before = States(here / name).load().steps
+        before = Checkpoints(here / name).load().steps
         process = start("train.py", SM_MODEL_DIR=here, largest_file=size, **variables)
         said = finish(process)
-        after = States(here / name).load()
+        after = Checkpoints(here / name).load()
         words = ("cannot be written", "expected room for", str(here))
         if process.returncode != 2 or "Traceback" in said or not all(word in said for word in words):
             yield f"exit {process.returncode}: {said[-300:]}"

@@ -14,12 +14,13 @@ import time
 import pytest
 from faults import ROOT, environment
 
-from toolkit.system import files
+from toolkit.system import locks
 
 FOLDER = pathlib.Path(sys.prefix) / "sagemaker"
 PYTHON = FOLDER / "bin" / "python"
 # What a source_dir holds.
-SOURCES = ("*.py", "toolkit/**/*.py", "toolkit/pages/templates/*", "outliers.csv", "requirements.txt", "tests/tiny.py")
+PAGES = ("toolkit/pages/templates/*", "toolkit/pages/static/*")
+SOURCES = ("*.py", "toolkit/**/*.py", *PAGES, "outliers.csv", "requirements.txt", "tests/tiny.py")
 PORT = 7777  # of the first host, which the launcher decides
 
 
@@ -83,7 +84,7 @@ def turn_at_the_port():
     """Jobs of several hosts take turns, as all of them want the same port."""
     turns = pathlib.Path(tempfile.gettempdir()) / f"port-{PORT}"
     turns.mkdir(exist_ok=True)
-    with files.locked(turns):
+    with locks.locked(turns):
         for _ in range(600):
             with contextlib.suppress(OSError), socket.socket() as free:
                 free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

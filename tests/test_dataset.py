@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import dataset
+from toolkit.data.split import Split, describe, held_out_people, split_by_person
 from toolkit.system.console import InputError
 
 PHOTOGRAPHS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
@@ -86,8 +87,8 @@ def test_a_folder_without_photographs_is_refused(images):
         dataset.read_faces(root)
 
 
-def sides_of(faces: pd.DataFrame, ratio=0.2, folds=0, fold=0, seed=0) -> dataset.Split:
-    return dataset.split(faces, dataset.hold_out(faces, ratio, folds, fold, seed))
+def sides_of(faces: pd.DataFrame, ratio=0.2, folds=0, fold=0, seed=0) -> Split:
+    return split_by_person(faces, held_out_people(faces, ratio, folds, fold, seed))
 
 
 def people(count: int, seed: int = 0, photographs: int = 7) -> pd.DataFrame:
@@ -127,10 +128,10 @@ def test_folds_hold_out_everybody_once(folds):
 
 def test_who_is_held_out_depends_on_the_seed_and_the_people_alone():
     faces = people(40)
-    held_out = dataset.hold_out(faces, 0.2, 0, 0, seed=1)
-    assert held_out == dataset.hold_out(faces.sample(frac=1, random_state=0), 0.2, 0, 0, seed=1)
-    assert held_out == dataset.hold_out(faces.groupby("person").head(1), 0.2, 0, 0, seed=1)
-    assert held_out != dataset.hold_out(faces, 0.2, 0, 0, seed=2)
+    held_out = held_out_people(faces, 0.2, 0, 0, seed=1)
+    assert held_out == held_out_people(faces.sample(frac=1, random_state=0), 0.2, 0, 0, seed=1)
+    assert held_out == held_out_people(faces.groupby("person").head(1), 0.2, 0, 0, seed=1)
+    assert held_out != held_out_people(faces, 0.2, 0, 0, seed=2)
 
 
 def test_an_id_with_two_folders_falls_on_one_side(images):
@@ -158,7 +159,7 @@ def test_a_side_without_people_is_refused():
 
 def test_the_counts_of_both_sides_are_shown():
     faces = people(50)
-    text = dataset.counts(faces, sides_of(faces))
+    text = describe(dataset.labels(faces), faces["person"], sides_of(faces))
     assert text.splitlines()[-1].split() == ["people", "40", "10"]
     assert text.splitlines()[-2].split() == ["all", "photographs", "280", "70"]
 

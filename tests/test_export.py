@@ -1,4 +1,4 @@
-"""One ONNX file of a run: it says what the run says, by itself and by RUNTIME=onnx, and is not believed otherwise."""
+"""A run as one ONNX file: it predicts as the run does, alone and with RUNTIME=onnx; other files are refused."""
 
 import json
 import pathlib
@@ -15,8 +15,9 @@ from conftest import ROOT, refused, run_here, run_script
 import model
 from toolkit.data import decode
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
-from toolkit.runs import checkpoint
-from toolkit.scoring.decision import Decision, Prior
+from toolkit.runs.weights import Header, load_weights, save_weights
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def both(trained, tmp_path_factory) -> pathlib.Path:
     done = run_here("export.py", SM_CHANNEL_MODEL=folder, NAME="resnet18")
     assert done.returncode == 0, done.stderr
     for words in (
-        "ONNX opset 18, IR version 10, float32", "in order, says onnx", " on 12 photographs of ",
+        "ONNX opset 18, IR version 10, float32", "valid, says onnx", " on 12 photographs of ",
         " in batches of 1, ", " in batches of 3; the same classes", "written: ",
     ):  # fmt: skip
         assert words in done.stdout
@@ -46,7 +47,7 @@ def infer(drawn, tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """Make a run of a small net whose pooling does not divide what it pools, and give its folder."""
+    """Make a run of a small model, whose pooling windows differ in size, as they do not divide its map; its folder."""
 
     def small(outputs):
         convolution, norm = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1), torch.nn.BatchNorm2d(4)
@@ -63,23 +64,21 @@ def tiny(monkeypatch, tmp_path):
     def make(name: str, head: str = "flat", spoil=lambda net: None) -> pathlib.Path:
         torch.manual_seed(1)
         net, _ = model.build("small", (40, 32), pretrained=False, head=head)
-        net(torch.randn(8, 3, 40, 32))  # so that its norm has something to say
+        net(torch.randn(8, 3, 40, 32))  # sets the statistics of batch norm
         spoil(net)
-        shares, shown, emphasis = np.random.default_rng(0).dirichlet(np.full(CLASSES, 5.0), 3).tolist()
-        header = {
-            "run": name, "backbone": "small", "head": head, "scores": {"epoch": 1, "macro_f1": 0.5},
-            "size": (40, 32), "mean": [0.5, 0.4, 0.3], "std": [0.25] * 3,
-            "decision": Decision(0.2, 0.5, Prior(shares, shown, emphasis)).as_header(),
-        }  # fmt: skip
+        three = np.random.default_rng(0).dirichlet(np.full(CLASSES, 5.0), 3)
+        decision = Decision(0.2, 0.5, PriorCorrection(*(tuple(map(float, row)) for row in three)))
+        scores = {"epoch": 1, "macro_f1": 0.5}
+        header = Header(name, "small", head, (40, 32), (0.5, 0.4, 0.3), (0.25,) * 3, decision, scores)
         (tmp_path / "runs" / name).mkdir(parents=True)
-        checkpoint.save_weights(tmp_path / "runs" / name / "model.safetensors", net.state_dict(), header)
+        save_weights(tmp_path / "runs" / name / "model.safetensors", net.state_dict(), header)
         return tmp_path / "runs" / name
 
     return make
 
 
 @pytest.mark.parametrize("settings", [{}, {"TTA": "true"}])
-def test_the_runtime_onnx_answers_as_torch_does(both, infer, tmp_path, settings):
+def test_the_runtime_onnx_predicts_as_torch_does(both, infer, tmp_path, settings):
     answers, probabilities = [], []
     for runtime in ("torch", "onnx"):
         done = infer(both, RUNTIME=runtime, DEVICE="cpu", **settings)
@@ -100,7 +99,7 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
     done = infer(alone.parent.parent, RUNTIME="onnx")
     assert done.returncode == 0 and "did not finish" not in done.stdout
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "probabilities.csv"), expected)
-    # As a stranger uses it, who has none of this project.
+    # As somebody uses it who has nothing of this project.
     session = onnxruntime.InferenceSession(alone, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["classes"])) == CLASS_NAMES and json.loads(metadata["size"]) == [32, 32]
@@ -113,8 +112,8 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
     assert str(ROOT).encode() not in alone.read_bytes()  # nor where its code lies
 
 
-def test_the_lines_of_the_readme_run(both, drawn, monkeypatch, tmp_path, capsys):
-    (lines,) = re.findall(r"```python\n(import json\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_lines_of_the_export_page_run(both, drawn, monkeypatch, tmp_path, capsys):
+    (lines,) = re.findall(r"```python\n(import json\n.*?)```", (ROOT / "docs" / "export.md").read_text(), re.S)
     (tmp_path / "runs").symlink_to(both)
     shutil.copy(next((drawn.eval / "images").iterdir()), tmp_path / "face.jpg")
     monkeypatch.chdir(tmp_path)
@@ -134,15 +133,15 @@ def test_a_file_that_is_damaged_foreign_or_out_of_date_is_refused(both, infer, t
         refused(infer(runs, RUNTIME="onnx"), "model.onnx: expected a whole file that export.py wrote, found a damaged")
     file.write_bytes(content)
     weights = file.with_name("model.safetensors")
-    state, header = checkpoint.load_weights(weights)
+    state, header = load_weights(weights)
     state["fc.bias"] += 1
-    checkpoint.save_weights(weights, state, header)
+    save_weights(weights, state, header)
     refused(infer(runs, RUNTIME="onnx"), "was made from other weights than model.safetensors beside it; run export.py")
     file.unlink()
     refused(infer(runs, RUNTIME="onnx"), "expected a run with a model.onnx in", "export.py makes that file")
 
 
-def test_folds_get_a_file_each_wherever_they_are_to_go(tiny, infer, tmp_path):
+def test_every_fold_gets_a_file_in_the_folder_that_is_set(tiny, infer, tmp_path):
     folder = tiny("many/fold-0", "factored").parent
     tiny("many/fold-1", "factored", spoil=lambda net: net.get_parameter("net.6.bias").data.add_(1))
     done = run_here("export.py", SM_CHANNEL_MODEL=folder.parent, NAME="many", SM_OUTPUT_DATA_DIR=tmp_path / "files")
@@ -164,7 +163,7 @@ def test_folds_get_a_file_each_wherever_they_are_to_go(tiny, infer, tmp_path):
 
 
 class Strange(torch.nn.Linear):
-    """A net of a function that ONNX does not have."""
+    """A model with a function that ONNX does not have."""
 
     def __init__(self, outputs: int):
         super().__init__(3 * 40 * 32, outputs)
@@ -173,7 +172,7 @@ class Strange(torch.nn.Linear):
         return super().forward(torch.special.airy_ai(photographs.flatten(1)))
 
 
-def test_what_is_not_as_it_should_be_is_not_written(tiny, tmp_path, monkeypatch):
+def test_a_file_that_fails_a_check_is_not_written(tiny, tmp_path, monkeypatch):
     def export(folder, **settings):
         done = run_here("export.py", SM_CHANNEL_MODEL=folder, **settings)
         assert not list(tmp_path.rglob("*.onnx")) and not list(tmp_path.rglob("*.part"))
@@ -192,7 +191,7 @@ def test_what_is_not_as_it_should_be_is_not_written(tiny, tmp_path, monkeypatch)
     refused(export(tiny("strange")), "small: torch ", "cannot translate this net to ONNX: ")
 
 
-def test_packages_that_are_not_there_are_named(drawn, trained, tmp_path):
+def test_missing_packages_are_named(drawn, trained, tmp_path):
     for package in ("onnxscript", "onnxruntime"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise ImportError('it is not there')")

@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 import model
 import train
 from toolkit.data import store
-from toolkit.runs import checkpoint
-from toolkit.runs.checkpoint import STATES, State, States
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
+from toolkit.runs.weights import load_weights
 from toolkit.system.console import InputError
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
         before = newest(states / SMALL["NAME"])
         while newest(states / SMALL["NAME"]) == before:
             assert process.wait(0.01) is None, process.log.read_text()
-        (states / SMALL["NAME"] / f"{STATES[0]}.sagemaker-uploading").touch()
+        (states / SMALL["NAME"] / f"{CHECKPOINTS[0]}.sagemaker-uploading").touch()
         began = time.monotonic()
         os.kill(process.pid, number)
         assert process.wait(60) == code, process.log.read_text()
@@ -69,11 +69,11 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
     assert "terminated" in said[1] and "interrupted" in said[2] and "Traceback" not in "".join(said)
     assert all("saved at epoch" in text for text in said[1:3])
     assert differing(tmp_path / "runs" / SMALL["NAME"], expected) == ""
-    assert [path.name for path in states.glob("*/*")] == [f"{STATES[0]}.sagemaker-uploading"]
+    assert [path.name for path in states.glob("*/*")] == [f"{CHECKPOINTS[0]}.sagemaker-uploading"]
 
 
 def newest(folder: pathlib.Path) -> list[int]:
-    return [(folder / name).stat().st_mtime_ns for name in STATES if (folder / name).exists()]
+    return [(folder / name).stat().st_mtime_ns for name in CHECKPOINTS if (folder / name).exists()]
 
 
 def test_a_flipped_bit_or_a_missing_end_is_refused_and_the_state_before_is_used(whole, tmp_path):
@@ -88,11 +88,11 @@ def test_a_malicious_file_executes_nothing(kind, tmp_path, monkeypatch):
     marker = tmp_path / "executed"
     content = malicious_files(marker)[kind]
     assert not marker.exists()
-    for path in (tmp_path / "model.safetensors", tmp_path / STATES[0]):
+    for path in (tmp_path / "model.safetensors", tmp_path / CHECKPOINTS[0]):
         path.write_bytes(content)
     with pytest.raises(InputError, match="found a damaged or foreign file"):
-        checkpoint.load_weights(tmp_path / "model.safetensors")
-    assert States(tmp_path).load() is None and not marker.exists()
+        load_weights(tmp_path / "model.safetensors")
+    assert Checkpoints(tmp_path).load() is None and not marker.exists()
     checkpoints = tmp_path / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / "resnet18-f37072fd.pth").write_bytes(content)
@@ -104,14 +104,14 @@ def test_a_malicious_file_executes_nothing(kind, tmp_path, monkeypatch):
 
 FULL = """
 import pathlib, resource, sys, torch
-from toolkit.runs.checkpoint import State, States
+from toolkit.runs.checkpoint import Checkpoint, Checkpoints
 from toolkit.system.console import InputError
-states = States(pathlib.Path(sys.argv[1]))
+states = Checkpoints(pathlib.Path(sys.argv[1]))
 for epoch in range(5):
     if epoch == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
-        states.save(State({}, "now", epoch=epoch, tensors={"net.a": torch.full((100_000,), float(epoch))}))
+        states.save(Checkpoint({}, "now", epoch=epoch, tensors={"model.a": torch.full((100_000,), float(epoch))}))
     except InputError as error:
         print(error)
 """
@@ -122,8 +122,8 @@ def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(tmp_path):
     assert done.returncode == 0, done.stderr
     words = r"state-1.safetensors: cannot be written: .*File too large.*; expected room for 0.4 MiB, found [0-9,.]+ MiB"
     assert len(re.findall(words, done.stdout)) == 3, done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == list(STATES)
-    assert States(tmp_path).load().epoch == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(CHECKPOINTS)
+    assert Checkpoints(tmp_path).load().epoch == 1
 
 
 def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
@@ -169,22 +169,22 @@ def test_a_second_signal_does_not_wait_and_saves_nothing(tmp_path):
 
 
 def test_two_generations_of_state_are_kept_and_the_older_one_goes(tmp_path):
-    states = States(tmp_path)
+    states = Checkpoints(tmp_path)
     for epoch in range(4):
-        states.save(State({}, "now", epoch=epoch, tensors={"net.a": torch.full((3,), float(epoch))}))
-        assert States(tmp_path).load().epoch == epoch
-    found = States(tmp_path)
-    assert sorted(state.epoch for state in found.notes.values()) == [2, 3]
-    assert found.load().part("net")["a"].tolist() == [3.0] * 3
-    save_file({"a": torch.zeros(1)}, tmp_path / STATES[0])  # of something else
-    assert States(tmp_path).load().epoch in (2, 3)
+        states.save(Checkpoint({}, "now", epoch=epoch, tensors={"model.a": torch.full((3,), float(epoch))}))
+        assert Checkpoints(tmp_path).load().epoch == epoch
+    found = Checkpoints(tmp_path)
+    assert sorted(state.epoch for state in found.headers.values()) == [2, 3]
+    assert found.load().part("model")["a"].tolist() == [3.0] * 3
+    save_file({"a": torch.zeros(1)}, tmp_path / CHECKPOINTS[0])  # of something else
+    assert Checkpoints(tmp_path).load().epoch in (2, 3)
 
 
 def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
-    from toolkit.system import files
+    from toolkit.system import locks
 
     for name in (".output.csv.abcd1234.part", "mine.part", ".hidden", "output.csv"):
         (tmp_path / name).touch()
-    with files.locked(tmp_path):
-        assert (tmp_path / files.LOCK).exists()
+    with locks.locked(tmp_path):
+        assert (tmp_path / locks.LOCK).exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "mine.part", "output.csv"]

@@ -1,35 +1,68 @@
 """The shape of the repository: what stands on what, and what importing costs."""
 
-import ast
+import graphlib
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT, run_script
+from imports import imported
 
 from toolkit.config import sources
 from toolkit.config.settings import SCRIPTS
+from toolkit.runs.fingerprint import make_fingerprint
 
-MIDDLE = ("dataset", "model", "loss")
-FLOOR = {path.stem: 2 if path.stem in MIDDLE else 3 for path in ROOT.glob("*.py")}
+# Each imports from those before it only: so no two of them import each other. Of toolkit/ these are its folders.
+FLOORS = (
+    "labels.py", "system", "config", "demo", "data", "scoring", "label_errors", "runs", "models", "training", "serving",
+    "pages",
+    ("dataset.py", "model.py", "loss.py"),
+    ("train.py", "inference.py", "evaluation.py", "suspects.py", "leaderboard.py", "export.py"),
+)  # fmt: skip
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in ([names] if isinstance(names, str) else names)}
 SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("toolkit/**/*.py")]
+CHANGES_NO_RESULT = ("pages", "serving", "demo")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def floor(path) -> int:
+    parts = path.relative_to(ROOT).parts
+    return -1 if parts == ("toolkit", "__init__.py") else FLOOR[parts[1] if parts[0] == "toolkit" else parts[0]]
+
+
+def name_of(path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_point_down_only(path):
-    floor = FLOOR[path.stem] if path.parent == ROOT else 1
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) else []
-        for name in names:
-            assert FLOOR.get(name, 0) < floor, f"line {node.lineno} imports {name}"
-            # What changes a result stands on no page: runs.CODE leaves pages out.
-            assert not (
-                path.parent.name != "pages"
-                and path.parent.parent.name == "toolkit"
-                and name.startswith("toolkit.pages")
-            ), f"line {node.lineno}"
+    """Also those inside functions, and those for type checkers. A folder may use what lies in a folder below it."""
+    for line, other in imported(path):
+        same_folder = path.parent != ROOT and other.is_relative_to(path.parent)
+        assert same_folder or floor(other) < floor(path), f"line {line} imports {name_of(other)}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graphlib.TopologicalSorter({path: {other for _, other in imported(path)} for path in SOURCES}).prepare()
+
+
+@pytest.mark.parametrize("name", [name for name in make_fingerprint({}, "")["code"] if name.startswith("toolkit/")])
+def test_what_can_change_a_result_stands_on_nothing_that_may_change_freely(name):
+    """The fingerprint of a run leaves these folders out."""
+    for line, other in imported(ROOT / name):
+        assert other.relative_to(ROOT).parts[1] not in CHANGES_NO_RESULT, f"line {line} imports {name_of(other)}"
+
+
+def test_one_place_finds_the_root_of_the_repository():
+    up = re.compile(r"__file__.*\bparents?\b.*\bparents?\b|__file__.*\bparents\b")
+    assert [name_of(path) for path in SOURCES if up.search(path.read_text())] == ["toolkit/__init__.py"]
+
+
+def test_the_init_files_of_folders_hold_a_sentence_and_no_code():
+    """Fingerprints leave them out, and importing a module should not import its neighbours."""
+    for path in ROOT.glob("toolkit/*/__init__.py"):
+        assert re.fullmatch(r'"""[^"]+"""\n', path.read_text()), name_of(path)
 
 
 @pytest.mark.parametrize("module", [path.stem for path in ROOT.glob("*.py")])

@@ -44,28 +44,28 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     config = LeaderboardSettings(**folders)
     with pytest.raises(ValueError, match="expected another folder than SM_MODEL_DIR"):
         LeaderboardSettings(**{**folders, "sm_model_dir": tmp_path})
-    before = leaderboard.identity_of(config)
-    assert leaderboard.identity_of(config) == before
-    assert leaderboard.identity_of(LeaderboardSettings(**folders, names="vgg11", device="cpu")) == before
-    assert leaderboard.identity_of(LeaderboardSettings(**folders, epochs=2)) != before
+    before = leaderboard.fingerprint_of(config)
+    assert leaderboard.fingerprint_of(config) == before
+    assert leaderboard.fingerprint_of(LeaderboardSettings(**folders, names="vgg11", device="cpu")) == before
+    assert leaderboard.fingerprint_of(LeaderboardSettings(**folders, epochs=2)) != before
     shutil.copy(ROOT / "outliers.csv", tmp_path / "own.csv")
     relabelled = LeaderboardSettings(**folders, relabel=f"sure,{tmp_path / 'own.csv'}")
-    whole = leaderboard.identity_of(relabelled)
+    whole = leaderboard.fingerprint_of(relabelled)
     (tmp_path / "own.csv").write_text((ROOT / "outliers.csv").read_text().rpartition("\n0")[0] + "\n")
-    assert leaderboard.identity_of(relabelled)["photographs"] != whole["photographs"]
-    monkeypatch.setattr(leaderboard, "SCORED_BY", ("evaluation.py",))  # as if inference.py had changed
-    assert leaderboard.identity_of(config) != before
+    assert leaderboard.fingerprint_of(relabelled)["photographs"] != whole["photographs"]
+    monkeypatch.setattr(leaderboard, "SCORING", ("evaluation.py",))  # as if inference.py had changed
+    assert leaderboard.fingerprint_of(config) != before
     monkeypatch.undo()
     (tmp_path / "vgg11").mkdir()
     row = {**dict.fromkeys(leaderboard.COLUMNS, ""), "model": "vgg11"}
-    (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"identity": before, "row": row}))
+    (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"fingerprint": before, "row": row}))
     assert leaderboard.write(config, before) == [row]
     with (tmp_path / "eval" / "gt.csv").open("a") as file:
         file.write("\n")
-    after = leaderboard.identity_of(config)
+    after = leaderboard.fingerprint_of(config)
     assert after != before and leaderboard.write(config, after) == []
     next((tmp_path / "eval" / "images").iterdir()).unlink()
-    assert leaderboard.identity_of(config) != after
+    assert leaderboard.fingerprint_of(config) != after
 
 
 def test_wrong_names_are_refused(drawn):

@@ -60,8 +60,8 @@ def test_soft_f1_of_certain_logits_is_one_minus_macro_f1_over_the_classes_presen
 def test_every_loss_takes_18_classes_weighted_or_not_and_falls_under_its_gradient(name, weights):
     torch.manual_seed(0)
     logits, labels = torch.randn(32, 18, requires_grad=True), torch.randint(0, 17, (32,))  # none of class 17
-    shares = {"shares": torch.full((18,), 1 / 18), "strength": 1.0}
-    own = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": shares}
+    adjusted = {"priors": torch.full((18,), 1 / 18), "tau": 1.0}
+    own = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": adjusted}
     options = own.get(name, {})
     weight = loss.class_weights(torch.bincount(labels, minlength=18), weights)
     criterion = loss.build(name, weight, **options)
@@ -82,19 +82,19 @@ def test_class_weights_are_inverse_to_the_counts_with_mean_one_over_the_photogra
 
 
 def test_what_a_net_learns_to_expect_is_where_its_loss_is_least():
-    """Photographs that say nothing: the best constant logits are the logarithms of shares times emphasis."""
+    """Photographs that say nothing: the best constant logits are log(priors * loss_weights)."""
     torch.manual_seed(0)
     labels = torch.multinomial(torch.arange(1.0, 19.0), 4000, replacement=True)
     counts = torch.bincount(labels, minlength=18)
-    shares = counts / counts.sum()
-    for name, options, weights, strength in (
+    priors = counts / counts.sum()
+    for name, options, weights, tau in (
         ("cross_entropy", {}, "sqrt", 1.0),
-        ("logit_adjusted", {"shares": shares, "strength": 0.5}, "none", 0.5),
-        ("logit_adjusted", {"shares": shares, "strength": 0.5}, "balanced", 0.5),
+        ("logit_adjusted", {"priors": priors, "tau": 0.5}, "none", 0.5),
+        ("logit_adjusted", {"priors": priors, "tau": 0.5}, "balanced", 0.5),
     ):
         weight = loss.class_weights(counts, weights)
         given = torch.ones(18) if weight is None else weight
-        expected = shares * loss.emphasis(name, given, shares, strength)
+        expected = priors * loss.loss_weights(name, given, priors, tau)
         logits = (expected / expected.sum()).log().requires_grad_()
         loss.build(name, weight, **options)(logits.expand(len(labels), 18), labels).backward()
         assert logits.grad.abs().max() < 1e-6

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import tempfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +11,15 @@ import torchvision
 from conftest import refused, run_here
 
 import model
-from toolkit.runs import checkpoint
+from toolkit.runs.weights import Header, load_into, save_weights
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.system.console import InputError
 from toolkit.training.optimizer import make_optimizer
 
 SIZE = (64, 64)
-HEADER = {"run": "r", "size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3, "scores": {}, "head": "flat", "decision": {}}
+EVEN = (1 / 18,) * 18
+HEADER = Header("r", "", "flat", SIZE, (0.5,) * 3, (0.25,) * 3, Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN)))
 
 
 @pytest.fixture
@@ -51,9 +55,9 @@ def test_one_of_each_kind_trains_a_step_and_gives_the_same_logits_once_saved_and
     before = model.head_weights(net)[-1].detach().clone()
     make_optimizer("sgd", net, lr=0.02, weight_decay=5e-4).step()
     assert not torch.equal(before, model.head_weights(net)[-1])
-    checkpoint.save_weights(in_memory / "w", net.state_dict(), HEADER | {"backbone": name})
+    save_weights(in_memory / "w", net.state_dict(), replace(HEADER, backbone=name))
     loaded, header = model.load(in_memory / "w")
-    assert header["backbone"] == name
+    assert header.backbone == name
     with torch.inference_mode():
         assert torch.equal(loaded.eval()(inputs), net.eval()(inputs))
 
@@ -77,8 +81,8 @@ def test_backbones_of_other_shapes_train_and_load_too(name, tmp_path):
     inputs = torch.randn(2, 3, *size)
     net.train()(inputs).sum().backward()
     state = {key: value.clone() for key, value in net.state_dict().items()}
-    checkpoint.restore(net, state)  # as a run that goes on
-    checkpoint.save_weights(tmp_path / "w", net.state_dict(), HEADER | {"backbone": name})
+    load_into(net, state)  # as a run that goes on
+    save_weights(tmp_path / "w", net.state_dict(), replace(HEADER, backbone=name))
     assert torch.equal(model.load(tmp_path / "w")[0].eval()(inputs), net.eval()(inputs))
 
 
@@ -118,7 +122,7 @@ def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(nam
     assert all(torch.equal(state[key], expected[key]) for key in state.keys() - head)
     assert {key.split(".")[0] for key in expected.keys() - state.keys()} == set(parts)
     # What the file of weights does not hold must not differ between training and inference.
-    checkpoint.save_weights(tmp_path / "w", state, HEADER | {"backbone": name})
+    save_weights(tmp_path / "w", state, replace(HEADER, backbone=name))
     inputs = torch.randn(2, 3, *size)
     with torch.inference_mode():
         assert torch.equal(model.load(tmp_path / "w")[0].eval()(inputs), net.eval()(inputs))
@@ -132,7 +136,7 @@ def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
     monkeypatch.setitem(model.OWN, "tiny", tiny)
     assert "tiny" in model.names()
     net, _ = model.build("tiny", SIZE, pretrained=False)
-    checkpoint.save_weights(tmp_path / "w", net.state_dict(), HEADER | {"backbone": "tiny"})
+    save_weights(tmp_path / "w", net.state_dict(), replace(HEADER, backbone="tiny"))
     assert torch.equal(model.load(tmp_path / "w")[0][2].weight, net[2].weight)
     with pytest.raises(InputError, match="tiny has no ImageNet weights; set PRETRAINED=false"):
         model.build("tiny", SIZE, pretrained=True)
@@ -174,7 +178,7 @@ def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way
 def test_weights_of_another_net_are_refused(tmp_path):
     state = model.build("resnet18", SIZE, pretrained=False)[0].state_dict()
     for backbone, expected in (("resnet34", "do not fit resnet34"), ("resnet19", "found resnet19")):
-        checkpoint.save_weights(tmp_path / "w", state, HEADER | {"backbone": backbone})
+        save_weights(tmp_path / "w", state, replace(HEADER, backbone=backbone))
         with pytest.raises(InputError, match=expected):
             model.load(tmp_path / "w")
 

@@ -1,6 +1,6 @@
 """Training, inference and evaluation as SageMaker's jobs, by its own launchers on local trees of /opt/ml.
 
-That its two hosts make the run of one is in test_processes.py, what its endpoints answer in test_serving.py.
+Jobs of two hosts are in system/test_distributed.py, responses of endpoints in serving/test_requests.py.
 """
 
 import json
@@ -16,14 +16,14 @@ from launcher import Job
 
 import train
 from toolkit.runs import folders
-from toolkit.runs.checkpoint import STATES
+from toolkit.runs.checkpoint import CHECKPOINTS
 from toolkit.serving import model_archive
 
 SMALL = {"name": "shufflenet_v2_x0_5", "pretrained": "false", "device": '"cpu"'}
 
 
 def listing(folder: pathlib.Path) -> dict:
-    """What lies in a folder, and when it was written."""
+    """The files in a folder, with the time of their last change."""
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -85,13 +85,13 @@ def test_a_channel_in_pipe_mode_is_named_first_where_the_job_shows_why_it_failed
 def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_folder(
     drawn, tmp_path, monkeypatch, capsys
 ):
-    """ModelTrainer's way: the command is the person's own, without a flag, and the code is a channel."""
+    """As ModelTrainer does: the user's own command without flags, and the code in a channel."""
     checkpoints, config = tmp_path / "checkpoints", tmp_path / "config"
     run = checkpoints / "shufflenet_v2_x0_5"
     run.mkdir(parents=True)
     config.mkdir()
     (config / "checkpointconfig.json").write_text(json.dumps({"LocalPath": str(checkpoints)}))
-    for state in STATES:  # what is left in a checkpoint folder of a run that has ended
+    for state in CHECKPOINTS:  # what is left in a checkpoint folder of a run that has ended
         (run / f"{state}.sagemaker-uploaded").touch()
         (run / f"{state}.sagemaker-uploading").touch()
     typed = {**SMALL, "device": "cpu", "pretrained": False, "size": [32, 32], "epochs": 1, "lr": None}
@@ -111,8 +111,8 @@ def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_f
     assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"]
 
 
-def test_a_packed_model_is_unpacked_aside(drawn, trained, tmp_path):
-    """A channel `model` is the folder that a training job left, packed."""
+def test_a_packed_model_is_unpacked_into_a_temporary_folder(drawn, trained, tmp_path):
+    """SageMaker's channel `model` is a folder with the packed model of a training job."""
     channel = tmp_path / "model"
     channel.mkdir()
     with tarfile.open(channel / model_archive.PACKED, "w:gz", compresslevel=0) as packed:
@@ -126,7 +126,7 @@ def test_a_packed_model_is_unpacked_aside(drawn, trained, tmp_path):
 
 
 def test_evaluation_as_a_processing_job(drawn, tmp_path):
-    """Nothing of SM_* but what the person sets; a property file's conditions compare plain numbers."""
+    """No SM_ variables but those the user sets. The conditions of a property file compare plain numbers."""
     truth, results = (tmp_path / "processing" / name for name in ("input/truth", "output"))
     truth.mkdir(parents=True)
     results.mkdir()

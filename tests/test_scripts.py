@@ -48,7 +48,7 @@ def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     assert validation[list(PROBABILITY_COLUMNS)].sum(axis=1).round(3).eq(1).all()
     decided = json.loads((run / "calibration.json").read_text())
     p = validation[list(PROBABILITY_COLUMNS)].to_numpy()
-    answers = decision.decide(p, np.array(decided["prior"]["shares"]), decided["strength"])
+    answers = decision.decide(p, np.array(decided["prior_correction"]["priors"]), decided["tau"])
     assert (answers == validation["predicted"]).mean() > 0.99
     settings = json.loads((run / "settings.json").read_text())
     assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "flag"
@@ -109,10 +109,10 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
     assert probabilities.columns.tolist() == ["ImageID", *PROBABILITY_COLUMNS, "ans"]
     report = json.loads((tmp_path / "out" / "inference.json").read_text())
     (decided,) = report["runs"].values()
-    shares = [line["trusted"] for line in report["shares"]]
-    assert shares == [False, False]  # of 6 people nobody can tell
+    adapted = [shift["adapted"] for shift in report["prior_shifts"]]
+    assert adapted == [False, False]  # of 6 people nobody can tell
     p = probabilities[list(PROBABILITY_COLUMNS)].to_numpy()
-    classes = decision.decide(p, np.array(decided["prior"]["shares"]), decided["strength"])
+    classes = decision.decide(p, np.array(decided["prior_correction"]["priors"]), decided["tau"])
     assert (classes == output["ans"]).mean() > 0.99
     done = evaluate()
     assert done.returncode == 0, done.stderr

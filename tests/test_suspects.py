@@ -1,8 +1,9 @@
-"""suspects.py: whom it asks about whom, what it refuses, and that decided people do not come back."""
+"""suspects.py: nets judge people that they never saw, bad input is refused, and decided people do not return."""
 
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -46,16 +47,16 @@ def ask(drawn, folds, tmp_path):
 
 
 @pytest.fixture
-def asked(drawn, folds):
-    """What suspects.ask wants to know of the drawn faces: settings, nets, folds, photographs; and the faces."""
+def inputs(drawn, folds):
+    """What held_out_probabilities takes, for the drawn faces: settings, headers, folds, store; and their table."""
     config = SuspectsSettings(
         sm_channel_train=drawn.train, sm_output_data_dir=folds, sm_channel_model=folds, device="cpu"
     )
-    headers = suspects.find_folds(config)
-    faces, decided, _ = suspects.read_faces(config)
-    store = Store(dataset.paths(faces, drawn.train), (32, 32))
+    headers = suspects.read_folds(config)
+    table, is_reviewed, _ = suspects.read_table(config)
+    store = Store(dataset.paths(table, drawn.train), (32, 32))
     assert store.fill() == {}
-    return config, headers, suspects.of_folds(faces, decided, headers), store, faces
+    return config, headers, suspects.held_out_folds(table, is_reviewed, headers), store, table
 
 
 @pytest.fixture
@@ -64,33 +65,34 @@ def copied(folds, tmp_path):
     return shutil.copytree(folds, tmp_path / "copy")
 
 
-def test_everybody_is_ranked_and_the_errors_that_are_expected_are_said(ask, tmp_path):
+def test_everybody_is_ranked_and_the_expected_errors_are_printed(ask, tmp_path):
     done = ask()
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "suspects.csv")
     assert len(table) == table["folder"].nunique() == 24
-    chance = table["probability"].to_numpy()
-    assert (np.diff(chance) <= 0).all() and chance.min() >= 0 and chance.max() <= 1
-    assert f"first   24 {chance.sum():28.1f}" in done.stdout
-    kinds = 1 - table[[f"{kind}_probability" for kind in ("gender", "age", "mask", "twin")]]
-    np.testing.assert_allclose(1 - kinds.prod(axis=1), chance, atol=1e-4)
+    probability = table["probability"].to_numpy()
+    assert (np.diff(probability) <= 0).all() and probability.min() >= 0 and probability.max() <= 1
+    assert f"first   24 {probability.sum():28.1f}" in done.stdout
+    kinds = 1 - table[[f"{kind}_probability" for kind in ("gender", "age", "mask", "duplicate")]]
+    np.testing.assert_allclose(1 - kinds.prod(axis=1), probability, atol=1e-4)
 
 
-def test_each_net_is_asked_of_people_it_never_saw_and_of_their_mirror_images(asked, folds):
-    config, headers, numbers, store, faces = asked
-    p = suspects.ask(config, headers, numbers, store)
-    store.place.pixels = store.place.pixels.flip(2)
-    mirrored = suspects.ask(config, headers, numbers, store)
+def test_each_net_predicts_people_it_never_saw_and_their_mirror_images(inputs, folds):
+    config, headers, numbers, store, table = inputs
+    p = suspects.held_out_probabilities(config, headers, numbers, store)
+    store.storage.pixels = store.storage.pixels.flip(2)
+    mirrored = suspects.held_out_probabilities(config, headers, numbers, store)
     np.testing.assert_allclose(p, mirrored, atol=1e-5)
     plain = pd.read_csv(folds / folds_module.OUT_OF_FOLD).set_index("path")
-    plain = plain.loc[[path.decode() for path in dataset.paths(faces)]]
+    plain = plain.loc[[path.decode() for path in dataset.paths(table)]]
     once = plain[list(PROBABILITY_COLUMNS)].to_numpy()
     assert p.shape == (168, CLASSES) and np.abs(p - once).max() > 1e-4
-    other = suspects.ask(config, headers, np.where(numbers == "0", "1", "0"), store)  # who saw them in training
+    of_training = np.where(numbers == "0", "1", "0")
+    other = suspects.held_out_probabilities(config, headers, of_training, store)
     assert np.abs(p - once).mean() < np.abs(other - once).mean()
 
 
-def test_decided_people_do_not_come_back(ask, tmp_path):
+def test_decided_people_do_not_return(ask, tmp_path):
     rows = ["900001,all,gender,male,male,sure,", "900002,mask1,mask,worn,worn,not sure,"]
     mine = tmp_path / "mine.csv"
     mine.write_text("person,photograph,field,given,correct,certainty,note\n" + "\n".join(rows) + "\n")
@@ -101,27 +103,27 @@ def test_decided_people_do_not_come_back(ask, tmp_path):
     assert "22 people to look at, 2 were decided on before" in done.stdout
 
 
-def test_copies_of_somebody_who_was_decided_on_are_found_and_files_are_told_by_content(drawn, folds, tmp_path):
+def test_duplicates_of_a_decided_person_are_found_and_corrections_have_the_hash_of_the_file(drawn, folds, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(drawn.train, images)
     original = next(folder for folder in sorted(images.iterdir()) if folder.name.startswith("900005"))
     shutil.copytree(original, images / original.name.replace("900005", "900999"))
     twice = next(images.glob("900006*/mask3.*"))
     twice.with_suffix(".png").write_bytes(next(images.glob("900006*/normal.*")).read_bytes())
-    (tmp_path / "mine.csv").write_text(corrections.as_csv([dict(zip(corrections.COLUMNS, ROW, strict=True))]))
+    (tmp_path / "mine.csv").write_text(corrections.to_csv([dict(zip(corrections.COLUMNS, ROW, strict=True))]))
     config = SuspectsSettings(
         sm_channel_train=images, sm_output_data_dir=tmp_path, sm_channel_model=folds, relabel=str(tmp_path / "mine.csv")
     )
-    faces, decided, _ = suspects.read_faces(config)
-    headers = suspects.find_folds(config)
-    numbers = suspects.of_folds(faces, decided, headers)
-    numbers[faces["person"] == "900999"] = "0"  # as if a fold knew it
-    found = suspects.find(config, headers, faces, numbers)
-    (copy,) = [one for one in found if one.kind == "twin" and one.folder.startswith("900999")]
-    assert copy.probability > 0.9 and copy.beside == original.name
+    table, is_reviewed, _ = suspects.read_table(config)
+    headers = suspects.read_folds(config)
+    numbers = suspects.held_out_folds(table, is_reviewed, headers)
+    numbers[table["person"] == "900999"] = "0"  # as if a fold knew it
+    found = suspects.collect_findings(config, headers, table, numbers)
+    (copy,) = [one for one in found if one.kind == "duplicate" and one.folder.startswith("900999")]
+    assert copy.probability > 0.9 and copy.duplicate_of == original.name
     assert original.name not in {one.folder for one in found}
     row = {"photograph": "mask3", "file": str(twice.with_suffix(".png").relative_to(images))}
-    (other,) = suspects.rank(config, faces, [dataclasses.replace(copy, corrections=[row], beside="")])
+    (other,) = suspects.list_suspects(config, table, [dataclasses.replace(copy, corrections=[row], duplicate_of="")])
     assert other.corrections == [{"photograph": "mask3", "sha256": files.sha256(twice.with_suffix(".png"))[:16]}]
 
 
@@ -205,8 +207,8 @@ def test_a_photograph_that_cannot_be_read_is_named(ask, drawn, folds, tmp_path):
     refused(ask(SM_CHANNEL_TRAIN=tmp_path / "images"), "1 of 168 photographs cannot be read", broken.name)
 
 
-def test_nets_that_are_broken_are_refused(asked):
-    config, headers, numbers, store, _ = asked
-    headers = {run: header | {"mean": [float("nan")] * 3} for run, header in headers.items()}
+def test_nets_that_are_broken_are_refused(inputs):
+    config, headers, numbers, store, _ = inputs
+    headers = {run: replace(header, mean=(float("nan"),) * 3) for run, header in headers.items()}
     with pytest.raises(InputError, match="expected finite numbers of its nets"):
-        suspects.ask(config, headers, numbers, store)
+        suspects.held_out_probabilities(config, headers, numbers, store)

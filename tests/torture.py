@@ -105,8 +105,8 @@ def malicious(scratch):
     os.environ["TORCH_HOME"] = str(scratch)
     (scratch / "hub" / "checkpoints").mkdir(parents=True)
     readers = {
-        "model.safetensors": faults.checkpoint.load_weights,
-        faults.STATES[0]: lambda path: faults.States(path.parent).load(),
+        "model.safetensors": faults.load_weights,
+        faults.CHECKPOINTS[0]: lambda path: faults.Checkpoints(path.parent).load(),
         "hub/checkpoints/resnet18-f37072fd.pth": lambda path: model.build("resnet18", (32, 32), pretrained=True),
     }
     for kind, content in faults.malicious_files(scratch / "executed").items():
@@ -133,9 +133,9 @@ def photographs(scratch, number, seed):
 def leaderboard(scratch, number):
     """All wait for one file, so that they end together; then every line must be there, and whole."""
     code = (
-        "import pathlib, sys, time; from toolkit.runs import folders; folder = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys, time; from toolkit.runs import leaderboard; folder = pathlib.Path(sys.argv[1])\n"
         "while not (folder.parent / 'go').exists(): time.sleep(0.001)\n"
-        "folders.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
+        "leaderboard.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
     )
     processes = []
     for run in range(number):

@@ -12,30 +12,30 @@ ATTRIBUTES = {
     "age": ("under_30", "30_to_59", "60_and_over"),
 }
 AGE_FROM_YEARS = (30, 60)  # the first year of the second and of the third age band
-BORDER_YEARS = (57, 58, 59)  # look like 60, and are nearly twice as many as those of 60 in the contest's data
+BORDER_YEARS = (57, 58, 59)  # look like 60, and in the contest's data are nearly twice as many people as those of 60
 CLASSES = math.prod(map(len, ATTRIBUTES.values()))
 CLASS_NAMES = tuple(" ".join(values) for values in itertools.product(*ATTRIBUTES.values()))
-PROBABILITY_COLUMNS = tuple(f"p{number}" for number in range(CLASSES))
+PROBABILITY_COLUMNS = tuple(f"p{number}" for number in range(CLASSES))  # of CSV files
 
 
-def to_class(*values):
-    """Class number(s) from attribute numbers in the order of ATTRIBUTES: integers, arrays or tensors of one shape."""
+def to_class(*attributes):
+    """Class numbers from attribute numbers in the order of ATTRIBUTES: integers, arrays or tensors of one shape."""
     number = 0
-    for value, names in zip(values, ATTRIBUTES.values(), strict=True):
+    for value, names in zip(attributes, ATTRIBUTES.values(), strict=True):
         number = number * len(names) + value
     return number
 
 
 def to_attributes(classes) -> dict:
-    """Attribute numbers {"mask", "gender", "age"} from class number(s): the inverse of `to_class`."""
-    found = {}
+    """Attribute numbers {"mask", "gender", "age"} from class numbers: the inverse of `to_class`."""
+    values = {}
     for attribute, names in reversed(ATTRIBUTES.items()):
-        found[attribute] = classes % len(names)
+        values[attribute] = classes % len(names)
         classes = classes // len(names)
-    return {attribute: found[attribute] for attribute in ATTRIBUTES}
+    return {attribute: values[attribute] for attribute in ATTRIBUTES}
 
 
 def age_band(years):
-    """Age band number(s) 0..2 from an age in years: a number or an array."""
+    """Age band numbers 0..2 from ages in years: a number or an array."""
     middle, old = AGE_FROM_YEARS
     return (years >= middle) * 1 + (years >= old) * 1

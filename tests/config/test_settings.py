@@ -1,11 +1,11 @@
-"""Settings from flags, environment and hyperparameters, as a person or either SageMaker launcher gives them."""
+"""Settings from flags, environment and hyperparameters, as users and both SageMaker launchers give them."""
 
 import pathlib
 
 import pytest
 from pydantic import ValidationError
 
-from toolkit.config import settings, sources
+from toolkit.config import defaults, settings, sources
 from toolkit.config.settings import EvaluationSettings, InferenceSettings, TrainSettings
 from toolkit.data import augment
 from toolkit.system.console import InputError
@@ -52,12 +52,12 @@ def test_variables_in_any_case(given, name):
         ["--batch-size", "32", "--sagemaker_program", "train.py", "--patience", ""],
     ],
 )  # fmt: skip
-def test_flags_in_both_spellings_and_foreign_ones_passed_over(given, argv):
+def test_flags_in_both_spellings_and_without_those_of_the_platform(given, argv):
     assert given(*argv)[0].batch_size == 32
 
 
 @pytest.mark.parametrize("name", ["SM_HP_BATCH_SIZE", "SM_HP_BATCH-SIZE", "SM_HP_batch-size"])
-def test_hyperparameters_however_the_launcher_spells_them(given, name):
+def test_hyperparameters_in_every_spelling_of_the_launchers(given, name):
     assert given(**{name: "32"})[0].batch_size == 32
 
 
@@ -89,7 +89,7 @@ def test_an_empty_value_counts_as_unset(given, value):
     assert (settings.epochs, settings.lr, origin["epochs"]) == (10, None, "default")
 
 
-def test_all_that_is_wrong_is_said_at_once(given):
+def test_all_wrong_settings_are_reported_at_once(given):
     with pytest.raises(InputError) as error:
         given("--gama", "1", "stray", EPOCHS=0, LR="abc", SIZE=128, NAME="resnet19", PRETRAINED="maybe", SEED="-1")
     lines = str(error.value).split("\n")
@@ -126,10 +126,38 @@ def test_all_that_is_wrong_is_said_at_once(given):
         ({"SM_MODEL_DIR": ""}, "SM_MODEL_DIR: expected a folder, found nothing set"),
     ],
 )
-def test_settings_that_do_not_fit_together(given, variables, expected):
+def test_settings_that_conflict_are_refused(given, variables, expected):
     with pytest.raises(InputError) as error:
         given(**variables)
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "other", "dependent"),
+    [
+        (TrainSettings, {"loss": "f1"}, {"smoothing": 0.2, "gamma": 1, "tau": 0.5}),
+        (TrainSettings, {"pretrained": False}, {"backbone_lr": 0.1, "freeze_epochs": 1}),
+        (TrainSettings, {"folds": 2}, {"val_ratio": 0.3}),
+        (InferenceSettings, {"runtime": "onnx"}, {"old_from": 58, "precision": "bf16"}),
+        (InferenceSettings, {"on_bad_image": "stop"}, {"fallback_class": 3}),
+        (settings.SuspectsSettings, {"serve": False}, {"serve_port": 8000}),
+        (
+            settings.SuspectsSettings, {"sm_channel_model": "."},
+            {"folds": 2, "epochs": 1, "pretrained": False, "size": "64x48", "seed": 1},
+        ),
+        (
+            settings.ServingSettings, {},
+            {
+                "adapt_priors": True, "probabilities": True, "on_bad_image": "stop", "cache_gib": 1, "cache_dir": "c",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_settings_without_effect_are_refused(cls, other, dependent):
+    cls(**other)
+    for name, value in dependent.items():
+        with pytest.raises(ValidationError, match=f"{name.upper()}: has no effect "):
+            cls(**other, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -141,14 +169,14 @@ def test_values_out_of_range_are_refused(given, given_value):
         given(**given_value)
 
 
-def test_flags_want_a_value_and_are_not_abbreviated(given):
+def test_flags_need_a_value_and_cannot_be_abbreviated(given):
     with pytest.raises(InputError, match="--pretrained: expected a value after it"):
         given("--pretrained", "--seed", "1")
     with pytest.raises(InputError, match=r"epo \(flag\): there is no such setting"):
         given("--epo", "1")
 
 
-def test_hyperparameters_of_the_jobs_other_scripts_and_empty_ones_are_passed_over(given):
+def test_hyperparameters_of_other_scripts_of_the_job_and_empty_ones_are_ignored(given):
     settings, _ = given(SM_HPS='{"probabilities": true, "epochs": 3}', SM_HP_EPOCHS="", epochs="4", EPOCHS="4")
     assert settings.epochs == 4
     assert given(SM_HPS='{"epochs": 3}', SM_HP_EPOCHS="", epochs="", EPOCHS="")[0].epochs == 3
@@ -166,7 +194,7 @@ def test_near_misses_are_shown_beside_errors(given, capsys):
     assert "SM_CHANNEL_CODE" not in capsys.readouterr().err
 
 
-def test_near_misses_are_warned_of_but_not_the_platforms_own_names():
+def test_near_misses_give_a_warning_but_not_names_of_the_platform():
     warned = sources.near_misses(
         {"EPOCHES": "3", "BATCHSIZE": "3", "SM_CHANNEL_TRAINING": "/", "epochs": "3", "SM_OUTPUT_DIR": "/", "HOME": "/",
          "SM_CHANNEL_EVAL": "/", "HOSTNAME": "x", "LOGNAME": "x", "PATH": "/", "SM_HP_EPOCHS": "3", "TERM": "x"}
@@ -175,7 +203,7 @@ def test_near_misses_are_warned_of_but_not_the_platforms_own_names():
     assert "did you mean epochs?" in warned[1]
 
 
-def test_with_no_folder_the_drawn_faces_and_their_own_defaults_unless_one_is_given(capsys):
+def test_without_folders_it_is_the_drawn_faces_and_their_defaults_which_a_flag_overrides(capsys):
     settings, origin = sources.read(TrainSettings, ["--epochs", "1"])
     assert settings.demo and settings.pretrained is False and settings.epochs == 1
     assert (origin["pretrained"], origin["epochs"]) == ("drawn faces", "flag")
@@ -183,7 +211,16 @@ def test_with_no_folder_the_drawn_faces_and_their_own_defaults_unless_one_is_giv
     assert sources.read(InferenceSettings, [])[0].demo and sources.read(EvaluationSettings, [])[0].demo
 
 
-def test_settings_are_frozen_and_hold_plain_folders(given, tmp_path):
+def test_lists_begin_with_folders_and_settings_of_the_script_itself():
+    assert TrainSettings.in_order()[:4] == ["sm_channel_train", "sm_model_dir", "name", "pretrained"]
+    assert TrainSettings.in_order()[-1] == "report_photos"
+    for cls in settings.SCRIPTS.values():
+        assert sorted(cls.in_order()) == sorted(cls.model_fields)
+        assert all(field.description for field in cls.model_fields.values())
+    assert [name for name, _ in EvaluationSettings()] == ["sm_ground_truth_dir", "sm_output_data_dir", "report_photos"]
+
+
+def test_settings_are_frozen_and_folders_are_paths(given, tmp_path):
     settings, _ = given()
     assert settings.sm_channel_train == pathlib.Path(tmp_path) and not settings.demo and settings.pretrained is True
     with pytest.raises(ValueError, match="frozen"):
@@ -193,11 +230,11 @@ def test_settings_are_frozen_and_hold_plain_folders(given, tmp_path):
 def test_every_named_policy_and_optimizer_is_a_choice_and_has_its_defaults():
     fields = settings.TrainSettings.model_fields
     assert fields["augment"].annotation.__args__ == tuple(augment.POLICIES)
-    assert fields["optimizer"].annotation.__args__ == tuple(optimizer.OPTIMIZERS) == tuple(settings.OPTIMIZERS_OWN)
+    assert fields["optimizer"].annotation.__args__ == tuple(optimizer.OPTIMIZERS) == tuple(defaults.OF_OPTIMIZER)
 
 
 @pytest.mark.parametrize("folder", ["", "cache", "images/../images/cache"])
-def test_nothing_is_kept_in_a_data_folder(tmp_path, folder):
+def test_a_cache_in_a_data_folder_is_refused(tmp_path, folder):
     (tmp_path / "images").mkdir()
     given = {"sm_channel_train": tmp_path, "sm_model_dir": tmp_path / "runs", "cache_dir": tmp_path / folder}
     with pytest.raises(ValidationError, match="CACHE_DIR=.*: expected a folder outside of SM_CHANNEL_TRAIN"):
@@ -205,7 +242,7 @@ def test_nothing_is_kept_in_a_data_folder(tmp_path, folder):
     settings.TrainSettings(**given | {"cache_dir": tmp_path.parent / "cache"})
 
 
-def test_compile_takes_the_forms_in_which_sagemaker_passes_booleans():
+def test_compile_takes_booleans_as_sagemaker_passes_them():
     assert [settings.TrainSettings(compile=value).compile for value in (True, "True", "false", "auto")] == [
         "true", "true", "false", "auto"
     ]  # fmt: skip

@@ -14,9 +14,9 @@ from PIL import Image
 
 from toolkit.data import decode, disk_cache, store
 from toolkit.data.decode import decode_file
-from toolkit.data.disk_cache import KeptStore
+from toolkit.data.disk_cache import CachedStore
 from toolkit.data.store import CHUNK, Store
-from toolkit.system import files
+from toolkit.system import locks
 from toolkit.system.console import InputError
 
 SIZE = (24, 18)
@@ -53,7 +53,7 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
 
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
     """Photographs are decoded in the background, in whatever time it takes: what is asked for is there."""
-    monkeypatch.setattr(store, "processors", lambda: 1)
+    monkeypatch.setattr(store, "cpu_count", lambda: 1)
     slow = decode.decode_file
     monkeypatch.setattr(
         decode, "decode_file", lambda path, size: (store.threading.Event().wait(0.002), slow(path, size))[1]
@@ -86,7 +86,7 @@ def test_a_disk_that_gets_full_is_said_and_photographs_are_decoded_at_each_use(p
     assert "No space left on device; photographs are decoded at each use" in capsys.readouterr().out
 
 
-def kept(paths, folder: pathlib.Path, **given) -> KeptStore:
+def kept(paths, folder: pathlib.Path, **given) -> CachedStore:
     folder.mkdir(exist_ok=True)
     some = disk_cache.open_store(paths, given.pop("size", SIZE), given.pop("memory_gib", 1.0), folder)
     assert some.fill() == {}
@@ -96,16 +96,16 @@ def kept(paths, folder: pathlib.Path, **given) -> KeptStore:
 @pytest.mark.parametrize("memory_gib", [1.0, 0.0])
 def test_a_later_run_takes_what_is_kept(paths, tmp_path, memory_gib, monkeypatch):
     first = kept(paths, tmp_path / "cache", memory_gib=memory_gib)
-    assert not first.taken and "decoded" in str(first)
+    assert not first.reused and "decoded" in str(first)
     monkeypatch.setattr(decode, "decode_file", None)  # nothing is decoded again
     for second in (kept(paths, tmp_path / "cache", memory_gib=memory_gib), kept(paths, tmp_path / "cache")):
-        assert second.taken and "found" in str(second)
+        assert second.reused and "found" in str(second)
         assert colours(second) == colours(first) == list(range(len(paths)))
 
 
 def test_the_pixels_of_a_kept_store_are_no_way_to_change_its_file(paths, tmp_path):
     kept(paths, tmp_path / "cache")
-    kept(paths, tmp_path / "cache").place.pixels.zero_()
+    kept(paths, tmp_path / "cache").storage.pixels.zero_()
     assert colours(kept(paths, tmp_path / "cache")) == list(range(len(paths)))
 
 
@@ -123,18 +123,18 @@ def test_a_changed_photograph_is_never_served_stale(paths, tmp_path):
     kept(paths, tmp_path / "cache")
     repaint(paths[70])
     changed = kept(paths, tmp_path / "cache")
-    assert not changed.taken and colours(changed)[70] == 200
-    assert kept(paths, tmp_path / "cache").taken
+    assert not changed.reused and colours(changed)[70] == 200
+    assert kept(paths, tmp_path / "cache").reused
 
 
 def test_another_size_other_photographs_and_another_decoder_are_other_stores(paths, tmp_path, monkeypatch):
     kept(paths, tmp_path / "cache")
-    assert not kept(paths, tmp_path / "cache", size=(18, 24)).taken
+    assert not kept(paths, tmp_path / "cache", size=(18, 24)).reused
     assert colours(kept(paths[:70], tmp_path / "cache")) == list(range(70))
     assert colours(kept(paths[::-1], tmp_path / "cache")) == list(range(len(paths)))[::-1]
-    assert kept(paths, tmp_path / "cache").taken
+    assert kept(paths, tmp_path / "cache").reused
     monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
-    assert not kept(paths, tmp_path / "cache").taken
+    assert not kept(paths, tmp_path / "cache").reused
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "one bit", "half a note", "longer"])
@@ -152,8 +152,8 @@ def test_a_broken_store_is_made_anew(paths, tmp_path, damage):
     }[damage]
     file.write_bytes(broken)
     mended = kept(paths, tmp_path / "cache")
-    assert not mended.taken and colours(mended) == list(range(len(paths)))
-    assert kept(paths, tmp_path / "cache").taken
+    assert not mended.reused and colours(mended) == list(range(len(paths)))
+    assert kept(paths, tmp_path / "cache").reused
 
 
 def test_what_a_killed_run_left_is_swept(paths, tmp_path):
@@ -170,7 +170,7 @@ def test_nothing_is_kept_of_bad_photographs(paths, tmp_path):
     (tmp_path / "cache").mkdir()
     for _ in range(2):
         some = disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache")
-        assert list(some.fill()) == [3] and not some.taken
+        assert list(some.fill()) == [3] and not some.reused
         assert colours(some)[:5] == [0, 1, 2, 0, 4]
     assert list((tmp_path / "cache").glob("*/*")) == []
 
@@ -209,7 +209,7 @@ def test_more_memory_than_there_is_says_which_setting_to_lower(paths):
 def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, capsys):
     kept(paths, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
-    with files.locked(folder) as alone:
+    with locks.locked(folder) as alone:
         assert alone
         with pytest.raises(ZeroDivisionError), disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
             some._filler.join(timeout=0.3)
@@ -221,7 +221,7 @@ def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, c
 def test_where_nothing_can_be_kept_the_run_goes_on(paths, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(store.File, "write", full)
     some = kept(paths, tmp_path / "cache")
-    assert colours(some) == list(range(len(paths))) and not some.taken
+    assert colours(some) == list(range(len(paths))) and not some.reused
     assert "note: decoded photographs are not kept" in capsys.readouterr().out
     assert list((tmp_path / "cache").glob("*/*")) == []
 
@@ -233,7 +233,7 @@ import pathlib, sys, torch
 from toolkit.data import disk_cache
 some = disk_cache.open_store(sys.argv[2:], (24, 18), 1.0, pathlib.Path(sys.argv[1]))
 assert some.fill() == {}
-print(some.taken, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == list(range(len(some))))
+print(some.reused, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == list(range(len(some))))
 """
     command = [sys.executable, "-c", code, tmp_path / "cache", *paths]
     runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -41,7 +41,7 @@ def test_the_layout_is_that_of_the_real_data(drawn):
 
 def test_drawn_people_are_nobody_whose_label_is_corrected(drawn):
     faces, _ = dataset.read_faces(drawn.train)
-    table, _ = corrections.read("all")
+    table, _ = corrections.read_corrections("all")
     assert not set(table["person"]) & set(faces["person"])
 
 

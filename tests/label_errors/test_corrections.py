@@ -34,7 +34,7 @@ FIELDS = "person,photograph,field,given,correct,certainty,note\n"
 WITH_SHA256 = FIELDS.strip() + ",sha256\n"
 
 
-def faces(**gender_of_person: int) -> pd.DataFrame:
+def labelled(**gender_of_person: int) -> pd.DataFrame:
     """Three photographs of each person, all 25 years old."""
     rows = [
         {"person": person, "folder": f"{person}_x_Asian_25", "photograph": photograph, "mask": mask, "gender": gender}
@@ -46,7 +46,7 @@ def faces(**gender_of_person: int) -> pd.DataFrame:
 
 def everybody() -> pd.DataFrame:
     female, male = [*SURE_MALE, *NOT_SURE_MALE, "good"], [*SURE_FEMALE, *SURE_EXCHANGED]
-    return faces(**dict.fromkeys(female, 1), **dict.fromkeys(male, 0))
+    return labelled(**dict.fromkeys(female, 1), **dict.fromkeys(male, 0))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_seeds_table_is_applied_whole(relabel, male, people):
         assert (masks[person, "incorrect_mask"], masks[person, "normal"], masks[person, "mask1"]) == (2, 1, 0)
     assert masks["good"].to_dict() == MASKS
     assert len(report.people) == people and not report.skipped and not report.unknown
-    assert report.files == {"outliers.csv": files.sha256(corrections.TABLE)} and before.equals(everybody())
+    assert report.files == {"outliers.csv": files.sha256(corrections.OUTLIERS)} and before.equals(everybody())
 
 
 def test_none_changes_nothing():
@@ -95,19 +95,19 @@ def test_none_changes_nothing():
 
 
 def test_a_corrected_data_set_is_not_turned_back_and_unknown_people_are_counted():
-    corrected = faces(**dict.fromkeys(SURE_MALE, 0))
+    corrected = labelled(**dict.fromkeys(SURE_MALE, 0))
     after, report = corrections.apply(corrected, "sure", NOWHERE)
     assert after.equals(corrected)
     assert len(report.skipped) == len(SURE_MALE) and len(report.unknown) == len(SURE_FEMALE) + len(SURE_EXCHANGED)
     assert "skipped 7" in str(report) and "001720 (not female)" in str(report)
 
 
-def test_all_that_other_lists_hold_can_be_said(table):
+def test_every_field_can_be_corrected(table):
     path = table(
         "a,all,age,under_30,60_and_over,sure,", "b,all,age,25,58,not sure,", "c,normal,mask,not_worn,worn,sure,a hand",
         "d,all,leave_out,,,sure,not a face", "e,mask1,leave_out,,,sure,", "f_x_Asian_25,all,gender,male,female,sure,",
     )  # fmt: skip
-    after, report = corrections.apply(faces(**dict.fromkeys("abcdefg", 0)), path, NOWHERE)
+    after, report = corrections.apply(labelled(**dict.fromkeys("abcdefg", 0)), path, NOWHERE)
     by = after.set_index(["person", "photograph"])
     assert set(by.loc["a", "age"]) == {2} and by.loc["a", "years"].isna().all()
     assert set(by.loc["b", "age"]) == {1} and set(by.loc["b", "years"]) == {58}
@@ -131,14 +131,14 @@ def test_all_that_other_lists_hold_can_be_said(table):
 )
 def test_a_table_that_cannot_be_understood_is_refused(table, row, expected):
     with pytest.raises(InputError) as error:
-        corrections.apply(faces(a=0), table(row, "b,all,age,20,30,sure,", "b,all,age,20,40,sure,"), NOWHERE)
+        corrections.apply(labelled(a=0), table(row, "b,all,age,20,30,sure,", "b,all,age,20,40,sure,"), NOWHERE)
     assert expected in str(error.value)
     assert "line 4: contradicts an earlier line, which says 30: " in str(error.value)
 
 
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="RELABEL"):
-        corrections.apply(faces(a=0), str(tmp_path / "nothing.csv"), NOWHERE)
+        corrections.apply(labelled(a=0), str(tmp_path / "nothing.csv"), NOWHERE)
 
 
 def test_several_sources_apply_together(table, tmp_path):
@@ -150,12 +150,12 @@ def test_several_sources_apply_together(table, tmp_path):
     assert set(by.loc[NOT_SURE_MALE[0], "gender"]) == {1} and len(by.loc["good"]) == 2
     assert len(report.people) == 13 and report.rows == 14 + 3
     assert report.files == {
-        path.name: files.sha256(path) for path in (corrections.TABLE, *map(pathlib.Path, (first, third)))
+        path.name: files.sha256(path) for path in (corrections.OUTLIERS, *map(pathlib.Path, (first, third)))
     }
     assert str(report).startswith("label corrections (outliers.csv, mine.csv, d.csv, 17 rows): mask of 4 ")
     after, report = corrections.apply(everybody(), second, NOWHERE)  # an existing file, whose name has a comma
     assert list(report.files) == ["b,c.csv"] and report.people == ["000010"]
-    assert corrections.read("sure,all")[0].shape == corrections.read("all")[0].shape
+    assert corrections.read_corrections("sure,all")[0].shape == corrections.read_corrections("all")[0].shape
 
 
 def test_files_of_one_name_are_both_in_the_report(table, tmp_path):
@@ -164,7 +164,7 @@ def test_files_of_one_name_are_both_in_the_report(table, tmp_path):
         table("a,all,gender,male,female,sure,"),
         table("b,all,gender,male,female,sure,", file="later/mine.csv"),
     )
-    _, report = corrections.apply(faces(a=0, b=0), f"{first},{second}", NOWHERE)
+    _, report = corrections.apply(labelled(a=0, b=0), f"{first},{second}", NOWHERE)
     assert report.files == {path: files.sha256(pathlib.Path(path)) for path in (first, second)}
 
 
@@ -182,11 +182,11 @@ def test_files_of_one_name_are_both_in_the_report(table, tmp_path):
 def test_a_contradiction_is_refused_and_names_both_places(table, row, other, says):
     first, second = table("b,all,age,20,30,sure,", row), table(other, file="later.csv")
     with pytest.raises(InputError) as error:
-        corrections.apply(faces(a=0, b=0), f"{first},{second}", NOWHERE)
-    said = f"{second} line 2: contradicts an earlier line, which says {says}: {first} line 3; take one of them out"
-    assert str(error.value) == said
+        corrections.apply(labelled(a=0, b=0), f"{first},{second}", NOWHERE)
+    expected = f"{second} line 2: contradicts an earlier line, which says {says}: {first} line 3; take one of them out"
+    assert str(error.value) == expected
     with pytest.raises(InputError, match=f"mine.csv line 3: contradicts .* {says}: .*mine.csv line 2"):
-        corrections.apply(faces(a=0, b=0), table(row, other), NOWHERE)
+        corrections.apply(labelled(a=0, b=0), table(row, other), NOWHERE)
 
 
 def test_rows_that_only_seem_to_contradict_are_taken(table):
@@ -195,7 +195,7 @@ def test_rows_that_only_seem_to_contradict_are_taken(table):
         "a,all,mask,worn,worn,sure,", "a,all,mask,not_worn,incorrect,sure,",
         "a,incorrect_mask,mask,incorrect,worn,sure,", "b,mask1,leave_out,,,sure,", "b,mask1,leave_out,no,yes,sure,",
     )  # fmt: skip
-    after, report = corrections.apply(faces(a=0, b=0), path, NOWHERE)
+    after, report = corrections.apply(labelled(a=0, b=0), path, NOWHERE)
     assert after["mask"].tolist() == [0, 0, 1, 1, 2] and after["gender"].tolist() == [1, 1, 1, 0, 0]
     assert report.confirmed == 2
     table("000010,all,gender,female,female,sure,")  # what outliers.csv is not sure of, somebody looked at
@@ -204,7 +204,7 @@ def test_rows_that_only_seem_to_contradict_are_taken(table):
     assert report.confirmed == 1 and "000010" not in report.people and "000357" in report.people
     table("001720,all,gender,female,female,sure,")  # of what it is sure, one of both is to be taken out
     with pytest.raises(InputError, match="line 2: contradicts .* says male: .*outliers.csv line 2;"):
-        corrections.read(f"all,{path}")
+        corrections.read_corrections(f"all,{path}")
 
 
 def test_a_confirmed_label_changes_nothing_and_is_counted(table):
@@ -213,11 +213,11 @@ def test_a_confirmed_label_changes_nothing_and_is_counted(table):
         "b,all,age,25,25,sure,", "b,all,leave_out,,no,sure,", "b,mask1,leave_out,no,no,sure,",
         "b,all,gender,female,female,sure,the folder was another one",
     )  # fmt: skip
-    before = faces(a=0, b=0)
+    before = labelled(a=0, b=0)
     after, report = corrections.apply(before, path, NOWHERE)
     pd.testing.assert_frame_equal(after, before)  # the years, too
     assert report.confirmed == 6 and report.changed == {} and report.people == []
-    assert report.skipped == ["b (not female)"]  # of the label that is there now nobody said that it is right
+    assert report.skipped == ["b (not female)"]  # nobody has confirmed the label that is there now
     assert "mine.csv, 7 rows): nothing to change\n  6 labels confirmed\n" in str(report)
     again = shutil.copy(path, path.replace("mine", "again"))  # a second round's file holds the rows of the first
     after, both = corrections.apply(before, f"{path},{again}", NOWHERE)
@@ -230,7 +230,7 @@ def test_people_of_another_data_set_are_refused_where_a_file_was_named(table):
         *(f"x{n},all,gender,male,female,sure," for n in range(9)),
     )  # fmt: skip
     with pytest.raises(InputError) as error:
-        corrections.apply(faces(a=0), f"sure,{path}", NOWHERE)
+        corrections.apply(labelled(a=0), f"sure,{path}", NOWHERE)
     assert str(error.value) == (
         f"{path}: expected people and photographs of this data set, found 10 that are not in it: a mask9, x0, x1, x2, "
         "x3 and 5 more; is it the corrections of another data set? take these rows out, or the file out of RELABEL"
@@ -253,7 +253,7 @@ def test_a_row_is_for_the_content_that_was_looked_at(table, tmp_path):
     after, report = corrections.apply(again, path, tmp_path)
     pd.testing.assert_frame_equal(after, again)
     assert report.replaced == ["a incorrect_mask", "a normal", "a mask1", "a mask2"] and report.confirmed == 0
-    assert report.skipped == [] and "skipped 4, as each is another photograph now: a incorr" in str(report)
+    assert report.skipped == [] and "skipped 4: the file has another content: a incorr" in str(report)
 
 
 def test_of_a_photograph_that_is_there_twice_the_row_is_for_one(table, tmp_path):
@@ -288,24 +288,31 @@ def test_only_files_that_such_rows_name_are_read(table, tmp_path):
 )
 def test_a_hash_that_cannot_be_one_is_refused(table, row, expected):
     with pytest.raises(InputError, match=f"mine.csv line 2: .*{expected}"):
-        corrections.read(table(row, fields=WITH_SHA256))
+        corrections.read_corrections(table(row, fields=WITH_SHA256))
 
 
 def test_a_second_round_starts_from_the_first(table, tmp_path):
     first = table("a,all,gender,male,female,sure,", 'b_x_Asian_25,all,leave_out,,no,not sure,"says ""no"", twice"')
-    assert corrections.decided("none") == set()
-    assert corrections.decided(first) == {"a", "b_x_Asian_25"}
-    assert corrections.decided("sure") == {*SURE_MALE, *SURE_FEMALE, *SURE_EXCHANGED}
-    assert corrections.decided(f"all,{first}") >= {"a", *NOT_SURE_MALE, *SURE_MALE}
-    rows = decisions.read(pathlib.Path(first))
+    assert corrections.named_people("none") == set()
+    assert corrections.named_people(first) == {"a", "b_x_Asian_25"}
+    assert corrections.named_people("sure") == {*SURE_MALE, *SURE_FEMALE, *SURE_EXCHANGED}
+    assert corrections.named_people(f"all,{first}") >= {"a", *NOT_SURE_MALE, *SURE_MALE}
+    rows = decisions.read_rows(pathlib.Path(first))
     assert rows[1]["note"] == 'says "no", twice' and rows[1]["correct"] == "no"
     new = dict(zip(corrections.COLUMNS, ("c", "mask1", "mask", "worn", "worn", "sure", "two\nlines"), strict=True))
-    (tmp_path / "second.csv").write_text(corrections.as_csv([*rows, {**new, "sha256": hash_of("c")}]))
+    (tmp_path / "second.csv").write_text(corrections.to_csv([*rows, {**new, "sha256": hash_of("c")}]))
     second = str(tmp_path / "second.csv")
     nothing = {"sha256": ""}
-    assert decisions.read(pathlib.Path(second)) == [*(row | nothing for row in rows), {**new, "sha256": hash_of("c")}]
-    assert corrections.decided(f"{first},{second}") == {"a", "b_x_Asian_25", "c"}  # a row in both is no contradiction
-    assert corrections.as_csv([new]) == f'{WITH_SHA256}c,mask1,mask,worn,worn,sure,"two\nlines",\n'
-    (tmp_path / "nobody.csv").write_text(corrections.as_csv([]))
-    assert decisions.read(tmp_path / "nobody.csv") == []
-    assert corrections.apply(faces(a=0), str(tmp_path / "nobody.csv"), NOWHERE)[1].rows == 0
+    assert decisions.read_rows(pathlib.Path(second)) == [
+        *(row | nothing for row in rows),
+        {**new, "sha256": hash_of("c")},
+    ]
+    assert corrections.named_people(f"{first},{second}") == {
+        "a",
+        "b_x_Asian_25",
+        "c",
+    }  # a row in both is no contradiction
+    assert corrections.to_csv([new]) == f'{WITH_SHA256}c,mask1,mask,worn,worn,sure,"two\nlines",\n'
+    (tmp_path / "nobody.csv").write_text(corrections.to_csv([]))
+    assert decisions.read_rows(tmp_path / "nobody.csv") == []
+    assert corrections.apply(labelled(a=0), str(tmp_path / "nobody.csv"), NOWHERE)[1].rows == 0

@@ -26,7 +26,7 @@ def test_the_product_is_the_convolution(kernel, stride, padding, size, dtype, mo
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 6, kernel, stride, padding).to(dtype)
     product = copy.deepcopy(plain)
-    cpu_convolution.use_products(product)
+    cpu_convolution.use_matrix_products(product)
     monkeypatch.setattr(product, "_conv_forward", None)  # must not be needed
     results = []
     for layer in (plain, product):
@@ -45,7 +45,7 @@ def test_only_large_weights_over_small_maps_and_plain_layers(monkeypatch):
         nn.Conv2d(1024, 2048, 1, groups=2),
         nn.Conv2d(512, 512, 3, dilation=2),
     )
-    cpu_convolution.use_products(net)
+    cpu_convolution.use_matrix_products(net)
     assert ["forward" in vars(layer) for layer in net] == [True, False, False, False]
     large = torch.randn(1, 512, 9, 9)
     torch.testing.assert_close(net[0](large), nn.functional.conv2d(large, net[0].weight, net[0].bias))

@@ -1,4 +1,4 @@
-"""Batch norm folded into convolutions: the same logits, the net as it was, and nothing where it would be wrong."""
+"""Batch norm fused into convolutions: the same logits, the net as it was, and nothing where it would be wrong."""
 
 import pytest
 import torch
@@ -32,10 +32,10 @@ def test_the_logits_stay_and_the_net_too(name, left):
     net = used(model.build(name, (64, 64), pretrained=False)[0])
     before = {key: value.clone() for key, value in net.state_dict().items()}
     photographs = torch.randn(3, 3, 64, 64)
-    logits, folded = net(photographs), fuse_batch_norm.fold(net, photographs)
-    assert norms(folded) == left  # a norm that comes before its convolution cannot be folded
-    torch.testing.assert_close(folded(photographs), logits, rtol=1e-3, atol=1e-4 * logits.abs().max().item())
-    low = fuse_batch_norm.cast(folded, torch.bfloat16)
+    logits, fused = net(photographs), fuse_batch_norm.fuse(net, photographs)
+    assert norms(fused) == left  # a norm that comes before its convolution cannot be fused
+    torch.testing.assert_close(fused(photographs), logits, rtol=1e-3, atol=1e-4 * logits.abs().max().item())
+    low = fuse_batch_norm.cast(fused, torch.bfloat16)
     assert {value.dtype for value in low.state_dict().values() if value.is_floating_point()} == {torch.bfloat16}
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
@@ -50,7 +50,7 @@ class Small(nn.Module):
 
 
 class Shared(Small):
-    """One convolution in two places, with a norm behind the first only: folded, the second would be wrong."""
+    """One convolution in two places, with a norm behind the first only: fused, the second would be wrong."""
 
     def forward(self, photographs):
         return self.convolution(self.norm(self.convolution(photographs)))
@@ -85,7 +85,7 @@ class Untracked(nn.Module):
 
 @pytest.mark.parametrize("kind", [Shared, Branching, Looking, Untracked])
 @torch.inference_mode()
-def test_what_cannot_be_folded_rightly_is_not(kind):
+def test_what_cannot_be_fused_rightly_is_not(kind):
     torch.manual_seed(0)
     net, photographs = used(kind()), torch.randn(2, 3, 8, 8)
-    torch.testing.assert_close(fuse_batch_norm.fold(net, photographs)(photographs), net(photographs))
+    torch.testing.assert_close(fuse_batch_norm.fuse(net, photographs)(photographs), net(photographs))

@@ -7,8 +7,7 @@ import pytest
 from conftest import QUICK, refused, run_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from toolkit.runs import folders
-from toolkit.runs.tensorboard import Board
+from toolkit.runs import folders, tensorboard
 
 
 def read(folder) -> EventAccumulator:
@@ -28,7 +27,7 @@ def test_a_run_can_be_seen_in_tensorboard(drawn, tmp_path):
         assert [scalar.step for scalar in scalars] == [1, 2]
         assert [scalar.value for scalar in scalars] == pytest.approx(history[name].tolist(), rel=1e-6)
     images = found.Tags()["images"]
-    assert "augmentation/1" in images and any(" said " in name for name in images)
+    assert "augmentation/1" in images and any(" predicted " in name for name in images)
     assert found.Scalars("best/macro_f1")[0].value == pytest.approx(history["macro_f1"].max())
     assert "_hparams_/session_start_info" in found.summary_metadata
 
@@ -36,12 +35,12 @@ def test_a_run_can_be_seen_in_tensorboard(drawn, tmp_path):
 def test_a_run_that_goes_on_shows_no_epoch_twice(tmp_path):
     tmp_path = tmp_path / folders.BOARD
     rows = [{"epoch": epoch, "train_loss": 1 / epoch} for epoch in (1, 2, 3)]
-    killed = Board(tmp_path)
-    killed.show(rows[:2])  # and no more
-    again = Board(tmp_path)
-    again.show(rows[:1])
-    again.show(rows)
-    again.close()
+    with tensorboard.opened(tmp_path, []) as killed:
+        for row in rows[:2]:
+            tensorboard.add_epoch(killed, row)
+    with tensorboard.opened(tmp_path, rows[:1]) as again:
+        for row in rows[1:]:
+            tensorboard.add_epoch(again, row)
     assert folders.is_empty(tmp_path.parent)  # killed before there was a state, it does not keep its name taken
     assert [scalar.step for scalar in read(tmp_path).Scalars("training/train_loss")] == [1, 2, 3]
 

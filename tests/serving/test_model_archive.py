@@ -11,7 +11,7 @@ from toolkit.system.console import InputError
 
 
 def pack(folder: pathlib.Path, *members: tarfile.TarInfo) -> pathlib.Path:
-    """The folder, with an archive of a run and these members in it."""
+    """Write an archive of a run and these members into the folder; the folder."""
     with tarfile.open(folder / model_archive.PACKED, "w:gz") as packed:
         for member in (odd("resnet18", tarfile.DIRTYPE), odd("resnet18/model.safetensors", size=20_000), *members):
             packed.addfile(member, io.BytesIO(bytes(member.size)))
@@ -24,13 +24,13 @@ def odd(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0)
     return member
 
 
-def test_what_it_holds_is_there_until_the_block_ends(tmp_path):
+def test_its_content_is_there_until_the_block_ends(tmp_path):
     with model_archive.unpacked(pack(tmp_path)) as folder:
         assert (folder / "resnet18" / "model.safetensors").stat().st_size == 20_000
     assert not folder.exists() and [path.name for path in tmp_path.iterdir()] == [model_archive.PACKED]
 
 
-def test_a_folder_with_runs_of_its_own_is_taken_as_it_is(tmp_path):
+def test_a_folder_that_also_has_runs_is_used_as_it_is(tmp_path):
     pack(tmp_path)
     (tmp_path / "resnet18").mkdir()
     (tmp_path / "resnet18" / "model.safetensors").touch()
@@ -46,18 +46,18 @@ def test_a_folder_with_runs_of_its_own_is_taken_as_it_is(tmp_path):
     ],
     ids=lambda member: member.name,
 )  # fmt: skip
-def test_what_leads_out_of_its_folder_is_refused(tmp_path, member):
-    with pytest.raises(InputError, match=f"found links or what leads out of it: {member.name}"):
+def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, member):
+    with pytest.raises(InputError, match=f"found links or paths that lead out of it: {member.name}"):
         model_archive.unpacked(pack(tmp_path, member)).__enter__()
 
 
-def test_more_than_the_disk_has_room_for_is_refused(tmp_path):
+def test_an_archive_larger_than_the_free_disk_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"expected room for 1,073,741,824.0 MiB .* found 1.0 MiB free; set TMPDIR"):
-        model_archive.refuse_what_is_no_model(tmp_path, [odd("huge", size=2**50)], free=2**20)
+        model_archive.refuse_unsafe_members(tmp_path, [odd("huge", size=2**50)], free=2**20)
 
 
 @pytest.mark.parametrize("damage", ["half", "start", "empty", "foreign", "zeros", "a size beyond its end"])
-def test_a_damaged_one_is_refused(tmp_path, damage):
+def test_a_damaged_archive_is_refused(tmp_path, damage):
     file = pack(tmp_path) / model_archive.PACKED
     whole = file.read_bytes()
     contents = {"half": whole[: len(whole) // 2], "start": whole[:15], "empty": b"", "foreign": b"x" * 99}

@@ -1,7 +1,8 @@
-"""The handlers of inference.py, by SageMaker's real handler service, against what the script writes."""
+"""The handlers of inference.py, called by SageMaker's real handler service: the same answers as the script's."""
 
 import base64
 import csv
+import inspect
 import io
 import json
 import subprocess
@@ -21,8 +22,8 @@ FP32 = {"DEVICE": "cpu", "PRECISION": "fp32"}
 
 
 @pytest.fixture(scope="module")
-def ask(trained):
-    """Ask the handler service: what it answers, as {"status", "phrase", "type", "body"}."""
+def send(trained):
+    """Send one request to the handler service; its response as {"status", "phrase", "type", "body"}."""
     needed()
     variables = {"SAGEMAKER_PROGRAM": "inference.py", "PYTHONPATH": ROOT, "NAME": "resnet18", **FP32}
     process = subprocess.Popen(
@@ -51,7 +52,7 @@ def photographs(drawn) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def script(drawn, trained, tmp_path_factory) -> pd.DataFrame:
-    """What the script says of the same photographs."""
+    """What the script writes for the same photographs."""
     out = tmp_path_factory.mktemp("script")
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": out}
     done = run_here("inference.py", **folders, **FP32, PROBABILITIES="true", ADAPT_PRIORS="false")
@@ -69,7 +70,7 @@ def predictions(answer: dict) -> list[dict]:
 
 
 def same(found: list[dict], script: pd.DataFrame) -> None:
-    """Assert that these records say what the script says."""
+    """Assert that these records and the script give the same."""
     assert [record["class"] for record in found] == script["ans"].tolist()
     for record, expected in zip(found, script[list(PROBABILITY_COLUMNS)].to_numpy(), strict=True):
         assert record["probabilities"] == pytest.approx(expected, abs=3e-6)
@@ -77,22 +78,22 @@ def same(found: list[dict], script: pd.DataFrame) -> None:
             assert record[attribute] == ATTRIBUTES[attribute][value]
 
 
-def test_one_photograph_is_answered_as_by_the_script(ask, photographs, script):
+def test_one_photograph_gets_the_same_answer_as_from_the_script(send, photographs, script):
     some = script.iloc[:3]
-    found = [predictions(ask(photographs[name])) for name in some["ImageID"]]
+    found = [predictions(send(photographs[name])) for name in some["ImageID"]]
     same([record for (record,) in found], some)
 
 
-def test_several_in_one_request_are_answered_as_by_the_script(ask, photographs, script):
+def test_several_in_one_request_get_the_same_answers_as_from_the_script(send, photographs, script):
     contents = [photographs[name] for name in script["ImageID"]]
     instances = [text(content) if row % 2 else {"b64": text(content)} for row, content in enumerate(contents)]
     for content_type in ("application/json", "Application/JSON; charset=utf-8"):
-        same(predictions(ask({"instances": instances}, content_type)), script)
+        same(predictions(send({"instances": instances}, content_type)), script)
 
 
-def test_csv_is_a_header_and_a_row_each(ask, photographs, script):
+def test_csv_is_a_header_and_a_row_each(send, photographs, script):
     instances = [text(photographs[name]) for name in script["ImageID"][:2]]
-    answer = ask({"instances": [*instances, text(b"no photograph")]}, "application/json", "text/csv")
+    answer = send({"instances": [*instances, text(b"no photograph")]}, "application/json", "text/csv")
     assert (answer["status"], answer["type"]) == (200, "text/csv")
     *rows, bad = csv.DictReader(io.StringIO(answer["body"]))
     columns = ("class", *ATTRIBUTES, *PROBABILITY_COLUMNS, "error")
@@ -101,9 +102,9 @@ def test_csv_is_a_header_and_a_row_each(ask, photographs, script):
     same([row | {"probabilities": [float(row[name]) for name in PROBABILITY_COLUMNS]} for row in records], script[:2])
 
 
-def test_json_is_what_is_answered_where_anything_goes(ask, photographs):
+def test_json_is_the_response_where_the_client_accepts_anything(send, photographs):
     for accept in (None, "*/*", "image/png, */*;q=0.1", "application/json, text/csv", "Application/*"):
-        assert len(predictions(ask(next(iter(photographs.values())), "image/png", accept))) == 1
+        assert len(predictions(send(next(iter(photographs.values())), "image/png", accept))) == 1
 
 
 WRONG = {
@@ -125,35 +126,35 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_what_the_client_has_wrong_is_a_client_error_of_one_line(ask, photographs):
+def test_a_wrong_request_gets_a_client_error_of_one_line(send, photographs):
     for case, (body, content_type, status, line) in WRONG.items():
-        answer = ask(body, content_type)
+        answer = send(body, content_type)
         assert answer["status"] == status and line in answer["body"].partition("\n")[0], (case, answer["body"])
         assert "\n" not in answer["phrase"]
-    answer = ask(next(iter(photographs.values())), accept="application/x-npy")
+    answer = send(next(iter(photographs.values())), accept="application/x-npy")
     assert answer["status"] == 406
     assert answer["body"].startswith("Accept application/x-npy: expected application/json or text/csv\n")
 
 
-def test_a_batch_transform_gets_an_error_record_for_what_is_wrong(ask, photographs, script):
+def test_a_batch_transform_gets_an_error_record_for_each_wrong_photograph(send, photographs, script):
     good = photographs[script["ImageID"][0]]
     for body, content_type in ((b"", "image/jpeg"), (good[: len(good) // 2], "image/jpeg"), (b"{", "application/json")):
-        (record,) = predictions(ask(body, content_type, batch=True))
+        (record,) = predictions(send(body, content_type, batch=True))
         assert list(record) == ["error"] and record["error"].startswith("the photograph cannot be read: ")
     first, second, third = predictions(
-        ask({"instances": [text(b"x"), text(good), "$"]}, "application/json", batch=True)
+        send({"instances": [text(b"x"), text(good), "$"]}, "application/json", batch=True)
     )
     same([second], script[:1])
     assert list(first) == list(third) == ["error"] and "instance 2: expected base64" in third["error"]
 
 
-def test_requests_at_once_are_answered_like_one_after_another(trained, photographs, script, monkeypatch):
+def test_requests_at_once_get_the_same_answers_as_one_after_another(trained, photographs, script, monkeypatch):
     for name, value in {**FP32, "TTA": "true"}.items():
         monkeypatch.setenv(name, value)
-    loaded, contents = inference.model_fn(str(trained)), [[photographs[name]] for name in script["ImageID"][:12]]
-    expected = [inference.predict_fn(content, loaded) for content in contents]
+    endpoint, contents = inference.model_fn(str(trained)), [[photographs[name]] for name in script["ImageID"][:12]]
+    expected = [inference.predict_fn(content, endpoint) for content in contents]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda content: inference.predict_fn(content, loaded), contents)) == expected
+        assert list(pool.map(lambda content: inference.predict_fn(content, endpoint), contents)) == expected
 
 
 @pytest.mark.parametrize(
@@ -166,18 +167,23 @@ def test_requests_at_once_are_answered_like_one_after_another(trained, photograp
         ({"DEVICE": "mps"}, "DEVICE=mps: torch"),
     ],
 )
-def test_wrong_settings_are_said_when_the_model_is_loaded(trained, monkeypatch, variables, expected):
+def test_wrong_settings_are_refused_when_the_model_is_loaded(trained, monkeypatch, variables, expected):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=expected):
         inference.model_fn(str(trained))
 
 
-def test_without_sagemakers_package_an_error_is_this_projects_own():
+def test_without_sagemakers_package_a_wrong_request_raises_input_error():
     with pytest.raises(InputError, match="Content-Type text/csv: expected image/jpeg"):
         inference.input_fn(b"1,2", "text/csv")
 
 
-def test_a_folder_without_a_run_is_said(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a run with a model.safetensors in"):
         inference.model_fn(str(tmp_path))
+
+
+def test_the_handlers_have_the_parameters_that_the_handler_service_counts():
+    handlers = (inference.model_fn, inference.input_fn, inference.predict_fn, inference.output_fn)
+    assert [len(inspect.signature(handler).parameters) for handler in handlers] == [1, 2, 2, 2]

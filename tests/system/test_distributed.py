@@ -12,14 +12,15 @@ import tiny
 import torch
 from conftest import refused, run_here, run_script
 from faults import TORCHRUN, Forked, finish, start
-from launcher import Job, turn_at_the_port
+from launcher import PAGES, Job, turn_at_the_port
 from torch import nn
 
 import inference
+from toolkit.data.loader import Loader
 from toolkit.data.store import Memory, Store
-from toolkit.runs.checkpoint import States
+from toolkit.models.batch_norm import recompute_batch_norm_statistics
+from toolkit.runs.checkpoint import Checkpoints
 from toolkit.system import device, distributed, world
-from toolkit.training import step
 
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
 # optimizer that takes gradients as they are: Adam does not mind their scale.
@@ -88,7 +89,7 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
         for job, host in zip(jobs, hosts, strict=True):
             job.leave("resourceconfig", {"current_host": host, **job.resources})
             job.channel("train", drawn.train)
-            job.sources("*.py", "toolkit/**/*.py", "toolkit/pages/templates/*", "outliers.csv", "tests/tiny.py")
+            job.sources("*.py", "toolkit/**/*.py", *PAGES, "outliers.csv", "tests/tiny.py")
             processes.append(job.start(LOSSES=tmp_path / "losses"))
         said = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
@@ -123,26 +124,26 @@ def test_several_processes_save_when_they_are_told_to_stop(drawn, tmp_path):
     said = ended(ranks[:1], 128 + signal.SIGTERM)
     assert ranks[1].wait(60) in (128 + signal.SIGTERM, 2)  # 2 where the first has gone before
     assert "saved at epoch" in said and "terminated" in said
-    assert States(tmp_path / "runs" / "tiny").load().epoch > 0
+    assert Checkpoints(tmp_path / "runs" / "tiny").load().epoch > 0
 
 
-def settle(_argv) -> None:
-    """Print the moving averages of a batch norm that was settled over some photographs."""
+def recompute(_argv) -> None:
+    """Print the running statistics of a batch norm, recomputed over some photographs."""
     with distributed.joined("cpu"):
         store = Store([""] * 48, (8, 8))
         pixels = torch.randint(0, 255, (48, 8, 8, 3), generator=torch.Generator().manual_seed(0))
-        store.place = Memory(pixels.byte())
+        store.storage = Memory(pixels.byte())
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         nn.init.constant_(net[0].weight, 0.1)
         nn.init.zeros_(net[0].bias)
-        faces = step.Faces(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
-        step.settle_batch_norm(net, faces, distributed.shard(np.array_split(np.arange(48), 4)))
+        loader = Loader(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
+        recompute_batch_norm_statistics(net, loader, distributed.shard(np.array_split(np.arange(48), 4)))
         print(*net[1].running_mean.tolist(), *net[1].running_var.tolist())
 
 
-def test_batch_norm_is_settled_over_the_photographs_of_all_processes(capsys, tmp_path):
-    settle([])
-    said = capsys.readouterr().out, ended(two(settle, tmp_path))
+def test_batch_norm_gets_the_statistics_of_the_photographs_of_all_processes(capsys, tmp_path):
+    recompute([])
+    said = capsys.readouterr().out, ended(two(recompute, tmp_path))
     alone, shared = ([float(word) for word in text.split()] for text in said)
     assert len(alone) == 8 and alone == pytest.approx(shared, rel=1e-5)
 

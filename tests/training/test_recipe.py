@@ -1,5 +1,6 @@
 """What training does beside plain steps: averaging, freezing, mixing, sampling, and the learning-rate finder."""
 
+import dataclasses
 import json
 import shutil
 
@@ -17,13 +18,19 @@ import model
 import train
 from toolkit.config.settings import TrainSettings
 from toolkit.data import augment
+from toolkit.data.loader import Loader, split_into_batches
+from toolkit.data.split import held_out_people, split_by_person, without_border_ages
 from toolkit.data.store import Store
 from toolkit.models import factored_head
+from toolkit.models.batch_norm import recompute_batch_norm_statistics
+from toolkit.models.predict import predict
 from toolkit.runs import cross_validation as folds_module
-from toolkit.scoring.decision import Decision
 from toolkit.system import device
-from toolkit.training import loop, lr_finder, step
-from toolkit.training.optimizer import Average, Learner, make_optimizer
+from toolkit.training import loop, lr_finder
+from toolkit.training.optimizer import make_optimizer
+from toolkit.training.sampler import balanced_sampling_weights, epoch_order
+from toolkit.training.step import EpochInputs, Recipe, train_one_epoch
+from toolkit.training.train_state import EMA, TrainState
 
 
 def net_with_norm() -> nn.Module:
@@ -31,31 +38,31 @@ def net_with_norm() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(512, 18))
 
 
-def test_the_average_is_of_the_last_tenth_of_the_steps_and_takes_buffers_too():
+def test_the_ema_spans_the_last_tenth_of_the_steps_and_takes_buffers_too():
     net = net_with_norm()
-    average, expected = Average(net, 0.999), net[3].bias.detach().clone()
+    ema, expected = EMA(net, 0.999), net[3].bias.detach().clone()
     for number in range(200):
         with torch.no_grad():
             net[3].bias.add_(1.0)
         net[1].num_batches_tracked += 1
-        average.update(net, number)
+        ema.update(net, number)
         decay = min(0.999, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * net[3].bias
-    torch.testing.assert_close(average.net[3].bias, expected)
-    behind = (net[3].bias - average.net[3].bias).mean().item()
-    assert 15 < behind < 30 and average.net[1].num_batches_tracked == 200
-    assert torch.equal(net[3].weight, average.net[3].weight)
+    torch.testing.assert_close(ema.model[3].bias, expected)
+    behind = (net[3].bias - ema.model[3].bias).mean().item()
+    assert 15 < behind < 30 and ema.model[1].num_batches_tracked == 200
+    assert torch.equal(net[3].weight, ema.model[3].weight)
 
 
-def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(data):
+def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(task):
     net = net_with_norm()
-    learner = Learner(net, list(net[3].parameters()), make_optimizer("adamw", net, 1e-2, 0.05), Average(net, 0.999))
-    recipe = step.Recipe(loss.cross_entropy, lambda step: 1e-2, augment.POLICIES["light"], 16, 1.0, 0)
+    state = TrainState(net, list(net[3].parameters()), make_optimizer("adamw", net, 1e-2, 0.05), EMA(net, 0.999))
+    recipe = Recipe(lambda step: 1e-2, 16, 1.0, 0, augment.POLICIES["light"])
     for frozen in (True, False):
         before = {name: value.clone() for name, value in net.state_dict().items()}
-        learner.freeze(frozen)
-        step.train_one_epoch(net, learner.optimizer, recipe, data.faces, data.train, 0)
-        step.settle_batch_norm(net, data.faces, step.batches(data.train, 16))
+        state.freeze(frozen)
+        train_one_epoch(net, state.optimizer, task, recipe, 0)
+        recompute_batch_norm_statistics(net, task.loader, split_into_batches(task.train, 16))
         changed = {name.partition(".")[0] for name, value in net.state_dict().items() if not value.equal(before[name])}
         assert changed == ({"3"} if frozen else {"0", "1", "3"})
 
@@ -63,63 +70,62 @@ def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(dat
 def test_pretrained_layers_learn_at_their_share_of_the_rate():
     net, _ = model.build("resnet18", (32, 32), pretrained=False)
     groups = make_optimizer("adamw", net, 1e-3, 0.05, model.head_weights(net), 0.1).param_groups
-    shares = {id(weight): group["lr_share"] for group in groups for weight in group["params"]}
-    assert len(shares) == len(list(net.parameters()))
-    assert {shares[id(weight)] for weight in model.head_weights(net)} == {1.0}
-    assert [value for value in shares.values() if value != 0.1] == [1.0, 1.0]
+    factors = {id(weight): group["lr_factor"] for group in groups for weight in group["params"]}
+    assert len(factors) == len(list(net.parameters()))
+    assert {factors[id(weight)] for weight in model.head_weights(net)} == {1.0}
+    assert [value for value in factors.values() if value != 0.1] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
-def test_photographs_are_mixed_as_their_targets_are(data, how):
+def test_photographs_are_mixed_as_their_targets_are(task, how):
     seen = []
 
     def criterion(outputs, targets):
         seen.append(targets)
         return loss.cross_entropy(outputs, targets)
 
-    faces = data.faces
-    labels, faces.targets = faces.targets, nn.functional.one_hot(faces.labels, 18).float()
-    recipe = step.Recipe(criterion, lambda step: 1e-3, augment.POLICIES["none"], 16, 1.0, 0, mix=how)
-    epochs = [step.Epoch(recipe, faces, data.train, epoch) for epoch in (0, 0, 1)]
-    places = np.arange(len(data.train))
+    task = dataclasses.replace(task, targets=nn.functional.one_hot(task.labels, 18).float(), criterion=criterion)
+    policy = augment.POLICIES["none"]
+    epochs = [EpochInputs(task, 0, epoch, policy, how) for epoch in (0, 0, 1)]
+    positions = np.arange(len(task.train))
     inputs = [
-        torch.cat(list(epoch.inputs(step.batches(places, size))))
+        torch.cat(list(epoch.load(split_into_batches(positions, size))))
         for epoch, size in zip(epochs, (16, 7, 16), strict=True)
     ]
     assert torch.equal(inputs[0], inputs[1]) and not torch.equal(inputs[0], inputs[2])  # whatever the batches are
-    plain = next(faces.batches([epochs[0].order]))
-    for place in range(len(data.train)):
-        kept, other = epochs[0].kept[place].item(), epochs[0].others[place]
-        first, second = plain[place], plain[other]
-        mixed = kept * first + (1 - kept) * second
-        if how == "cutmix" and kept < 1:
-            assert kept == 0.5
+    order, plain = epochs[0].order, next(task.loader.load([epochs[0].order]))
+    for position in range(len(task.train)):
+        lam, other = epochs[0].lam[position].item(), epochs[0].permutation[position]
+        first, second = plain[position], plain[other]
+        mixed = lam * first + (1 - lam) * second
+        if how == "cutmix" and lam < 1:
+            assert lam == 0.5
             mixed = torch.cat([first[:, :, :16], second[:, :, 16:]], 2)
-        torch.testing.assert_close(inputs[0][place], mixed, rtol=1e-4, atol=1e-5)
-        target = kept * faces.targets[epochs[0].order[place]] + (1 - kept) * faces.targets[epochs[0].order[other]]
-        torch.testing.assert_close(epochs[0].targets[place], target)
-    assert 0.3 < (epochs[0].kept < 1).float().mean() < 0.7
+        torch.testing.assert_close(inputs[0][position], mixed, rtol=1e-4, atol=1e-5)
+        target = lam * task.targets[order[position]] + (1 - lam) * task.targets[order[other]]
+        torch.testing.assert_close(epochs[0].targets[position], target)
+    assert 0.3 < (epochs[0].lam < 1).float().mean() < 0.7
     net = net_with_norm()
-    step.train_one_epoch(net, make_optimizer("adamw", net, 1e-3, 0.0), recipe, faces, data.train, 0)
+    recipe = Recipe(lambda step: 1e-3, 16, 1.0, 0, policy, mix=how)
+    train_one_epoch(net, make_optimizer("adamw", net, 1e-3, 0.0), task, recipe, 0)
     assert torch.equal(torch.cat(seen), epochs[0].targets)
-    faces.targets = labels
 
 
-def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(data):
-    labels, people = data.faces.labels[data.train].numpy(), data.people.iloc[data.train].astype(str).to_numpy()
-    chances = dataset.balanced(labels, people)
-    assert np.bincount(labels, chances, 18)[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)))
+def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(task):
+    labels, people = task.labels[task.train].numpy(), task.people.iloc[task.train].astype(str).to_numpy()
+    weights = balanced_sampling_weights(labels, people)
+    assert np.bincount(labels, weights, 18)[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)))
     for label in np.unique(labels):
-        of_class = [chances[(labels == label) & (people == person)].sum() for person in set(people[labels == label])]
+        of_class = [weights[(labels == label) & (people == person)].sum() for person in set(people[labels == label])]
         assert of_class == pytest.approx([of_class[0]] * len(of_class))
-    drawn = np.concatenate([step.order(data.train, 0, epoch, chances) for epoch in range(200)])
-    shares = np.bincount(data.faces.labels[drawn], minlength=18) / len(drawn)
-    assert shares[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)), rel=0.15)
+    drawn = np.concatenate([epoch_order(task.train, 0, epoch, weights) for epoch in range(200)])
+    sampled_priors = np.bincount(task.labels[drawn], minlength=18) / len(drawn)
+    assert sampled_priors[np.unique(labels)] == pytest.approx(1 / len(np.unique(labels)), rel=0.15)
 
 
-def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(data):
+def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(task):
     config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=16)
-    points = lr_finder.sweep(config, loop.make_learner(config, net_with_norm(), []), loss.cross_entropy, data)
+    points = lr_finder.sweep(config, loop.make_train_state(config, net_with_norm(), []), task)
     rates, losses = zip(*points, strict=True)
     assert list(rates) == sorted(rates) and rates[0] == lr_finder.LOWEST
     best = int(np.argmin(losses))
@@ -141,8 +147,8 @@ def test_the_finder_says_a_rate_and_leaves_no_run(drawn, tmp_path, capsys):
 def test_border_ages_are_left_out_of_training_only(drawn):
     table, _ = dataset.read_faces(drawn.train)
     table["years"] = np.where(np.arange(len(table)) % 3, 40.0, 58.0)
-    sides = dataset.split(table, dataset.hold_out(table, 0.5, 0, 0, seed=0))
-    left = dataset.without_border_ages(table, sides)
+    sides = split_by_person(table, held_out_people(table, 0.5, 0, 0, seed=0))
+    left = without_border_ages(table, sides)
     assert set(table["years"].iloc[left.train]) == {40.0} and left.validation is sides.validation
     assert len(left.train) == (table["years"].iloc[sides.train] == 40).sum()
 
@@ -217,12 +223,12 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
 def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_path):
     runs, checkpoints = tmp_path / "runs", tmp_path / "checkpoints"
 
-    def started(identity: str, **given):
+    def started(photographs: str, **given):
         for folder in (runs, checkpoints):
             folder.mkdir(exist_ok=True)
         config = TrainSettings(sm_channel_train=tmp_path, sm_model_dir=runs, sm_checkpoint_dir=checkpoints, folds=2)
         config = config.model_copy(update=given)
-        return config, folds_module.opened(config, {"settings": {}, "photographs": identity, "code": {}})
+        return config, folds_module.open_folds(config, {"settings": {}, "photographs": photographs, "code": {}})
 
     def folders_of(config):
         return config.sm_model_dir, config.sm_checkpoint_dir
@@ -231,12 +237,12 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
     with pytest.raises(KeyboardInterrupt), opening as (folder, done):
         assert done == []
         for fold, name in ((0, "result.json"), (1, "model.safetensors")):
-            own = folds_module.settings_of(config, folder, fold)
+            own = folds_module.fold_settings(config, folder, fold)
             (folder / own.name).mkdir()
             (folder / own.name / name).write_text("{}")
             (own.sm_checkpoint_dir / own.name).mkdir()
         (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").touch()
-        folds_module.keep(config, folder, 0)
+        folds_module.back_up(config, folder, 0)
         raise KeyboardInterrupt
     shutil.rmtree(runs)
     for other in (started("b")[1], started("a", resume="never")[1]):  # of something else: what is kept stays
@@ -249,7 +255,7 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         assert (folder.name, done) == ("resnet18", [0])
         assert [path.name for path in folder.glob("fold-*/*")] == ["result.json"]
         assert (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").exists()
-        folds_module.forget(config, folder)
+        folds_module.remove_backup(config, folder)
     assert list(checkpoints.iterdir()) == []
     # Begun without SM_CHECKPOINT_DIR, a fold goes on from the state that it has.
     config, opening = started("a", sm_checkpoint_dir=None)
@@ -258,8 +264,8 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         (folder / "fold-1" / "state-1.safetensors").touch()
     config, opening = started("a")
     with opening as (folder, _):
-        assert folders_of(folds_module.settings_of(config, folder, 1)) == (folder, folder)
-        assert folders_of(folds_module.settings_of(config, folder, 0)) == (folder, checkpoints / folder.name)
+        assert folders_of(folds_module.fold_settings(config, folder, 1)) == (folder, folder)
+        assert folders_of(folds_module.fold_settings(config, folder, 0)) == (folder, checkpoints / folder.name)
         (folder / "result.json").write_text("{}")  # killed in this moment
     with started("a")[1] as (folder, _):
         assert folder.name == "resnet18-2" and not (checkpoints / "resnet18").exists()
@@ -292,13 +298,13 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
         "of_years", sm_channel_model=tmp_path / "runs" / "shufflenet_v2_x0_5", name="fold-1", old_from="45"
     )
     net, header = model.load(folds / "shufflenet_v2_x0_5" / "fold-1" / "model.safetensors")
-    decided = Decision.of_header(header["decision"])
-    assert not np.allclose(decided.shares, decided.prior.shown)  # of SAMPLER=balanced
+    correction = header.decision.prior_correction
+    assert not np.allclose(correction.priors, correction.sampled_priors)  # of SAMPLER=balanced
     paths = dataset.read_eval(drawn.eval)[1]
     store = Store(np.array(paths, bytes), (32, 32))
     assert not store.fill()
-    faces = step.Faces(store, device.choose("cpu", "fp32"), header["mean"], header["std"])
-    outputs = factored_head.move_old(step.predict(net, faces, np.arange(len(paths))), 45)[:, :18].numpy()
-    np.testing.assert_allclose(of_years, decided.with_old_from(45).probabilities(outputs), atol=2e-6)
+    loader = Loader(store, device.choose("cpu", "fp32"), header.mean, header.std)
+    outputs = factored_head.with_old_from(predict(net, loader, np.arange(len(paths))), 45)[:, :18].numpy()
+    np.testing.assert_allclose(of_years, header.decision.with_old_from(45).probabilities(outputs), atol=2e-6)
     moved = infer("moved", name="shufflenet_v2_x0_5", old_from="45", tta="true", ensemble="vote")
     assert (moved[:, 2::3].sum(1) > of_folds[:, 2::3].sum(1)).all()  # the old band is wider

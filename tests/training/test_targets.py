@@ -10,20 +10,20 @@ import loss
 import model
 from toolkit.labels import CLASSES, to_attributes, to_class
 from toolkit.models import factored_head, fuse_batch_norm
-from toolkit.training import targets
+from toolkit.training.targets import make_targets
 
 LABELS = torch.tensor([to_class(0, 1, 1), to_class(2, 0, 2), to_class(1, 0, 0)])
 YEARS = torch.tensor([59.0, 60.0, float("nan")])
 
 
 def test_labels_stay_labels_where_nothing_is_soft():
-    assert targets.build(LABELS, YEARS, False, False, False) is LABELS
-    table = targets.build(LABELS, YEARS, True, False, False)
+    assert make_targets(LABELS, YEARS, False, False, False) is LABELS
+    table = make_targets(LABELS, YEARS, True, False, False)
     assert torch.equal(table.argmax(1), LABELS) and table.shape == (3, CLASSES) and (table.sum(1) == 1).all()
 
 
 def test_border_ages_are_shared_with_the_old():
-    table = targets.build(LABELS, YEARS, False, True, False)
+    table = make_targets(LABELS, YEARS, False, True, False)
     old = 0.5 * math.erfc(0.25 / math.sqrt(2))  # a Gaussian around 59 with a spread of 2, from 59.5 on
     assert table[0, LABELS[0]] == pytest.approx(1 - old) and table[0, LABELS[0] + 1] == pytest.approx(old)
     assert to_attributes(int(LABELS[0]) + 1) == {"mask": 0, "gender": 1, "age": 2}
@@ -31,14 +31,14 @@ def test_border_ages_are_shared_with_the_old():
 
 
 def test_years_are_soft_and_nothing_where_unknown():
-    years = targets.build(LABELS, YEARS, False, False, True)[:, CLASSES:]
+    years = make_targets(LABELS, YEARS, False, False, True)[:, CLASSES:]
     assert years.argmax(1)[:2].tolist() == [59, 60] and years[:2].sum(1).tolist() == pytest.approx([1, 1])
     assert years[0, 57] / years[0, 59] == pytest.approx(math.exp(-0.5)) and (years[2] == 0).all()
 
 
 def outputs() -> torch.Tensor:
     torch.manual_seed(0)
-    return factored_head.Factored(nn.Linear(4, sum(factored_head.PARTS)))(torch.randn(5, 4))
+    return factored_head.FactoredHead(nn.Linear(4, sum(factored_head.PARTS)))(torch.randn(5, 4))
 
 
 def test_parts_are_joined_into_log_probabilities_of_all_classes():
@@ -54,8 +54,8 @@ def test_parts_are_joined_into_log_probabilities_of_all_classes():
 
 def test_the_third_band_can_begin_at_another_year():
     said = outputs()
-    moved = factored_head.move_old(said, 57)
-    torch.testing.assert_close(factored_head.move_old(moved, 60), said)
+    moved = factored_head.with_old_from(said, 57)
+    torch.testing.assert_close(factored_head.with_old_from(moved, 60), said)
     old = moved[:, :CLASSES].exp().view(5, 6, 3).sum(1)[:, 2]
     torch.testing.assert_close(old, said[:, CLASSES + 57 :].exp().sum(1))
 
@@ -64,9 +64,9 @@ def test_the_third_band_can_begin_at_another_year():
 def test_every_loss_learns_with_the_factored_head(name):
     said = outputs().detach().requires_grad_()
     labels = torch.tensor([3, 4, 5, 16, 17])
-    table = targets.build(labels, torch.tensor([20.0, 58.0, 60.0, 33.0, 60.0]), False, False, True)
-    shares = {"shares": torch.full((18,), 1 / 18), "strength": 1.0}
-    options = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": shares}.get(name, {})
+    table = make_targets(labels, torch.tensor([20.0, 58.0, 60.0, 33.0, 60.0]), False, False, True)
+    adjusted = {"priors": torch.full((18,), 1 / 18), "tau": 1.0}
+    options = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": adjusted}.get(name, {})
     criterion = loss.build(name, **options)
     before = criterion(said, table)
     before.backward()
@@ -83,8 +83,8 @@ def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first
     assert model.head_weights(net) == [net.fc.weight, net.fc.bias]
 
 
-def test_batch_norm_is_folded_into_a_net_with_a_factored_head():
+def test_batch_norm_is_fused_into_a_net_with_a_factored_head():
     net = model.build("resnet18", (32, 32), pretrained=False, head="factored")[0].eval()
-    folded = fuse_batch_norm.fold(net, torch.randn(4, 3, 32, 32))
-    calls = [folded.get_submodule(node.target) for node in folded.graph.nodes if node.op == "call_module"]
+    fused = fuse_batch_norm.fuse(net, torch.randn(4, 3, 32, 32))
+    calls = [fused.get_submodule(node.target) for node in fused.graph.nodes if node.op == "call_module"]
     assert calls and not any(isinstance(module, nn.BatchNorm2d) for module in calls)

@@ -1,4 +1,4 @@
-"""Packages that only some settings need: imported where they are used, and named where they are not there."""
+"""Packages that only some settings need: requirements-extras.txt. They are imported where they are used."""
 
 import importlib
 
@@ -6,7 +6,7 @@ from toolkit.system.console import InputError
 
 
 def need(setting: str, *packages: str) -> None:
-    """Raises InputError that says what to install, where one of these packages, which `setting` needs, is not there."""
+    """Import these packages, which `setting` needs. Raises InputError that says how to install what is missing."""
     for package in packages:
         try:
             importlib.import_module(package)

@@ -1,4 +1,4 @@
-"""From environment, flags and SageMaker's hyperparameters to one settings object.
+"""From flags, environment variables and SageMaker's hyperparameters to one settings object.
 
 A flag wins over an environment variable, that over a hyperparameter, that over the default. Names are taken in any
 case, flags with dashes or underscores; an empty value or `null` counts as unset.
@@ -13,35 +13,36 @@ import sys
 
 from pydantic import ValidationError
 
-from toolkit.config.settings import DEMO, DEMO_DATA, SCRIPTS
-from toolkit.config.types import Settings
+from toolkit.config.settings import SCRIPTS
+from toolkit.config.shared import DEMO, Settings
+from toolkit.config.types import as_text
 from toolkit.system.console import InputError, say
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
-KNOWN = {name for cls in SCRIPTS.values() for name in cls.model_fields}
-LISTED = 8  # choices that are few enough to be listed in a table
-FOREIGN = ("_", "sagemaker_")  # what the platform passes along with the person's own hyperparameters
+ALL_NAMES = {name for cls in SCRIPTS.values() for name in cls.model_fields}
+MOST_CHOICES = 8  # a longer list of choices is left out of the table
+PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, which it passes along with the user's
 
 
 def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> tuple[Settings, dict[str, str]]:
-    """The settings of a script, and for each name where its value came from.
+    """The settings of a script, and {setting: source of its value}.
 
-    `choices` maps the name of a setting to the names that it may hold, where only the script knows them.
-    Prints warnings of near misses on stderr. Raises InputError with a line for every setting that is wrong.
+    `choices` is {setting: allowed values} for those that only the script knows. Prints the table of settings and exits
+    on --help; prints warnings of near misses on stderr. Raises InputError with a line for every wrong setting.
     """
     if {"--help", "-h"} & set(argv):
-        say(table(cls, choices))
+        say(markdown_table(cls, choices))
         sys.exit(0)
     values, origin, problems = merge(cls, argv, os.environ)
     for line in near_misses(os.environ):
         print(f"warning: {line}", file=sys.stderr, flush=True)
-    for name, names in (choices or {}).items():
-        if name in values and values[name] not in list(names):
-            problems.append(_not_among(name, values.pop(name), names, origin[name]))
+    for name, allowed in (choices or {}).items():
+        if name in values and values[name] not in list(allowed):
+            problems.append(_wrong_choice(name, values.pop(name), allowed, origin[name]))
     try:
         settings = cls(**values)
     except ValidationError as error:
-        problems += [line for detail in error.errors() for line in _lines(detail, values)]
+        problems += [line for detail in error.errors() for line in _lines_of(detail, values)]
     if problems:
         raise InputError("\n       ".join(problems))
     if settings.demo:
@@ -49,21 +50,13 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     return settings, origin
 
 
-def ensure_drawn_faces(settings: Settings) -> None:
-    """Draw the faces that a script works on where no folder is set, unless they are there."""
-    if settings.demo:
-        from toolkit.demo import synthetic  # and with it pandas, which nobody else need wait for
-
-        synthetic.ensure(DEMO_DATA)
-
-
 def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str, str], list[str]]:
-    """The value of every setting that is given somewhere, where each one is from, and what is wrong."""
+    """{setting: value} of all that are set, {setting: source}, and a line for each problem."""
     flags, problems = parse_flags(argv)
     variables, contradictions = parse_variables(cls, environ)
     values, origin = {}, dict.fromkeys(cls.model_fields, "default")
     sources = {"hyperparameter": hyperparameters(environ), "environment": variables, "flag": flags}
-    for source, found in sources.items():  # the later one wins
+    for source, found in sources.items():  # later sources win
         given = {name: value for name, value in found.items() if _is_set(value)}
         values |= given
         origin |= dict.fromkeys(given, source)
@@ -72,15 +65,16 @@ def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str
         values |= demo
         origin |= dict.fromkeys(demo, "drawn faces")
     for name in [name for name in values if name not in cls.model_fields]:
-        # A job's hyperparameters may serve several of its scripts; one of SageMaker's launchers makes flags of them.
-        if name not in sources["hyperparameter"] or name not in KNOWN:
+        # A job's hyperparameters may be for another of its scripts. SageMaker's classic launcher passes them as flags
+        # too, so a flag of the same name is ignored with them.
+        if name not in sources["hyperparameter"] or name not in ALL_NAMES:
             problems.append(f"{name} ({origin[name]}): there is no such setting{did_you_mean(name, cls.model_fields)}")
         del values[name], origin[name]
     return values, origin, problems + contradictions
 
 
 def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[str]]:
-    """{setting: value} and what is wrong, from environment variables in any case."""
+    """{setting: value} from environment variables in any case, and a line for each problem."""
     found: dict[str, dict[str, str]] = {}
     for variable, value in environ.items():
         if variable.lower() in cls.model_fields and _is_set(value):
@@ -94,7 +88,7 @@ def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[
 
 
 def parse_flags(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    """{setting: value} and what is wrong, from `--name value`, `--name=value` and `--name one two`."""
+    """{setting: value} from `--name value`, `--name=value` and `--name one two`, and a line for each problem."""
     flags, problems, name = {}, [], None
     for word in argv:
         if dashes := FLAG.match(word):
@@ -106,11 +100,14 @@ def parse_flags(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         else:
             flags[name].append(word)
     problems += [f"--{name}: expected a value after it" for name, words in flags.items() if not words]
-    return _own({name: " ".join(words) for name, words in flags.items()}), problems
+    return _without_platform({name: " ".join(words) for name, words in flags.items()}), problems
 
 
 def hyperparameters(environ) -> dict:
-    """SageMaker's hyperparameters: SM_HP_NAME (text), and SM_HPS (typed, one JSON object)."""
+    """{setting: value} from SageMaker's hyperparameters: SM_HP_NAME (text), and SM_HPS (typed, one JSON object).
+
+    Raises InputError where SM_HPS is anything else.
+    """
     try:
         typed = json.loads(environ.get("SM_HPS") or "{}")
     except ValueError:
@@ -118,11 +115,11 @@ def hyperparameters(environ) -> dict:
     if not isinstance(typed, dict):
         raise InputError(f"SM_HPS={environ['SM_HPS']}: expected a JSON object of hyperparameters")
     single = {name[6:]: value for name, value in environ.items() if name.startswith("SM_HP_") and _is_set(value)}
-    return _own({_canonical(name): value for name, value in {**typed, **single}.items()})
+    return _without_platform({_canonical(name): value for name, value in {**typed, **single}.items()})
 
 
 def sagemaker_checkpoints() -> pathlib.Path | None:
-    """The folder that SageMaker keeps while it moves a job to another machine, where the job was given one."""
+    """The checkpoint folder of a SageMaker job, which outlives the machine; None where the job has none."""
     folder = pathlib.Path(os.environ.get("SM_INPUT_CONFIG_DIR") or "/opt/ml/input/config")
     try:
         return pathlib.Path(json.loads((folder / "checkpointconfig.json").read_text())["LocalPath"])
@@ -130,29 +127,45 @@ def sagemaker_checkpoints() -> pathlib.Path | None:
         return None
 
 
-def is_setting(variable: str) -> bool:
+def as_flags(values: dict) -> list[str]:
+    """Settings as the words of a command line."""
+    return [word for name, value in values.items() for word in (f"--{name}", as_text(value))]
+
+
+def without_settings(environ) -> dict[str, str]:
+    """The environment for a script that gets all its settings as flags.
+
+    Without this, it would take the settings that have no flag, such as TTA, from the environment of its caller.
+    """
+    return {key: value for key, value in environ.items() if not _is_setting(key)}
+
+
+def _is_setting(variable: str) -> bool:
     """Whether an environment variable is, or holds, settings of any script."""
-    return variable.lower() in KNOWN or variable == "SM_HPS" or variable.startswith("SM_HP_")
+    return variable.lower() in ALL_NAMES or variable == "SM_HPS" or variable.startswith("SM_HP_")
 
 
 def near_misses(environ) -> list[str]:
-    """A line for every environment variable whose name is nearly, but not quite, a setting's."""
+    """A line for every environment variable whose name is almost a setting's."""
     lines = []
     for variable in sorted(environ):
         name = variable.lower()
+        # SageMaker sets many SM_ variables of its own. Of channels the user chose the name, except that of the code.
         platform = name.startswith("sm_") and (not name.startswith("sm_channel_") or name == "sm_channel_code")
-        if name not in KNOWN and not platform and (hint := did_you_mean(name, KNOWN)):
+        if name not in ALL_NAMES and not platform and (hint := did_you_mean(name, ALL_NAMES)):
             lines.append(f"{variable} is set but is not a setting{hint}")
     return lines
 
 
 def did_you_mean(name: str, names) -> str:
+    """The end of a message that names the most similar of `names`; empty where none is similar."""
+    # 0.84 takes EPOCHES for EPOCHS (0.92), but not the common variable LOGNAME for NAME (0.73).
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.84)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def describe(settings: Settings, origin: dict[str, str]) -> str:
-    """The settings as aligned lines: name, value, where it came from."""
+    """The settings as aligned lines: name, value, source."""
     rows = [(name, as_text(value)) for name, value in settings]
     width = max(len(name) for name, _ in rows)
     value_width = min(40, max(len(value) for _, value in rows))
@@ -160,35 +173,28 @@ def describe(settings: Settings, origin: dict[str, str]) -> str:
 
 
 def own_fields(cls: type[Settings]) -> dict:
-    """The settings of a script that are not another script's, whose class it extends."""
-    others = {
+    """{setting: pydantic's field} of a script, without those of the script whose class it extends."""
+    inherited = {
         name for base in SCRIPTS.values() if base is not cls and issubclass(cls, base) for name in base.model_fields
     }
-    return {name: field for name, field in cls.model_fields.items() if name not in others}
+    return {name: cls.model_fields[name] for name in cls.in_order() if name not in inherited}
 
 
-def table(cls: type[Settings], choices: dict | None = None) -> str:
-    """The settings of a script as a Markdown table: name, default, meaning."""
+def markdown_table(cls: type[Settings], choices: dict | None = None) -> str:
+    """The settings of a script as a Markdown table: name, default, description. `choices` as in `read`."""
     lines = ["| setting | default | meaning |", "|--|--|--|"]
     for script, base in SCRIPTS.items():
         if base is not cls and issubclass(cls, base):
             lines.append(f"| | | every setting of {script} but `NAME`, and: |")
     for name, field in own_fields(cls).items():
-        default = f"`{as_text(field.default)}`" if field.default is not None else ""
+        default = f"`{as_text(field.default)}`" if as_text(field.default) else ""
         text = field.description
-        names = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
-        names = names or (choices or {}).get(name, ())
-        if 1 < len(names) <= LISTED:
-            text += f" One of {', '.join(f'`{choice}`' for choice in names)}."
+        allowed = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
+        allowed = allowed or (choices or {}).get(name, ())
+        if 1 < len(allowed) <= MOST_CHOICES:
+            text += f" One of {', '.join(f'`{choice}`' for choice in allowed)}."
         lines.append(f"| `{name.upper()}` | {default} | {text} |")
     return "\n".join(lines)
-
-
-def as_text(value) -> str:
-    """A value as a person would type it."""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_set(value) -> bool:
@@ -199,25 +205,25 @@ def _canonical(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _own(values: dict) -> dict:
-    return {name: value for name, value in values.items() if not name.startswith(FOREIGN)}
+def _without_platform(values: dict) -> dict:
+    return {name: value for name, value in values.items() if not name.startswith(PLATFORM_PREFIXES)}
 
 
-def _not_among(name: str, value, names, origin: str) -> str:
-    close = difflib.get_close_matches(str(value).lower(), names, n=3, cutoff=0.5)
-    expected = f"one of {', '.join(close or list(names)[:20])}"
+def _wrong_choice(name: str, value, allowed, source: str) -> str:
+    close = difflib.get_close_matches(str(value).lower(), allowed, n=3, cutoff=0.5)
+    expected = f"one of {', '.join(close or list(allowed)[:20])}"
     line = f"{name.upper()}={value}: expected {expected}{' (the nearest names)' if close else ''}, found {value!r}"
-    if name == "name" and origin == "environment":
+    if name == "name" and source == "environment":  # WSL, among others, has NAME for the machine's name
         line += "; some systems set NAME themselves: give NAME=resnet18, say"
     return line
 
 
-def _lines(detail: dict, values: dict) -> list[str]:
-    """One of pydantic's errors as our lines."""
+def _lines_of(detail: dict, values: dict) -> list[str]:
+    """One of pydantic's errors as lines for the user."""
     text = detail["msg"].removeprefix("Value error, ")
     text = re.sub("^Input should be (?=greater|less)", "expected a number ", text)
     text = text.replace("Input should be", "expected")
-    if not detail["loc"]:  # between settings: names itself
+    if not detail["loc"]:  # of Settings.problems, whose lines name their settings
         return text.split("\n")
     name = str(detail["loc"][0])
     return [f"{name.upper()}={values.get(name)}: {text}"]

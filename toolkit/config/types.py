@@ -1,16 +1,19 @@
-"""What settings are made of: their types, which say what was expected, and what the settings of all scripts share."""
+"""Types of settings beyond those of pydantic: text to value, with an error that says what was expected, and back."""
 
 import os
 import pathlib
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BeforeValidator
 
-SIDES_PX = range(32, 2049)  # below them the deepest nets have no pixel left, above them no machine has the memory
+# Below 32 the deepest backbones have no pixel left after their pooling; above 2048 no machine has the memory.
+SIDES_PX = range(32, 2049)
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
+    """`path`, if it is a folder. Raises ValueError."""
+    # In Pipe mode SageMaker makes named pipes CHANNEL_0, CHANNEL_1 and so on, and no folder CHANNEL.
     if pathlib.Path(f"{path}_0").is_fifo():
         raise ValueError("expected a folder, found a channel in Pipe mode; set its input mode to File or FastFile")
     if not path.is_dir():
@@ -19,11 +22,12 @@ def existing_folder(path: pathlib.Path) -> pathlib.Path:
 
 
 def corrections_named(text: str) -> list[str]:
-    """What RELABEL names between its commas: sure, all, none, paths. An existing file is one path, comma or not."""
+    """The parts of RELABEL between its commas: sure, all, none or paths. An existing file is one path, comma or not."""
     return [text] if os.path.isfile(text) else [part.strip() for part in text.split(",")]
 
 
-def corrections(text: str) -> str:
+def known_corrections(text: str) -> str:
+    """`text`, if all its parts are keywords or existing files. Raises ValueError."""
     parts = corrections_named(text)
     wrong = [part for part in parts if part not in ("sure", "all", "none") and not os.path.isfile(part)]
     if wrong:
@@ -33,12 +37,15 @@ def corrections(text: str) -> str:
         )
     if "none" in parts and len(parts) > 1:
         others = ", ".join(part for part in parts if part != "none")
-        raise ValueError(f"expected none alone, found it beside {others}; take out none, or all others")
+        raise ValueError(f"expected none alone, found it beside {others}; remove none, or all others")
     return text
 
 
 def height_and_width(value) -> tuple[int, int]:
-    """(height, width) in pixels from "128x96", "128 96", "128,96", "[128, 96]" or a pair of numbers."""
+    """(height, width) in pixels from "128x96", "128 96", "128,96", "[128, 96]" or a pair of numbers.
+
+    Raises ValueError on any other form, and on a side outside SIDES_PX.
+    """
     text = str(value).strip("[]() ")
     sides = [int(side) for side in re.findall(r"\d+", text)]
     if not re.fullmatch(r"\d+\s*[x, ]\s*\d+", text, re.IGNORECASE) or not all(side in SIDES_PX for side in sides):
@@ -50,62 +57,13 @@ def lower_case(value) -> str:
     return str(value).lower()
 
 
-def _is_inside(folder: pathlib.Path | None, other: pathlib.Path) -> bool:
-    return folder is not None and folder.resolve().is_relative_to(other.resolve())
-
-
-class OnlyWith:
-    """Marks a setting that acts only where another setting has this value."""
-
-    def __init__(self, setting: str, value):
-        self.setting, self.value = setting, value
+def as_text(value) -> str:
+    """A value as a person types it: true, 128x96, an empty text for None."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
 Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
-Corrections = Annotated[str, AfterValidator(corrections)]
-Device = Literal["auto", "cuda", "mps", "cpu"]
-Precision = Literal["auto", "bf16", "fp32"]
-
-
-class Settings(BaseModel):
-    """What all scripts share. Frozen; a folder's default is its place in the demonstration on drawn faces."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-    FOLDERS: ClassVar[tuple[str, ...]]
-    DEMO_DEFAULTS: ClassVar[dict] = {}
-
-    @property
-    def demo(self) -> bool:
-        """Whether no folder was named, so that the drawn faces are used."""
-        return not self.model_fields_set.intersection(self.FOLDERS)
-
-    @model_validator(mode="after")
-    def _fit_together(self):
-        if problems := self.problems():
-            raise ValueError("\n".join(problems))
-        return self
-
-    def problems(self) -> list[str]:
-        """What is wrong between settings that are each right alone: a line each."""
-        found = []
-        missing = [name.upper() for name in self.FOLDERS if name not in self.model_fields_set]
-        if missing and not self.demo:
-            found.append(
-                f"{' and '.join(missing)}: expected a folder, found nothing set; "
-                f"set all of {', '.join(self.FOLDERS).upper()}, or none of them to use the drawn faces"
-            )
-        found += [
-            f"CACHE_DIR={self.cache_dir}: expected a folder outside of {name.upper()}, into which nothing is written"
-            for name in self.FOLDERS
-            if name in ("sm_channel_train", "sm_channel_eval")
-            and _is_inside(getattr(self, "cache_dir", None), getattr(self, name))
-        ]
-        for name in sorted(self.model_fields_set):
-            for mark in type(self).model_fields[name].metadata:
-                if isinstance(mark, OnlyWith) and getattr(self, mark.setting) != mark.value:
-                    key, now, wanted = mark.setting.upper(), getattr(self, mark.setting), mark.value
-                    now, wanted = (str(value).lower() if isinstance(value, bool) else value for value in (now, wanted))
-                    other = f"leave {key} unset" if wanted is None else f"set {key}={wanted}"
-                    found.append(f"{name.upper()}: has no effect with {key}={now}; remove it, or {other}")
-        return found
+Corrections = Annotated[str, AfterValidator(known_corrections)]

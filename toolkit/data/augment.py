@@ -1,7 +1,8 @@
-"""From stored pixels to the net's input, for a whole batch at once: the preprocessing, and augmentation by policy.
+"""From stored pixels to the model's input, for a whole batch at once: preprocessing, and augmentation by policy.
 
-Every photograph has draws of its own, which depend on nothing but (seed, epoch, its place in the epoch's order): not on
-the batch that it falls into, the number of processes, or where a run was interrupted.
+Every photograph has random numbers of its own, a function of (seed, epoch, position in the epoch's order). They do not
+depend on the batch size, the number of processes, or where a run was interrupted. torchvision's v2 transforms draw once
+for a whole batch, and so are not used.
 """
 
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ import torch
 
 @dataclass(frozen=True)
 class Policy:
-    """How far augmentation goes; 0 switches a part off."""
+    """How strong augmentation is; 0 switches a part off."""
 
     flip: float = 0.0  # probability of a left-right flip
-    shift: float = 0.0  # farthest shift, as a share of height and width
+    shift: float = 0.0  # largest shift, as a share of height and width
     scale: float = 0.0  # largest change of scale: 0.1 is from 1/1.1 to 1.1
     brightness: float = 0.0  # largest change, in standard deviations of the pixels
-    contrast: float = 0.0  # largest change, likewise as 0.2 for 1/1.2 to 1.2
+    contrast: float = 0.0  # largest change of the slope: 0.2 is from 1/1.2 to 1.2
     erase: float = 0.0  # probability that a rectangle of up to 40 % of height and width is blanked
 
 
@@ -29,15 +30,16 @@ POLICIES = {
     "strong": Policy(flip=0.5, shift=0.1, scale=0.15, brightness=0.6, contrast=0.4, erase=0.25),
 }
 DRAWS = ("flip", "down", "right", "scale", "brightness", "contrast", "erase", "top", "left", "height", "width")
+MIXED = 0.5  # share of photographs that are mixed with another
 
-
-MIXES = ("none", "mixup", "cutmix")
-MIXED = 0.5  # share of photographs that are mixed
+# The last number of each generator's seed, so that no two purposes share their random numbers.
+ORDER_STREAM, DRAWS_STREAM, LAM_STREAM, PERMUTATION_STREAM = range(4)
 
 
 def draw(seed: int, epoch: int, count: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1): float32, shape (count, len(DRAWS)); row i is of the i-th photograph of the epoch."""
-    return torch.from_numpy(np.random.default_rng([seed, epoch, 1]).random((count, len(DRAWS)), np.float32))
+    """Uniform numbers in [0, 1): float32, shape (count, len(DRAWS)), a row for each position in the epoch's order."""
+    generator = np.random.default_rng([seed, epoch, DRAWS_STREAM])
+    return torch.from_numpy(generator.random((count, len(DRAWS)), np.float32))
 
 
 def prepare(
@@ -47,21 +49,21 @@ def prepare(
     policy: Policy | None = None,
     draws: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The net's input: float32, shape (b, 3, height, width), laid out channels last.
+    """The model's input, (pixels / 255 - mean) / std: float32, shape (b, 3, height, width), laid out channels last.
 
-    `pixels` are uint8, shape (b, height, width, 3); `mean` and `std`, shape (3,), are of the channels of pixels in
-    0..1; `draws` are rows of `draw`, shape (b, len(DRAWS)). All are on one device.
+    `pixels` are uint8, shape (b, height, width, 3); `mean` and `std`, shape (3,), are of channels from 0 to 1; `draws`
+    are rows of `draw`, shape (b, len(DRAWS)). All are on one device.
     """
     batch, height, width, _ = pixels.shape
     gain, offset = 1 / (255 * std), -mean / std
     if policy is not None and policy != Policy():
         draws = dict(zip(DRAWS, draws[:, :, None].unbind(1), strict=True))  # each (b, 1)
         pixels = _warp(pixels, draws, policy)
-        # Light: brighter and steeper around the mean, folded into the one multiplication that normalises.
+        # Brightness and contrast are folded into the one multiply-add that normalises: they cost no further pass.
         contrast = (1 + policy.contrast) ** (2 * draws["contrast"] - 1)
         brightness = policy.brightness * (2 * draws["brightness"] - 1)
         gain, offset = gain * contrast, offset * contrast + brightness  # (b, 3)
-    # Over whole rows and not over pixels: to repeat so short a thing as three channels costs four times as much.
+    # Repeated over a whole row, not broadcast over pixels: to broadcast only three numbers takes four times as long.
     gain, offset = (value.expand(batch, 3).repeat(1, width)[:, None] for value in (gain, offset))  # (b, 1, width * 3)
     rows = pixels.reshape(batch, height, width * 3).float()
     result = torch.addcmul(offset, rows, gain).view(batch, height, width, 3)
@@ -71,65 +73,67 @@ def prepare(
 
 
 def to_pixels(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> np.ndarray:
-    """What `prepare` made its input of, but for rounding and what lies beyond 0..255: uint8, (b, height, width, 3)."""
+    """The inverse of `prepare`, rounded and clamped to 0..255: uint8, shape (b, height, width, 3)."""
     return ((inputs.permute(0, 2, 3, 1) * std + mean).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
-def mix_shares(how: str, seed: int, epoch: int, count: int) -> torch.Tensor:
-    """How much of the i-th photograph of the epoch stays when it is mixed with another: float32, shape (count,).
+def draw_lam(how: str, seed: int, epoch: int, count: int) -> torch.Tensor:
+    """The share that each photograph keeps when it is mixed with another: float32, shape (count,).
 
-    1 is all of it; "cutmix" keeps a half, "mixup" what a Beta(1/2, 1/2) says.
+    1 for half of them, which are not mixed. Of the others "cutmix" keeps 0.5, "mixup" a draw of Beta(1/2, 1/2).
     """
-    rng = np.random.default_rng([seed, epoch, 2])
-    mixed = rng.random(count) < MIXED
-    kept = np.sin(np.pi / 2 * rng.random(count)) ** 2 if how == "mixup" else np.full(count, 0.5)  # arcsine law
-    return torch.from_numpy(np.where(mixed, kept, 1.0).astype(np.float32))
+    generator = np.random.default_rng([seed, epoch, LAM_STREAM])
+    mixed = generator.random(count) < MIXED
+    # Beta(1/2, 1/2) is the arcsine law: sin^2(pi u / 2) of a uniform u.
+    lam = np.sin(np.pi / 2 * generator.random(count)) ** 2 if how == "mixup" else np.full(count, 0.5)
+    return torch.from_numpy(np.where(mixed, lam, 1.0).astype(np.float32))
 
 
-def mix(how: str, first: torch.Tensor, second: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Each photograph of `first` mixed with that of `second`, both (b, 3, height, width), by its share `kept`, (b,).
+def mix(how: str, first: torch.Tensor, second: torch.Tensor, lam: torch.Tensor) -> torch.Tensor:
+    """lam of each photograph in `first` and 1 - lam of that in `second`: shapes (b, 3, height, width), lam (b,).
 
     "mixup" blends them (Zhang et al., 2018). "cutmix" puts the right half of the second beside the left half of the
-    first (after Yun et al., 2019): a cut from top to bottom, which leaves half of the mask, and half of all that tells
-    gender and age, of each.
+    first (after Yun et al., 2019): the cut runs from top to bottom, so that of both faces half the mask, and half of
+    what shows gender and age, remains.
     """
-    share = kept[:, None, None, None]
+    lam = lam[:, None, None, None]
     if how == "mixup":
-        return torch.lerp(second, first, share)
+        return torch.lerp(second, first, lam)
     left = torch.arange(first.shape[3], device=first.device) < first.shape[3] // 2
-    return torch.where(left | (share == 1), first, second)
+    return torch.where(left | (lam == 1), first, second)
 
 
 def _warp(pixels: torch.Tensor, draws: dict, policy: Policy) -> torch.Tensor:
-    """Flip, shift and scale by taking each row and column from the nearest one in the photograph.
+    """Flip, shift and scale: each row and column is taken from the nearest one in the photograph.
 
-    Nearest and not bilinear: a photograph keeps its own sharpness, as validation sees it, and bytes stay bytes, which
-    costs a fraction of sampling an affine grid. What comes from beyond the edge repeats the edge.
+    Nearest and not bilinear: sharpness stays that of validation, and bytes stay bytes, at a fraction of the cost of an
+    affine grid. Beyond the edge, the edge is repeated.
     """
     batch, height, width, _ = pixels.shape
     scale = (1 + policy.scale) ** (2 * draws["scale"] - 1)
 
     def source(length: int, shift: torch.Tensor) -> torch.Tensor:  # (b, length): where each row or column comes from
         centre = (length - 1) / 2
-        place = torch.arange(length, device=pixels.device) - centre
-        place = place / scale + centre + length * policy.shift * (2 * shift - 1)
-        return place.round().int().clamp(0, length - 1)
+        position = torch.arange(length, device=pixels.device) - centre
+        position = position / scale + centre + length * policy.shift * (2 * shift - 1)
+        return position.round().int().clamp(0, length - 1)
 
     rows, columns = source(height, draws["down"]), source(width, draws["right"])
     columns = torch.where(draws["flip"] < policy.flip, columns.flip(1), columns)
-    first = torch.arange(batch, dtype=torch.int32, device=pixels.device)[:, None] * height  # row of each photograph
-    places = (first + rows)[:, :, None] * width + columns[:, None, :]  # (b, height, width), in pixels of the batch
-    return pixels.reshape(-1, 3).index_select(0, places.view(-1)).view(pixels.shape)
+    # One gather over all pixels of the batch as a flat list; int32 indices halve what it reads.
+    first_row = torch.arange(batch, dtype=torch.int32, device=pixels.device)[:, None] * height
+    index = (first_row + rows)[:, :, None] * width + columns[:, None, :]  # (b, height, width)
+    return pixels.reshape(-1, 3).index_select(0, index.view(-1)).view(pixels.shape)
 
 
 def _erase(batch: torch.Tensor, draws: dict, policy: Policy) -> None:
-    """Blank a rectangle (to 0, the mean colour) of some of the photographs (b, height, width, 3), in place."""
+    """Set a rectangle of some photographs (b, height, width, 3) to 0, the mean colour, in place."""
 
     def inside(length: int, start: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        place = torch.arange(length, device=batch.device) / length
+        position = torch.arange(length, device=batch.device) / length
         extent = 0.1 + 0.3 * share
         begin = start * (1 - extent)
-        return (place >= begin) & (place < begin + extent)
+        return (position >= begin) & (position < begin + extent)
 
     rows = inside(batch.shape[1], draws["top"], draws["height"])
     columns = inside(batch.shape[2], draws["left"], draws["width"])

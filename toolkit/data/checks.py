@@ -1,4 +1,4 @@
-"""What may be wrong with a data set, found before training: none of it stops anything."""
+"""Checks of a data set before training: each names what it finds, and stops nothing."""
 
 import hashlib
 import os
@@ -10,75 +10,77 @@ from PIL import Image
 
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_class
 
-OLDEST = 100  # years that are believed
+OLDEST = 100  # years; an age above it is taken for a mistake
 
 
-def find(
-    faces: pd.DataFrame, paths: np.ndarray, size: tuple[int, int], photographs: Sequence[str], bad: Mapping[int, str]
+def find_problems(
+    table: pd.DataFrame, paths: np.ndarray, size: tuple[int, int], expected: Sequence[str], bad: Mapping[int, str]
 ) -> dict[str, list[str]]:
-    """{what is wrong: [where]} of the table of faces as it was read, and of its photographs, a path for each row.
+    """{what is wrong: [where]} in the table of photographs before corrections, with a path for each row.
 
-    `photographs` are those that every person should have, `bad` {row: why} of those that cannot be decoded.
+    `expected` are the photographs that each person should have ("mask1", ...); `bad` is {row: reason} of those that
+    cannot be decoded.
     """
-    found = {
-        "unreadable photographs": [f"{_name(faces, row)} ({why})" for row, why in bad.items()],
-        f"photographs smaller than {size[0]}x{size[1]}": _small(faces, paths, size, bad),
-        "folders without all photographs": _lacking(faces, photographs),
-        "photographs with several extensions": _twice(faces),
-        "people with several folders": _several_folders(faces),
-        "identical files": _same(faces, paths, bad),
-        f"folders of no age from 1 to {OLDEST}": _ages(faces),
-        "classes without a photograph": _empty_classes(faces),
+    problems = {
+        "unreadable photographs": [f"{_name(table, row)} ({reason})" for row, reason in bad.items()],
+        f"photographs smaller than {size[0]}x{size[1]}": _too_small(table, paths, size, bad),
+        "folders without all photographs": _missing(table, expected),
+        "photographs with several extensions": _several_extensions(table),
+        "people with several folders": _several_folders(table),
+        "identical files": _identical(table, paths, bad),
+        f"folders of no age from 1 to {OLDEST}": _impossible_ages(table),
+        "classes without a photograph": _empty_classes(table),
     }
-    return {what: where for what, where in found.items() if where}
+    return {what: where for what, where in problems.items() if where}
 
 
-def _name(faces: pd.DataFrame, row: int) -> str:
-    return f"{faces['folder'].iloc[row]}/{faces['file'].iloc[row]}"
+def _name(table: pd.DataFrame, row: int) -> str:
+    return f"{table['folder'].iloc[row]}/{table['file'].iloc[row]}"
 
 
-def _small(faces, paths, size: tuple[int, int], bad) -> list[str]:
-    """Those that are blown up to `size`."""
+def _too_small(table, paths, size: tuple[int, int], bad) -> list[str]:
+    """Those that are enlarged to `size`."""
     small = []
     for row in (row for row in range(len(paths)) if row not in bad):
-        with Image.open(os.fsdecode(paths[row])) as photo:  # only its head is read
+        with Image.open(os.fsdecode(paths[row])) as photo:  # reads the header only
             if min(photo.size) < min(size) or max(photo.size) < max(size):
-                small.append(f"{_name(faces, row)} ({photo.height}x{photo.width})")
+                small.append(f"{_name(table, row)} ({photo.height}x{photo.width})")
     return small
 
 
-def _lacking(faces, photographs: Sequence[str]) -> list[str]:
-    there = faces.groupby("folder", observed=True)["photograph"].agg(set)
-    lacking = {folder: [name for name in photographs if name not in some] for folder, some in there.items()}
-    return [f"{folder} ({', '.join(names)})" for folder, names in lacking.items() if names]
+def _missing(table, expected: Sequence[str]) -> list[str]:
+    photographs = table.groupby("folder", observed=True)["photograph"].agg(set)
+    missing = {folder: [name for name in expected if name not in there] for folder, there in photographs.items()}
+    return [f"{folder} ({', '.join(names)})" for folder, names in missing.items() if names]
 
 
-def _twice(faces) -> list[str]:
-    count = faces.groupby(["folder", "photograph"], observed=True).size()
+def _several_extensions(table) -> list[str]:
+    count = table.groupby(["folder", "photograph"], observed=True).size()
     return [f"{folder}/{photograph}" for folder, photograph in count[count > 1].index]
 
 
-def _several_folders(faces) -> list[str]:
-    """They are kept on one side of the split, so two people of one id are at worst held out together."""
-    folders = faces.groupby("person", observed=True)["folder"].unique()
+def _several_folders(table) -> list[str]:
+    """Folders of one id are on one side of the split, so two people with one id are at worst held out together."""
+    folders = table.groupby("person", observed=True)["folder"].unique()
     return [f"{person} ({', '.join(map(str, some))})" for person, some in folders.items() if len(some) > 1]
 
 
-def _same(faces, paths, bad) -> list[str]:
-    """Files of one content: of one person with two masks, or of two people, one label is wrong at least."""
+def _identical(table, paths, bad) -> list[str]:
+    """Files with the same content: of one person under two masks, or of two people, at least one label is wrong."""
+    # Only files of equal size are read; each bad one gets a size of its own.
     sizes = pd.Series([-row - 1 if row in bad else os.path.getsize(path) for row, path in enumerate(paths)])
-    alike: dict[str, list[int]] = {}
+    rows_of_content: dict[str, list[int]] = {}
     for row in np.flatnonzero(sizes.duplicated(keep=False)):
         with open(paths[row], "rb") as file:
-            alike.setdefault(hashlib.sha256(file.read()).hexdigest(), []).append(row)
-    return [" = ".join(_name(faces, row) for row in rows) for rows in alike.values() if len(rows) > 1]
+            rows_of_content.setdefault(hashlib.sha256(file.read()).hexdigest(), []).append(row)
+    return [" = ".join(_name(table, row) for row in rows) for rows in rows_of_content.values() if len(rows) > 1]
 
 
-def _ages(faces) -> list[str]:
-    folders = faces.groupby("folder", observed=True)["years"].first()
+def _impossible_ages(table) -> list[str]:
+    folders = table.groupby("folder", observed=True)["years"].first()
     return [str(folder) for folder, years in folders.items() if not 1 <= years <= OLDEST]
 
 
-def _empty_classes(faces) -> list[str]:
-    there = set(to_class(*(faces[attribute] for attribute in ATTRIBUTES)))
-    return [name for number, name in enumerate(CLASS_NAMES) if number not in there]
+def _empty_classes(table) -> list[str]:
+    classes = set(to_class(*(table[attribute] for attribute in ATTRIBUTES)))
+    return [name for number, name in enumerate(CLASS_NAMES) if number not in classes]

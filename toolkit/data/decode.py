@@ -1,4 +1,4 @@
-"""One photograph from its file, or the bytes of it, to pixels."""
+"""One photograph, from its file or its bytes, to pixels."""
 
 import contextlib
 import io
@@ -15,15 +15,15 @@ except ImportError:  # no more than quicker than Pillow: see `_pixels`
     simplejpeg = None
 
 EXIF_ORIENTATION = 0x0112
-LYING_DOWN = (5, 6, 7, 8)  # orientations that exchange width and height
+TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 LARGEST_FILE = 2**28  # bytes
-VERSION = 2  # to be raised when `decode_bytes` gives other pixels: stores that were kept are then decoded anew
+VERSION = 2  # raise it when `decode_bytes` gives other pixels: stores in CACHE_DIR are then decoded anew
 
 
 def decode_file(path: str | bytes, size: tuple[int, int]) -> np.ndarray:
-    """The photograph in a file, as `decode_bytes` has it. Raises ValueError or OSError on what is no such file."""
+    """What `decode_bytes` returns for a file. Raises ValueError or OSError if it is no regular file, or too large."""
     file = os.stat(path)
-    if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe, say, would never end
+    if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe would never end
         raise ValueError(f"expected a file of at most {LARGEST_FILE >> 20} MiB")
     with open(path, "rb", buffering=0) as file:
         content = file.readall()
@@ -33,8 +33,8 @@ def decode_file(path: str | bytes, size: tuple[int, int]) -> np.ndarray:
 def decode_bytes(content: bytes, size: tuple[int, int]) -> np.ndarray:
     """One photograph as RGB pixels of `size` = (height, width): uint8, shape (height, width, 3).
 
-    Of any mode, turned as its EXIF orientation says, transparency dropped, and squeezed where its proportions differ.
-    A JPEG is scaled down by its decoder as far as that leaves at least `size`; the rest is an antialiased bilinear
+    It may be of any mode; it is turned as its EXIF orientation says, transparency is dropped, and other proportions are
+    squeezed. A JPEG's decoder scales it down as far as at least `size` is left; the rest is an antialiased bilinear
     resize. Raises whatever Pillow raises on content that it cannot read.
     """
     if not content:
@@ -43,41 +43,41 @@ def decode_bytes(content: bytes, size: tuple[int, int]) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as photo:
         if photo.width * photo.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{photo.width} x {photo.height} pixels are more than a photograph has")
-        # A look for what is not there takes longer than one would think, and few photographs have any.
+        # getexif() takes long even where there is nothing to find, and few photographs have any EXIF.
         tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
         orientation = photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
-        photo.draft(None, (height, width) if orientation in LYING_DOWN else (width, height))
+        photo.draft(None, (height, width) if orientation in TRANSPOSED else (width, height))
         pixels = _pixels(photo, content, orientation)
     if pixels.shape[:2] == size:
         return pixels
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     planes = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)[0]
-    return np.stack(tuple(planes.numpy()), axis=-1)  # plane by plane: one transposed copy takes thrice as long
+    return np.stack(tuple(planes.numpy()), axis=-1)  # plane by plane: one transposed copy takes three times as long
 
 
 def _pixels(photo: Image.Image, content: bytes, orientation: int) -> np.ndarray:
     """The pixels of a photograph that Pillow has opened, upright: RGB, uint8, shape (height, width, 3).
 
-    Pillow reads every format on every platform and decides what can be read; a JPEG's decoder may scale it down as it
-    decodes (`draft`), which gains most. simplejpeg drives the same decoder to the same pixels with fewer copies, half
-    as fast again (benchmarks/decode.py), so it takes the ordinary JPEGs. torchcodec is no faster than Pillow on single
-    photographs and cannot scale, and its resize is left to torch, as ours is: it takes half as long as Pillow's.
+    Pillow reads every format on every platform, so it decides what can be read. It lets a JPEG's decoder scale down
+    (`draft`), which saves most of the time. simplejpeg drives the same decoder to the same pixels with fewer copies and
+    is half as fast again (benchmarks/decode.py), so it takes the ordinary JPEGs. torchcodec cannot scale, and is no
+    faster than Pillow on single photographs.
     """
     if simplejpeg and photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1:
         least = {"min_height": photo.height, "min_width": photo.width}  # after `draft`
-        with contextlib.suppress(ValueError):  # of what it does not like, Pillow is the judge
+        with contextlib.suppress(ValueError):  # what it refuses, Pillow may still read
             pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
             if pixels.shape[:2] == (photo.height, photo.width):
                 return pixels
     if orientation != 1:
         photo = ImageOps.exif_transpose(photo)
-    if photo.mode.startswith("I"):  # 16 bits a channel, which convert() would clip, not scale
+    if photo.mode.startswith("I"):  # 16 bits a channel: convert() would clip them
         photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
     return np.array(photo.convert("RGB"))
 
 
 def reason(error: Exception) -> str:
-    """Why a photograph could not be decoded, in one line."""
+    """Why a photograph cannot be decoded, in one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):  # whose text names an address in memory

@@ -1,4 +1,4 @@
-"""Many photographs, decoded once into one store: in memory, in a temporary file, or not at all (then at each use)."""
+"""All photographs, decoded once: into memory, else into a temporary file, else anew at each use."""
 
 import math
 import os
@@ -38,29 +38,30 @@ class File:
     name = "in a file"
 
     def __init__(self, file, shape: tuple[int, ...]):
-        self.file, self.shape, self.turn = file, shape, threading.Lock()  # whose turn it is to move its position
+        # seek and read are two calls: only the thread with the lock may move the file's position.
+        self.file, self.shape, self.position = file, shape, threading.Lock()
 
     def put(self, first: int, chunk: np.ndarray) -> None:
         self.write(first * math.prod(self.shape[1:]), memoryview(chunk).cast("B"))
 
     def write(self, offset: int, content: memoryview) -> None:
-        with self.turn:
+        with self.position:
             self.file.seek(offset)
-            while content:  # a disk that is nearly full takes a part, and refuses the rest with an error
+            while content:  # a nearly full disk takes a part, and refuses the rest with an error
                 content = content[self.file.write(content) :]
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
         pixels = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
         for row, photograph in zip(pixels.numpy(), index.tolist(), strict=True):
-            with self.turn:
+            with self.position:
                 self.file.seek(photograph * row.size)
                 if self.file.readinto(memoryview(row).cast("B")) != row.size:
-                    raise OSError(0, f"photograph {photograph} of the decoded ones is cut short")
+                    raise OSError(0, f"decoded photograph {photograph} is cut short")
         return pixels
 
 
-class Nowhere:
-    """Pixels are decoded whenever they are asked for."""
+class OnTheFly:
+    """Pixels are decoded at each use: slow, but it needs no room."""
 
     name = "to be decoded again at each use"
 
@@ -68,24 +69,24 @@ class Nowhere:
         self.store = store
 
     def put(self, first: int, chunk: np.ndarray) -> None:
-        pass  # decoded once all the same, to find the bad ones
+        pass  # all are decoded once all the same, to find the bad ones
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
-        def one(photograph: int) -> np.ndarray:
+        def decode(photograph: int) -> np.ndarray:
             if photograph in self.store.bad:
                 return np.zeros((*self.store.size, 3), np.uint8)
             return self.store.decode(photograph)
 
-        with ThreadPoolExecutor(processors()) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(one, index.tolist()))))
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            return torch.from_numpy(np.stack(list(pool.map(decode, index.tolist()))))
 
 
 class Store:
-    """Photographs of one size as uint8 pixels, in the order of their paths; `start` decodes them in the background.
+    """Photographs of one size, (height, width), as uint8 pixels in the order of their paths.
 
-    They lie in memory up to `memory_gib`, beyond that in an unnamed temporary file (TMPDIR says where); where the disk
-    has no room for that either, they are decoded at each use. As a context it starts, and stops early where the block
-    ends early.
+    They lie in memory up to `memory_gib`, beyond that in an unnamed temporary file (in TMPDIR), and are decoded at each
+    use if the disk has no room for it. `start` decodes in the background; as a context manager it starts, and it stops
+    when the block ends.
     """
 
     def __init__(self, paths: Sequence[str | bytes], size: tuple[int, int], memory_gib: float = 8.0):
@@ -93,8 +94,8 @@ class Store:
         self.shape = (len(paths), *self.size, 3)
         self.bytes = math.prod(self.shape)
         self.fits_memory = self.bytes <= memory_gib * 2**30
-        self.place: Memory | File | Nowhere | None = None
-        self.bad: dict[int, str] = {}  # {index: reason} of what could not be decoded; its pixels are 0
+        self.storage: Memory | File | OnTheFly | None = None
+        self.bad: dict[int, str] = {}  # {index: reason} of photographs that cannot be decoded; their pixels are 0
         self._ready = [threading.Event() for _ in self._chunks()]
         self._filler, self._error, self._stopped = threading.Thread(target=self._run, daemon=True), None, False
 
@@ -102,7 +103,7 @@ class Store:
         return len(self.paths)
 
     def __str__(self) -> str:
-        return f"decoded {len(self)} photographs, {self.bytes / 2**20:.0f} MiB, {self.place.name}"
+        return f"decoded {len(self)} photographs, {self.bytes / 2**20:.0f} MiB, {self.storage.name}"
 
     def __enter__(self) -> "Store":
         self.start()
@@ -113,39 +114,40 @@ class Store:
         self._filler.join()
 
     def decode(self, photograph: int) -> np.ndarray:
-        """One photograph anew: uint8, shape (height, width, 3). Raises whatever Pillow raises where it is a bad one."""
+        """One photograph from its file: uint8, shape (height, width, 3). Raises whatever Pillow raises on a bad one."""
         return decode.decode_file(self.paths[photograph], self.size)
 
     def start(self) -> None:
-        """Begin to decode, in threads."""
+        """Begin to decode, in threads of their own."""
         self._filler.start()
 
     def wait(self) -> dict[int, str]:
-        """Wait until everything is there; what could not be decoded, as {index: reason}."""
+        """Wait until all is decoded. Returns {index: reason} of what cannot be decoded."""
         self._filler.join()
         if self._error:
             raise self._error
         return dict(sorted(self.bad.items()))
 
     def fill(self) -> dict[int, str]:
-        """Decode everything now."""
+        """Decode all now. Returns what `wait` returns."""
         self.start()
         return self.wait()
 
     def gather(self, index: torch.Tensor) -> torch.Tensor:
         """The photographs of these indices (int64, shape (b,)): uint8, shape (b, height, width, 3).
 
-        Waits for those of them that are still being decoded. Raises what ended the decoding early.
+        Waits for those that are still being decoded. Raises what ended the decoding early.
         """
         while True:
-            place = self.place
+            storage = self.storage
             if self._filler.is_alive():
                 for chunk in (index // CHUNK).unique().tolist():
                     self._ready[chunk].wait()
             if self._error:
                 raise self._error
-            if place is not None and place is self.place:  # else it was given up for another one in the meantime
-                return place.get(index)
+            # A full disk makes the filler give up one storage for another, and start again.
+            if storage is not None and storage is self.storage:
+                return storage.get(index)
 
     def _run(self) -> None:
         try:
@@ -160,7 +162,7 @@ class Store:
         if self.fits_memory:
             try:
                 pixels = torch.empty(self.shape, dtype=torch.uint8)
-            except RuntimeError as error:  # torch's word for it
+            except RuntimeError as error:  # torch has no class for a lack of memory
                 gib = self.bytes / 2**30
                 raise InputError(f"CACHE_GIB: expected {gib:.1f} GiB of memory for photographs; lower it") from error
             self._decode_into(Memory(pixels))
@@ -173,57 +175,57 @@ class Store:
                 return
         except OSError as error:  # no such disk, or it got full after all
             say(f"note: the temporary file: {error.strerror or error}; photographs are decoded at each use")
-        self._decode_into(Nowhere(self))
+        self._decode_into(OnTheFly(self))
 
-    def _decode_into(self, place) -> None:
-        """Decode everything into that place, whatever there was before."""
+    def _decode_into(self, storage) -> None:
+        """Decode all into that storage, whatever another one held before."""
 
         def decode(first: int) -> None:
-            self._decode(first)  # and let go of its pixels
+            self._decode_chunk(first)  # its pixels are not returned, or all would stay in memory
 
-        self._begin(place)
-        self._each_chunk(decode, "decoding")
+        self._begin(storage)
+        self._map_chunks(decode, "decoding")
 
-    def _begin(self, place) -> None:
+    def _begin(self, storage) -> None:
         for event in self._ready:
             event.clear()
         self.bad.clear()
-        self.place = place
+        self.storage = storage
 
     def _chunks(self) -> range:
         """The first photograph of every chunk."""
         return range(0, len(self), CHUNK)
 
-    def _each_chunk(self, work: Callable[[int], object], what: str) -> list:
-        """What `work` gives for each chunk, in their order."""
+    def _map_chunks(self, work: Callable[[int], object], what: str) -> list:
+        """What `work` returns for the first photograph of each chunk, in their order."""
 
         def unless_stopped(first: int):
             if self._stopped:
                 raise RuntimeError("stopped")
             return work(first)
 
-        # Threads serve as well as processes: Pillow, torch and zlib work outside the interpreter's lock. None of them
-        # may let torch copy: it shares a copy among threads of its own, for each of ours, and all wait for all.
-        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(processors()) as pool:
+        # Threads, not processes: Pillow, torch and zlib release the interpreter's lock, and processes must send pixels
+        # back. Threads must not let torch copy tensors: for each of our threads it starts its own, and all wait.
+        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(cpu_count()) as pool:
             results = []
             for result in pool.map(unless_stopped, self._chunks()):
                 results.append(result)
                 progress.update(min(CHUNK, len(self) - progress.n))
         return results
 
-    def _decode(self, first: int) -> np.ndarray:
-        """Decode the chunk that begins there, and put it in its place; its pixels."""
+    def _decode_chunk(self, first: int) -> np.ndarray:
+        """Decode the chunk that begins there, and store it. Returns its pixels."""
         chunk = np.zeros((min(CHUNK, len(self) - first), *self.size, 3), np.uint8)
         for row in range(len(chunk)):
             try:
                 chunk[row] = self.decode(first + row)
-            except Exception as error:  # Pillow raises nearly anything on a broken file
+            except Exception as error:  # Pillow may raise anything on a damaged file
                 self.bad[first + row] = decode.reason(error)
-        self.place.put(first, chunk)
+        self.storage.put(first, chunk)
         self._ready[first // CHUNK].set()
         return chunk
 
 
-def processors() -> int:
-    """How many processors this process may use."""
+def cpu_count() -> int:
+    """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

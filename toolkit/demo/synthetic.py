@@ -11,11 +11,12 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
 
 from toolkit import labels
-from toolkit.demo.portrait import PHOTOGRAPHS, make_films, make_person, portrait
-from toolkit.system import files
+from toolkit.config.shared import DEMO_DATA, Settings
+from toolkit.demo.person import make_person
+from toolkit.demo.portrait import PHOTOGRAPHS, make_films, portrait
+from toolkit.system import locks
 from toolkit.system.console import InputError, say
 
 DRAWING = 1  # raise it when the pictures change: folders of the older drawing are then refused
@@ -50,6 +51,8 @@ def draw_people(cast, keys, seed, path_of):
 
 
 def draw_train(folder, cast, seed):
+    import pandas as pd  # slow, and scripts that find the faces drawn have no use for it
+
     keys = range(900001, 900001 + len(cast))
     people = pd.DataFrame([person[:2] for person in cast], columns=["gender", "age"]).assign(id=keys, race="Drawn")
     people["gender"] = people["gender"].map({0: "male", 1: "female"})
@@ -66,6 +69,8 @@ def draw_train(folder, cast, seed):
 
 
 def draw_eval(folder, cast, seed, rng):
+    import pandas as pd
+
     keys = range(950001, 950001 + len(cast))
     (folder / "images").mkdir(parents=True)
 
@@ -96,6 +101,12 @@ def is_whole(folder, marker):
     return True
 
 
+def ensure_for(settings: Settings) -> None:
+    """Draw the faces for a script that has no folder set, unless they are there. Other scripts get none."""
+    if settings.demo:
+        ensure(DEMO_DATA)
+
+
 def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed: int = 0) -> None:
     """Draw the data set into `folder` unless it is whole there already.
 
@@ -107,7 +118,7 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
     if is_whole(folder, marker):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder.parent) as alone:
+    with locks.locked(folder.parent) as alone:
         if is_whole(folder, marker):  # another process has drawn it meanwhile
             return
         for leftover in folder.parent.glob(f".{folder.name}-*") if alone else ():  # of one that was killed

@@ -1,15 +1,15 @@
-"""Known label errors as data: tables of corrections, and putting them right while the data set is read.
+"""Known label errors as tables of corrections, which are applied while the data set is read.
 
-A row names a person (id or folder), a photograph ("mask3", or "all"), a field, what the folder says ("given"), what
-is true ("correct"), "sure" or "not sure", and a note. Fields and what `given` and `correct` may hold:
+A row names a person (id or folder), a photograph ("mask3", or "all"), a field, the label that the folder gives
+("given"), the right one ("correct"), a certainty ("sure" or "not sure") and a note. Fields, and their values:
 
     mask      worn, incorrect, not_worn
     gender    male, female
     age       under_30, 30_to_59, 60_and_over, or years
     leave_out nothing, or no and yes: the photographs are not used
 
-Where `correct` is what is `given`, somebody looked and confirms the label: the row changes nothing. A row of a single
-photograph may say in a column sha256 how the hash of its file begins; then it is for that content alone.
+A row whose `correct` equals its `given` confirms a label that somebody has checked, and changes nothing. A row for one
+photograph may hold the first digits of its file's SHA-256 in a column sha256: it then applies to that content only.
 """
 
 import contextlib
@@ -31,169 +31,180 @@ from toolkit.system.console import InputError, listed
 COLUMNS = ("person", "photograph", "field", "given", "correct", "certainty", "note")
 ALL_COLUMNS = (*COLUMNS, "sha256")
 CERTAINTIES = ("sure", "not sure")
-LEAVE_OUT = {"given": ("", "no"), "correct": ("", "yes", "no")}  # nothing is what most rows hold: no, and yes
-TABLE = ROOT / "outliers.csv"
+LEAVE_OUT = {"given": ("", "no"), "correct": ("", "yes", "no")}  # an empty `given` means no, an empty `correct` yes
+OUTLIERS = ROOT / "outliers.csv"
 
 
 @dataclass
-class Report:
-    """What the corrections did."""
+class CorrectionReport:
+    """What the corrections changed, and which of their rows did not apply."""
 
-    files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 of every table that was used
+    files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 of each table that was read
     rows: int = 0
-    changed: dict[str, int] = field(default_factory=dict)  # field -> photographs changed
-    people: list[str] = field(default_factory=list)  # whose photographs were changed
-    confirmed: int = 0  # rows whose label somebody found right
-    skipped: list[str] = field(default_factory=list)  # rows whose `given` is not what the folder says
-    replaced: list[str] = field(default_factory=list)  # photographs whose content is not what `sha256` says
-    unknown: list[str] = field(default_factory=list)  # people and photographs of outliers.csv that are not here
+    changed: dict[str, int] = field(default_factory=dict)  # field -> number of photographs
+    people: list[str] = field(default_factory=list)  # people with a changed photograph
+    confirmed: int = 0  # rows whose `correct` equals `given`
+    skipped: list[str] = field(default_factory=list)  # rows whose `given` is not the folder's label
+    replaced: list[str] = field(default_factory=list)  # photographs whose content does not have the row's sha256
+    unknown: list[str] = field(default_factory=list)  # people and photographs of outliers.csv that are not in the table
 
     def __str__(self) -> str:
         if not self.files:
             return "label corrections: none"
-        lines = [f"label corrections ({', '.join(self.files)}, {self.rows} rows): {self._done()}"]
+        lines = [f"label corrections ({', '.join(self.files)}, {self.rows} rows): {self._changes()}"]
         if self.confirmed:
             lines.append(f"  {self.confirmed} labels confirmed")
         if self.skipped:
-            lines.append(f"  skipped {len(self.skipped)}, as the folder says otherwise: {listed(self.skipped)}")
+            lines.append(f"  skipped {len(self.skipped)}: the folder has another label: {listed(self.skipped)}")
         if self.replaced:
-            lines.append(f"  skipped {len(self.replaced)}, as each is another photograph now: {listed(self.replaced)}")
+            lines.append(f"  skipped {len(self.replaced)}: the file has another content: {listed(self.replaced)}")
         if self.unknown:
             lines.append(f"  {len(self.unknown)} not in this data set: {listed(self.unknown)}")
         return "\n".join(lines)
 
-    def _done(self) -> str:
+    def _changes(self) -> str:
         if not self.people:
             return "nothing to change"
         changes = ", ".join(f"{name} of {count} photographs" for name, count in self.changed.items())
         return f"{changes}; {len(self.people)} people: {listed(self.people, 30)}"
 
 
-def read(relabel: str) -> tuple[pd.DataFrame, list[pathlib.Path]]:
-    """The corrections that RELABEL asks for, with the path and line that each one stands at, and their files.
+def read_corrections(relabel: str) -> tuple[pd.DataFrame, list[pathlib.Path]]:
+    """The rows that RELABEL asks for, with ALL_COLUMNS and the path and line of each; and the files they are from.
 
-    Raises InputError with a line for every row that cannot be understood or contradicts another one.
+    Raises InputError with a line for each row that is malformed or contradicts another row.
     """
-    rows, paths, problems, said = {}, [], [], {}
+    rows, paths, problems = {}, [], []
     for source in corrections_named(relabel):
         if source == "none":
             continue
-        paths.append(TABLE if source in ("sure", "all") else pathlib.Path(source))
-        for row in _rows_of(paths[-1]):
-            if text := _wrong(row):
-                problems.append(f"{_place(row)}: {text}")
+        paths.append(OUTLIERS if source in ("sure", "all") else pathlib.Path(source))
+        for row in _read_rows(paths[-1]):
+            if problem := _problem_of(row):
+                problems.append(f"{_location(row)}: {problem}")
             elif source != "sure" or row["certainty"] == "sure":
-                rows[_place(row)] = row  # by its place: "sure,all" has no row twice
-    own = {asked(row) for row in rows.values() if row["path"] != str(TABLE)}
-    rows = {  # what outliers.csv is not sure of, somebody may have looked at
-        place: row
-        for place, row in rows.items()
-        if row["path"] != str(TABLE) or row["certainty"] == "sure" or asked(row) not in own
-    }
-    for row in rows.values():  # a person's masks are told apart by what is given: "all" that are worn, say
-        which = row["given"] if (row["field"], row["photograph"]) == ("mask", "all") else row["photograph"]
-        problems += _contradictions(row, said.setdefault((row["person"], which, row["field"], row["sha256"]), row))
+                rows[_location(row)] = row  # by location: "sure,all" reads outliers.csv twice
+    # A person's own table overrules the rows of outliers.csv that are not sure.
+    own_subjects = {subject_of(row) for row in rows.values() if row["path"] != str(OUTLIERS)}
+    rows = [
+        row
+        for row in rows.values()
+        if row["path"] != str(OUTLIERS) or row["certainty"] == "sure" or subject_of(row) not in own_subjects
+    ]
+    first_rows = {}
+    for row in rows:
+        # Rows on "all" masks of a person differ by `given`: one for the worn ones, one for the others.
+        photographs = row["given"] if (row["field"], row["photograph"]) == ("mask", "all") else row["photograph"]
+        key = (row["person"], photographs, row["field"], row["sha256"])
+        problems += _contradictions(row, first_rows.setdefault(key, row))
     _refuse(problems)
-    return pd.DataFrame(list(rows.values()), columns=[*ALL_COLUMNS, "path", "line"]), list(dict.fromkeys(paths))
+    return pd.DataFrame(rows, columns=[*ALL_COLUMNS, "path", "line"]), list(dict.fromkeys(paths))
 
 
-def decided(relabel: str) -> set[str]:
-    """Whom RELABEL's corrections are about: ids or folders, as the rows name them. Raises as `read` does."""
-    return set(read(relabel)[0]["person"])
+def named_people(relabel: str) -> set[str]:
+    """The people in RELABEL's corrections: ids or folders, as the rows name them. Raises as `read_corrections` does."""
+    return set(read_corrections(relabel)[0]["person"])
 
 
-def asked(row: Mapping[str, str]) -> tuple[str, ...]:
-    """What a row says something of: person, photograph and field; what it lacks of them is empty, as in `as_csv`."""
+def subject_of(row: Mapping[str, str]) -> tuple[str, ...]:
+    """(person, photograph, field) of a row; "" for a missing one, as `to_csv` writes it."""
     return tuple(row.get(name, "") for name in ("person", "photograph", "field"))
 
 
-def as_csv(rows: Iterable[Mapping[str, str]], head: bool = True) -> str:
-    """Rows {column: text} as the text of a table that `read` reads; what a row lacks of ALL_COLUMNS stays empty."""
+def to_csv(rows: Iterable[Mapping[str, str]], header: bool = True) -> str:
+    """Rows {column: text} as the text of a table of corrections; a missing column is empty."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([ALL_COLUMNS] if head else [])
+    writer.writerows([ALL_COLUMNS] if header else [])
     writer.writerows([row.get(name, "") for name in ALL_COLUMNS] for row in rows)
     return text.getvalue()
 
 
-def apply(faces: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.DataFrame, Report]:
-    """The table of faces with the corrections that RELABEL asks for, and what they did.
+def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.DataFrame, CorrectionReport]:
+    """A copy of the table of photographs with RELABEL's corrections, and a report.
 
-    `faces` has the columns folder, file, person, photograph, mask, gender, age (numbers) and years, as
-    `dataset.read_faces` gives them, and stays as it is; `folder` is the image folder itself. A row whose `given` is not
-    what the folder says, or whose `sha256` not that of the photograph, is skipped, so that a data set which was
-    corrected before is not turned back. Raises InputError as `read` does, where a file that was named by path is about
-    people or photographs that are not there, and where two rows say different things of one photograph.
+    `table` has the columns folder, file, person, photograph, mask, gender, age (numbers) and years, as
+    `dataset.read_faces` makes them; `folder` is the image folder. A row is skipped where its `given` is not the
+    folder's label, or its `sha256` not the file's: so a data set that was corrected before is not turned back. Raises
+    InputError as `read_corrections` does, where a table other than outliers.csv names people or photographs that are
+    not there, and where two rows disagree about one photograph.
     """
-    table, paths = read(relabel)
+    corrections, paths = read_corrections(relabel)
     if not paths:
-        return faces, Report()
-    report = Report({name: files.sha256(path) for name, path in _by_name(paths).items()}, len(table))
-    after, leave_out = faces.copy(), pd.Series(False, faces.index)
-    for row, photographs in _applying(faces, table, folder, report):
+        return table, CorrectionReport()
+    hashes = {name: files.sha256(path) for name, path in _by_name(paths).items()}
+    report = CorrectionReport(hashes, len(corrections))
+    corrected, leave_out = table.copy(), pd.Series(False, table.index)
+    for row, photographs in _applicable_rows(table, corrections, folder, report):
         if row["correct"] == (row["given"] or "no"):
             report.confirmed += 1
         elif row["field"] == "leave_out":
             leave_out[photographs] = True
         else:
-            _put(after, photographs, row["field"], row["correct"])
-    compared = list(ATTRIBUTES)
-    differs = (after[compared] != faces[compared]) & ~leave_out.to_numpy()[:, None]
-    report.changed = {name: int(n) for name, n in differs.sum().items() if n}
+            _set_label(corrected, photographs, row["field"], row["correct"])
+    labels = list(ATTRIBUTES)
+    differs = (corrected[labels] != table[labels]) & ~leave_out.to_numpy()[:, None]
+    report.changed = {name: int(count) for name, count in differs.sum().items() if count}
     if leave_out.any():
         report.changed["left out"] = int(leave_out.sum())
-    report.people = sorted(faces["person"][differs.any(axis=1) | leave_out].unique())
-    return after[~leave_out].reset_index(drop=True), report
+    report.people = sorted(table["person"][differs.any(axis=1) | leave_out].unique())
+    return corrected[~leave_out].reset_index(drop=True), report
 
 
-def _applying(faces, table: pd.DataFrame, folder: pathlib.Path, report: Report) -> list[tuple[dict, pd.Index]]:
-    """The rows that apply, each with the photographs it is about; `report` gets those that do not."""
-    people, folders = (faces.groupby(column, observed=True).indices for column in ("person", "folder"))
-    once = table.drop_duplicates(["person", "photograph", "field", "given", "correct", "sha256"])
-    found, unknown = [], {}
-    for row in once.to_dict("records"):
-        rows, what = faces.index[people.get(row["person"], folders.get(row["person"], []))], row["person"]
-        if row["photograph"] != "all" and len(rows):
-            rows, what = rows[faces.loc[rows, "photograph"] == row["photograph"]], f"{what} {row['photograph']}"
-        if rows.empty:
-            unknown.setdefault(row["path"], []).append(what)
-        elif (rows := _of_content(faces, rows, folder, row["sha256"])).empty:
-            report.replaced.append(what)
-        elif (rows := rows[_says(faces.loc[rows], row["field"], row["given"])]).empty:
-            report.skipped.append(f"{what} (not {row['given']})")
+def _applicable_rows(
+    table: pd.DataFrame, corrections: pd.DataFrame, folder: pathlib.Path, report: CorrectionReport
+) -> list[tuple[dict, pd.Index]]:
+    """The rows that apply, each with the index of its photographs; `report` takes the others."""
+    people, folders = (table.groupby(column, observed=True).indices for column in ("person", "folder"))
+    unique = corrections.drop_duplicates(["person", "photograph", "field", "given", "correct", "sha256"])
+    applicable, unknown = [], {}
+    for row in unique.to_dict("records"):
+        name = row["person"]
+        photographs = table.index[people.get(name, folders.get(name, []))]
+        if row["photograph"] != "all" and len(photographs):
+            name = f"{name} {row['photograph']}"
+            photographs = photographs[table.loc[photographs, "photograph"] == row["photograph"]]
+        if photographs.empty:
+            unknown.setdefault(row["path"], []).append(name)
+        elif (photographs := _with_content(table, photographs, folder, row["sha256"])).empty:
+            report.replaced.append(name)
+        elif (photographs := photographs[_has_label(table.loc[photographs], row["field"], row["given"])]).empty:
+            report.skipped.append(f"{name} (not {row['given']})")
         else:
-            found.append((row, rows))
-    unknown = {path: list(dict.fromkeys(missing)) for path, missing in unknown.items()}
-    report.unknown = unknown.pop(str(TABLE), [])
+            applicable.append((row, photographs))
+    unknown = {path: list(dict.fromkeys(names)) for path, names in unknown.items()}
+    report.unknown = unknown.pop(str(OUTLIERS), [])
     _refuse(
-        f"{path}: expected people and photographs of this data set, found {len(missing)} that are not in it: "
-        f"{listed(missing)}; is it the corrections of another data set? take these rows out, or the file out of RELABEL"
-        for path, missing in unknown.items()
+        f"{path}: expected people and photographs of this data set, found {len(names)} that are not in it: "
+        f"{listed(names)}; is it the corrections of another data set? take these rows out, or the file out of RELABEL"
+        for path, names in unknown.items()
     )
-    problems, said = [], {}
-    for row, rows in found:  # whether it names a photograph or all, and a person by id or by folder
-        for number in rows:
-            problems += _contradictions(row, said.setdefault((number, row["field"]), row))
+    # `read_corrections` compares rows with the same names. One row may name a folder and another the id, or one "all"
+    # and another a photograph: only the table says that they are about the same photograph.
+    problems, first_rows = [], {}
+    for row, photographs in applicable:
+        for number in photographs:
+            problems += _contradictions(row, first_rows.setdefault((number, row["field"]), row))
     _refuse(problems)
-    return found
+    return applicable
 
 
-def _rows_of(path: pathlib.Path) -> list[dict]:
-    """The rows of a file, every cell as it stands there, with ALL_COLUMNS and its place."""
-    table = pd.DataFrame(files.read_csv(path, COLUMNS[:-1], "RELABEL")).reindex(columns=ALL_COLUMNS, fill_value="")
-    return table.assign(path=str(path), line=range(2, len(table) + 2)).to_dict("records")
+def _read_rows(path: pathlib.Path) -> list[dict]:
+    """The rows of a file, every cell as text, with ALL_COLUMNS, path and line."""
+    cells = pd.DataFrame(files.read_csv(path, COLUMNS[:-1], "RELABEL")).reindex(columns=ALL_COLUMNS, fill_value="")
+    return cells.assign(path=str(path), line=range(2, len(cells) + 2)).to_dict("records")
 
 
-def _wrong(row: dict) -> str:
-    """What is wrong with a row of the table; empty where nothing is."""
+def _problem_of(row: dict) -> str:
+    """What is wrong with a row; "" where nothing is."""
     if row["certainty"] not in CERTAINTIES:
         return f"certainty: expected {' or '.join(CERTAINTIES)}, found {row['certainty']!r}"
     if row["field"] not in (*ATTRIBUTES, "leave_out"):
         return f"field: expected {', '.join(ATTRIBUTES)} or leave_out, found {row['field']!r}"
     for column in ("given", "correct"):
         expected = LEAVE_OUT[column] if row["field"] == "leave_out" else ATTRIBUTES[row["field"]]
-        years = row["field"] == "age" and row[column].isdecimal()
-        if row[column] not in expected and not years:
+        is_years = row["field"] == "age" and row[column].isdecimal()
+        if row[column] not in expected and not is_years:
             return f"{column}: expected {', '.join(name or 'nothing' for name in expected)}, found {row[column]!r}"
     if row["sha256"] and row["photograph"] == "all":
         return f"sha256: expected nothing in a row for all photographs, found {row['sha256']!r}"
@@ -203,50 +214,56 @@ def _wrong(row: dict) -> str:
 
 
 def _contradictions(row: dict, earlier: dict) -> list[str]:
-    if (row["correct"] or "yes") == (said := earlier["correct"] or "yes"):
+    correct = earlier["correct"] or "yes"
+    if (row["correct"] or "yes") == correct:
         return []
-    return [f"{_place(row)}: contradicts an earlier line, which says {said}: {_place(earlier)}; take one of them out"]
+    return [
+        f"{_location(row)}: contradicts an earlier line, which says {correct}: {_location(earlier)}; "
+        "take one of them out"
+    ]
 
 
 def _refuse(problems: Iterable[str]) -> None:
+    """Raises InputError with these lines, each once; nothing where there are none."""
     if lines := "\n       ".join(dict.fromkeys(problems)):
         raise InputError(lines)
 
 
-def _place(row: dict) -> str:
+def _location(row: dict) -> str:
     return f"{row['path']} line {row['line']}"
 
 
 def _by_name(paths: list[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """Files by their names, or by their paths where several have one name."""
+    """Files by name, or by path where several have the same name."""
     names = [path.name for path in paths]
     return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
 
 
-def _of_content(faces: pd.DataFrame, rows: pd.Index, folder: pathlib.Path, beginning: str) -> pd.Index:
-    """Those photographs whose file's SHA-256 begins so; one that cannot be read is named by who decodes it."""
-    if not beginning:
-        return rows
-    hashes = pd.Series("", rows)
-    for row in rows:
-        with contextlib.suppress(OSError):
-            hashes[row] = files.sha256(folder / faces.at[row, "folder"] / faces.at[row, "file"])
-    return rows[hashes.str.startswith(beginning.lower())]
+def _with_content(table: pd.DataFrame, photographs: pd.Index, folder: pathlib.Path, sha256: str) -> pd.Index:
+    """The photographs whose SHA-256 begins with these digits; all of them for ""."""
+    if not sha256:
+        return photographs
+    hashes = pd.Series("", photographs)
+    for number in photographs:
+        with contextlib.suppress(OSError):  # the decoder reports files that cannot be read
+            hashes[number] = files.sha256(folder / table.at[number, "folder"] / table.at[number, "file"])
+    return photographs[hashes.str.startswith(sha256.lower())]
 
 
-def _says(faces: pd.DataFrame, attribute: str, value: str) -> pd.Series:
-    if attribute == "leave_out":  # whatever a folder says, its photographs are there
-        return pd.Series(True, faces.index)
+def _has_label(table: pd.DataFrame, attribute: str, value: str) -> pd.Series:
+    """Whether each photograph has this label: bool, shape (n,). `value` is a name or, for age, years."""
+    if attribute == "leave_out":  # folders do not label it
+        return pd.Series(True, table.index)
     if value in ATTRIBUTES[attribute]:
-        return faces[attribute] == ATTRIBUTES[attribute].index(value)
-    return faces["years"] == int(value)
+        return table[attribute] == ATTRIBUTES[attribute].index(value)
+    return table["years"] == int(value)
 
 
-def _put(faces: pd.DataFrame, rows: pd.Index, attribute: str, value: str) -> None:
+def _set_label(table: pd.DataFrame, photographs: pd.Index, attribute: str, value: str) -> None:
     if value in ATTRIBUTES[attribute]:
-        faces.loc[rows, attribute] = ATTRIBUTES[attribute].index(value)
+        table.loc[photographs, attribute] = ATTRIBUTES[attribute].index(value)
         if attribute == "age":
-            faces.loc[rows, "years"] = float("nan")  # the band is known, the year is not
+            table.loc[photographs, "years"] = float("nan")  # the row gives the band, not the year
     else:
-        faces.loc[rows, "years"] = int(value)
-        faces.loc[rows, "age"] = age_band(int(value))
+        table.loc[photographs, "years"] = int(value)
+        table.loc[photographs, "age"] = age_band(int(value))

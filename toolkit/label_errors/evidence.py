@@ -1,7 +1,7 @@
-"""What may be wrong with labels, from what nets say that never saw these people.
+"""Evidence against labels, from the probabilities by nets that never saw these people in training.
 
-All photographs of a person share gender and age, so what the nets say of them adds up; and which of them shows which
-mask is known, so that two exchanged ones give each other away. No tool that looks at photographs one by one sees that.
+All photographs of a person share gender and age, so their log-probabilities add up; and each file name has its mask
+state, so two exchanged files show each other's. Tools that judge each photograph alone see neither.
 """
 
 import itertools
@@ -15,179 +15,60 @@ from toolkit.label_errors import noise
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES
 from toolkit.scoring import metrics
 
-KINDS = ("gender", "age", "mask", "twin")
-EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # the photographs that people exchange: own state, the other's
-LOOKS = 4.0  # years: the spread of how old people look around how old they are
-LEAST = 1e-7  # no net is surer of a photograph, whatever it says
+KINDS = ("gender", "age", "mask", "duplicate")
+EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # photographs that people mix up: own mask state, the other's
+APPARENT_AGE_SD = 4.0  # years: the spread of apparent age around age
+MIN_PROBABILITY = 1e-7  # of a value in one photograph: a lower one comes from overconfidence
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that may be wrong with the labels of one folder: what is likeliest of its kind."""
+    """The most probable label error of one kind in one folder."""
 
     folder: str
     kind: str  # one of KINDS
-    suggests: str  # "male"
-    nats: float  # by how much the photographs fit that better than what the folder says
-    probability: float  # that anything of this kind is wrong
-    corrections: list[dict[str, str]]  # rows of a table of corrections, if it is what is suggested
-    beside: str = ""  # another folder that one must see to tell
+    suggestion: str  # as a page shows it: "male"
+    nats: float  # log-likelihood ratio of the suggestion to the folder's label
+    probability: float  # that the folder has any error of this kind
+    corrections: list[dict[str, str]]  # rows of a table of corrections that apply the suggestion
+    duplicate_of: str = ""  # the other folder, which a person must see to decide
 
 
-def find(faces: pd.DataFrame, p: np.ndarray) -> list[Finding]:
-    """What may be wrong with gender, age band and masks of each folder: a finding of each kind.
+def find_label_errors(table: pd.DataFrame, probabilities: np.ndarray) -> list[Finding]:
+    """A finding on gender, age band and masks of each folder.
 
-    `faces` is the table as `dataset.read_faces` and then `with_names` give it, or some rows of it; `p`, shape (n, 18),
-    has the probabilities of its photographs by nets that never saw the person.
+    `table`: the table of photographs as `dataset.read_faces` and then `with_correction_names` give it, or rows of it;
+    `probabilities`: of its photographs, shape (n, 18), by nets that never saw the person.
     """
-    log_p = {name: np.log(np.maximum(p @ metrics.members(name), LEAST)) for name in ATTRIBUTES}
-    codes, first = _folders(faces)
-    of_people = [_of_people(faces, codes, first, kind, log_p[kind]) for kind in ("gender", "age")]
-    return [*itertools.chain(*of_people), *_of_masks(faces, codes, log_p["mask"])]
+    log_p = {name: np.log(np.maximum(probabilities @ metrics.membership(name), MIN_PROBABILITY)) for name in ATTRIBUTES}
+    people = [_person_findings(table, attribute, log_p[attribute]) for attribute in ("gender", "age")]
+    return [*itertools.chain(*people), *_mask_findings(table, log_p["mask"])]
 
 
-def find_twins(faces: pd.DataFrame, store) -> list[Finding]:
-    """Folders whose photographs are those of one before: `store` has the pixels of the table's photographs."""
-    from toolkit.label_errors import duplicates  # and with it torch
+def with_correction_names(table: pd.DataFrame) -> pd.DataFrame:
+    """The whole table of photographs with a column correction_name: what a table of corrections calls the person.
 
-    codes, first = _folders(faces)
-    found = duplicates.find(store, codes, faces["photograph"].to_numpy(), first["person"].to_numpy())
-    return [
-        Finding(
-            folder=row.folder,
-            kind="twin",
-            suggests=f"the photographs are those of {first['folder'].iloc[other]}: leave these out",
-            nats=float(nats),
-            probability=float(chance),
-            corrections=[_correction(row, "all", "leave_out", "no", "yes", f"as {first['folder'].iloc[other]}")],
-            beside=first["folder"].iloc[other],
-        )
-        for row, other, chance, nats in zip(first.itertuples(), *found, strict=True)
-    ]
-
-
-def with_names(faces: pd.DataFrame) -> pd.DataFrame:
-    """The whole table of faces, with what a table of corrections calls each person, in the column `called`.
-
-    A folder that is renamed, as its label is put right, keeps its id; somebody with two folders needs their names.
+    That is the id, which a folder keeps when it is renamed; or the folder, for a person who has several.
     """
-    several = faces.groupby("person", observed=True)["folder"].transform("nunique") > 1
-    return faces.assign(called=np.where(several, faces["folder"].astype(str), faces["person"].astype(str)))
+    has_several = table.groupby("person", observed=True)["folder"].transform("nunique") > 1
+    names = np.where(has_several, table["folder"].astype(str), table["person"].astype(str))
+    return table.assign(correction_name=names)
 
 
-def words(value: str) -> str:
-    """As a person reads it."""
-    return value.replace("_", " ")
+def folder_numbers(table: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """The number of each row's folder, from 0: int64, shape (n,); and the first row of each folder."""
+    numbers = pd.factorize(table["folder"])[0]
+    return numbers, table.iloc[np.unique(numbers, return_index=True)[1]]
 
 
-def _folders(faces: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
-    """The number of each row's folder, and a row of each folder."""
-    codes = pd.factorize(faces["folder"])[0]
-    return codes, faces.iloc[np.unique(codes, return_index=True)[1]]
+def correction_row(row, photograph: str, field: str, given: str, correct: str, note: str = "") -> dict[str, str]:
+    """A row of a table of corrections, from a row of the table of photographs.
 
-
-def _of_people(faces, codes: np.ndarray, first, kind: str, log_p: np.ndarray) -> list[Finding]:
-    """Gender or age band, which all photographs of a folder share."""
-    values, given = ATTRIBUTES[kind], first[kind].to_numpy()
-    said = np.eye(len(values))[given]
-    total = np.stack([np.bincount(codes, column) for column in log_p.T], 1)
-    common, log_common = _common(faces[kind], len(values))
-    # How common a value is counts once, and not for each photograph again.
-    evidence = total - np.bincount(codes)[:, None] * log_common
-    honest = said
-    if kind == "age":  # somebody of 29 may well look thirty: nearer ages are weaker evidence
-        honest = np.array([_bands_of(years) or row for years, row in zip(first["years"], said, strict=True)])
-    chances = noise.wrong(evidence, common, honest, noise.fit(evidence, common, honest)) * (1 - said)
-    found = zip(first.itertuples(), given, (chances - said).argmax(1), total, chances.sum(1), strict=True)
-    return [
-        Finding(
-            folder=row.folder,
-            kind=kind,
-            suggests=words(values[other]),
-            nats=float(nats[other] - nats[own]),
-            probability=float(chance),
-            corrections=[_correction(row, "all", kind, _as_given(row, kind), values[other])],
-        )
-        for row, own, other, nats, chance in found
-    ]
-
-
-def _of_masks(faces, codes: np.ndarray, log_p: np.ndarray) -> list[Finding]:
-    """The best other assignment of each folder's files: two exchanged, or one that shows another state."""
-    nats, exchanged = _exchanged(faces, codes, log_p)
-    given = faces["mask"].to_numpy()
-    said = np.eye(len(ATTRIBUTES["mask"]))[given]
-    common, log_common = _common(given, said.shape[1])
-    evidence = log_p - log_common
-    chances = noise.wrong(evidence, common, said, noise.fit(evidence, common, said)) * (1 - said)
-    odds = _odds(chances.sum(1))[:, None] * chances / np.maximum(chances.sum(1, keepdims=True), 1e-300)
-    of_folder = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    found = []
-    for code, rows in enumerate(of_folder):
-        against = _odds(exchanged[code]) + odds[rows].sum()
-        probability = float(against / (1 + against))
-        if _odds(exchanged[code]) > odds[rows].max():
-            found.append(_exchange(faces.iloc[rows], float(nats[code]), probability))
-        else:
-            place, state = np.unravel_index((odds[rows] - said[rows]).argmax(), (len(rows), len(common)))
-            more = log_p[rows[place], state] - log_p[rows[place], given[rows[place]]]
-            found.append(_other_state(faces.iloc[rows[[place]]], state, float(more), probability))
-    return found
-
-
-def _exchanged(faces, codes: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each folder's two photographs fit each other's state better, and how likely they are exchanged.
-
-    Shapes (folders,); 0 where either is missing.
+    For a single photograph it has the path of its `file` below the image folder, too.
     """
-    gains, there = np.zeros(len(faces)), np.ones(codes.max() + 1, bool)
-    for photograph, (own, other) in EXCHANGED.items():
-        rows = (faces["photograph"] == photograph).to_numpy()
-        gains[rows] = log_p[rows, other] - log_p[rows, own]
-        there &= np.bincount(codes, rows) > 0
-    nats, chances = np.where(there, np.bincount(codes, gains), 0.0), np.zeros(len(there))
-    evidence, named = np.stack([np.zeros(there.sum()), nats[there]], 1), np.tile([1.0, 0.0], (there.sum(), 1))
-    # Beside each pair the same pair with its names exchanged: so both orders are equally common, as `noise` wants them.
-    both, honest = (np.concatenate([some, some[:, ::-1]]) for some in (evidence, named))
-    equal = np.full(2, 0.5)
-    chances[there] = noise.wrong(both, equal, honest, noise.fit(both, equal, honest))[: len(evidence), 1]
-    return nats, chances
-
-
-def _exchange(rows, nats: float, probability: float) -> Finding:
-    values = ATTRIBUTES["mask"]
-    corrections = [
-        _correction(row, row.photograph, "mask", *(values[state] for state in EXCHANGED[row.photograph]), "exchanged")
-        for row in rows.itertuples()
-        if row.photograph in EXCHANGED
-    ]
-    suggests = f"{words(' and '.join(EXCHANGED))} exchanged"
-    return Finding(rows["folder"].iloc[0], "mask", suggests, nats, probability, corrections)
-
-
-def _other_state(one, state: int, nats: float, probability: float) -> Finding:
-    """Of a table with the row of one photograph."""
-    row, values = next(one.itertuples()), ATTRIBUTES["mask"]
-    corrections = [_correction(row, row.photograph, "mask", values[row.mask], values[state])]
-    suggests = words(f"{row.photograph} {values[state]}")
-    return Finding(row.folder, "mask", suggests, nats, probability, corrections)
-
-
-def _common(given, values: int) -> tuple[np.ndarray, np.ndarray]:
-    """How common each value is among photographs, and its logarithm; 0 for one that nobody has."""
-    common = np.bincount(given, minlength=values) / len(given)
-    return common, np.log(np.where(common > 0, common, 1.0))
-
-
-def _odds(chance):
-    return chance / np.maximum(1 - chance, 1e-12)
-
-
-def _correction(row, photograph: str, field: str, given: str, correct: str, note: str = "") -> dict[str, str]:
-    """A row of a table of corrections; of a single photograph, with the path of its `file` below the image folder."""
     file = {} if photograph == "all" else {"file": f"{row.folder}/{row.file}"}
     return file | {
-        "person": row.called,
+        "person": row.correction_name,
         "photograph": photograph,
         "field": field,
         "given": given,
@@ -197,16 +78,137 @@ def _correction(row, photograph: str, field: str, given: str, correct: str, note
     }
 
 
-def _as_given(row, kind: str) -> str:
-    """What the folder says, as a table of corrections says it."""
-    if kind == "age" and not math.isnan(row.years):
+def readable(name: str) -> str:
+    """A label or photograph name as a page shows it: "incorrect mask"."""
+    return name.replace("_", " ")
+
+
+def _person_findings(table: pd.DataFrame, attribute: str, log_p: np.ndarray) -> list[Finding]:
+    """Findings on gender or age band: a label of a folder, and so of all its photographs.
+
+    evidence[folder, v] = sum over its photographs of log p(v | photograph) - log priors[v]
+    """
+    folders, first_rows = folder_numbers(table)
+    values, given = ATTRIBUTES[attribute], first_rows[attribute].to_numpy()
+    is_given = np.eye(len(values))[given]
+    log_likelihood = np.stack([np.bincount(folders, column) for column in log_p.T], 1)
+    priors, log_priors = _priors(table[attribute], len(values))
+    # Each log p(v | photograph) contains the prior; `noise` adds it back once for the folder.
+    evidence = log_likelihood - np.bincount(folders)[:, None] * log_priors
+    label_likelihood = is_given
+    if attribute == "age":  # somebody of 29 may look 30: the nearer the age to a band, the weaker the evidence
+        label_likelihood = np.array(
+            [_band_likelihood(years) or row for years, row in zip(first_rows["years"], is_given, strict=True)]
+        )
+    fitted = noise.fit_noise(evidence, priors, label_likelihood)
+    p_error = noise.error_probabilities(evidence, priors, label_likelihood, fitted) * (1 - is_given)
+    suggested = (p_error - is_given).argmax(1)  # never the label itself
+    return [
+        Finding(
+            folder=row.folder,
+            kind=attribute,
+            suggestion=readable(values[other]),
+            nats=float(log_l[other] - log_l[own]),
+            probability=float(p.sum()),
+            corrections=[correction_row(row, "all", attribute, _given_label(row, attribute), values[other])],
+        )
+        for row, own, other, log_l, p in zip(
+            first_rows.itertuples(), given, suggested, log_likelihood, p_error, strict=True
+        )
+    ]
+
+
+def _mask_findings(table: pd.DataFrame, log_p: np.ndarray) -> list[Finding]:
+    """Findings on masks: two photographs of the folder are exchanged, or one shows another state than its name says.
+
+    At most one of these alternatives is true: p(any) = O / (1 + O), O being the sum of their odds.
+    """
+    folders, _ = folder_numbers(table)
+    exchange_nats, p_exchange = _exchange_evidence(table, folders, log_p)
+    given = table["mask"].to_numpy()
+    is_given = np.eye(len(ATTRIBUTES["mask"]))[given]
+    priors, log_priors = _priors(given, is_given.shape[1])
+    evidence = log_p - log_priors
+    fitted = noise.fit_noise(evidence, priors, is_given)
+    p_error = noise.error_probabilities(evidence, priors, is_given, fitted) * (1 - is_given)
+    p_any = p_error.sum(1)
+    odds = _odds(p_any)[:, None] * p_error / np.maximum(p_any, noise.TINY)[:, None]
+    rows_of_folders = np.split(np.argsort(folders, kind="stable"), np.cumsum(np.bincount(folders))[:-1])
+    findings = []
+    for folder, rows in enumerate(rows_of_folders):
+        odds_exchange = _odds(p_exchange[folder])
+        odds_any = odds_exchange + odds[rows].sum()
+        probability = float(odds_any / (1 + odds_any))
+        if odds_exchange > odds[rows].max():
+            findings.append(_exchange_finding(table.iloc[rows], float(exchange_nats[folder]), probability))
+        else:
+            number, state = np.unravel_index((odds[rows] - is_given[rows]).argmax(), (len(rows), len(priors)))
+            row = rows[number]
+            nats = float(log_p[row, state] - log_p[row, given[row]])
+            findings.append(_state_finding(next(table.iloc[[row]].itertuples()), state, nats, probability))
+    return findings
+
+
+def _exchange_evidence(table: pd.DataFrame, folders: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each folder, that its two EXCHANGED photographs have each other's name: nats and probability, (folders,).
+
+    nats = sum over both of log p(the other's state) - log p(own state); 0 where the folder lacks one of them.
+    """
+    gains, has_both = np.zeros(len(table)), np.ones(folders.max() + 1, bool)
+    for photograph, (own, other) in EXCHANGED.items():
+        rows = (table["photograph"] == photograph).to_numpy()
+        gains[rows] = log_p[rows, other] - log_p[rows, own]
+        has_both &= np.bincount(folders, rows) > 0
+    nats, probability = np.where(has_both, np.bincount(folders, gains), 0.0), np.zeros(len(has_both))
+    evidence = np.stack([np.zeros(has_both.sum()), nats[has_both]], 1)
+    is_given = np.tile([1.0, 0.0], (len(evidence), 1))
+    # `noise` moves the mean of each value to its prior. With each pair counted twice, the second time with its names
+    # exchanged, both orders have the prior 1/2 for certain.
+    evidence, is_given = (np.concatenate([some, some[:, ::-1]]) for some in (evidence, is_given))
+    priors = np.full(2, 0.5)
+    fitted = noise.fit_noise(evidence, priors, is_given)
+    p_error = noise.error_probabilities(evidence, priors, is_given, fitted)
+    probability[has_both] = p_error[: has_both.sum(), 1]
+    return nats, probability
+
+
+def _exchange_finding(rows: pd.DataFrame, nats: float, probability: float) -> Finding:
+    values = ATTRIBUTES["mask"]
+    corrections = []
+    for row in (row for row in rows.itertuples() if row.photograph in EXCHANGED):
+        own, other = EXCHANGED[row.photograph]
+        corrections.append(correction_row(row, row.photograph, "mask", values[own], values[other], "exchanged"))
+    suggestion = f"{readable(' and '.join(EXCHANGED))} exchanged"
+    return Finding(rows["folder"].iloc[0], "mask", suggestion, nats, probability, corrections)
+
+
+def _state_finding(row, state: int, nats: float, probability: float) -> Finding:
+    values = ATTRIBUTES["mask"]
+    corrections = [correction_row(row, row.photograph, "mask", values[row.mask], values[state])]
+    suggestion = readable(f"{row.photograph} {values[state]}")
+    return Finding(row.folder, "mask", suggestion, nats, probability, corrections)
+
+
+def _priors(labels, values: int) -> tuple[np.ndarray, np.ndarray]:
+    """The share of each value among photographs, and its logarithm: shape (values,); 0 for a value that nobody has."""
+    priors = np.bincount(labels, minlength=values) / len(labels)
+    return priors, np.log(np.where(priors > 0, priors, 1.0))
+
+
+def _odds(p):
+    return p / np.maximum(1 - p, 1e-12)
+
+
+def _given_label(row, attribute: str) -> str:
+    """The folder's label as a table of corrections writes it: years where they are known."""
+    if attribute == "age" and not math.isnan(row.years):
         return f"{row.years:.0f}"
-    return ATTRIBUTES[kind][getattr(row, kind)]
+    return ATTRIBUTES[attribute][getattr(row, attribute)]
 
 
-def _bands_of(years: float) -> list[float] | None:
-    """How likely somebody of that age looks each band; None where it is not known."""
+def _band_likelihood(years: float) -> list[float] | None:
+    """p(apparent age is in the band) of each band, for apparent age ~ Normal(years, APPARENT_AGE_SD); None for NaN."""
     if math.isnan(years):
         return None
-    below = [0.5 * (1 + math.erf((first - 0.5 - years) / (LOOKS * math.sqrt(2)))) for first in AGE_FROM_YEARS]
+    below = [0.5 * (1 + math.erf((first - 0.5 - years) / (APPARENT_AGE_SD * math.sqrt(2)))) for first in AGE_FROM_YEARS]
     return np.diff([0.0, *below, 1.0]).tolist()

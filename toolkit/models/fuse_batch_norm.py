@@ -1,4 +1,4 @@
-"""A trained net in its fastest form for prediction."""
+"""Batch norm fused into the convolution before it: the same logits from fewer passes over memory."""
 
 import copy
 from collections import Counter
@@ -7,36 +7,38 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+TOLERANCE = 1e-3  # of the largest logit
+
 
 @torch.no_grad()
-def fold(net: nn.Module, inputs: torch.Tensor) -> nn.Module:
-    """The net with every batch norm that follows a convolution folded into it: the same logits, but for rounding.
+def fuse(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
+    """A model, in eval mode as `model` is, with every batch norm that follows a convolution fused into it.
 
-    `net` is in its evaluation mode and stays as it is; the two share what was not folded. A net whose code torch.fx
-    cannot trace, such as one whose path depends on the pixels, is given back as it is, and so is one whose logits of
-    these `inputs` (a few photographs) do not stay the same. One that was folded before, or has no batch norm, is given
-    back at once.
+    `model` itself does not change; the two share all other layers. It is returned as it is where torch.fx cannot trace
+    its code (a path that depends on pixels, say), where the logits of these `inputs`, a few photographs, would change,
+    and where there is nothing to fuse.
     """
-    if isinstance(net, fx.GraphModule) or not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        return net
+    if isinstance(model, fx.GraphModule) or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return model
     try:
-        folded = _fold(net)
-        logits, same = net(inputs), folded(inputs)
-    except Exception:  # whatever its code raises on a symbol in place of a tensor
-        return net
-    return folded if (logits - same).abs().max() <= 1e-3 * logits.abs().max() else net
+        fused = _fused(model)
+        logits, again = model(inputs), fused(inputs)
+    except Exception:  # the model's own code may raise anything when it meets a symbol instead of a tensor
+        return model
+    return fused if (logits - again).abs().max() <= TOLERANCE * logits.abs().max() else model
 
 
-def _fold(net: nn.Module) -> nn.Module:
-    traced = fx.symbolic_trace(net)
+def _fused(model: nn.Module) -> nn.Module:
+    traced = fx.symbolic_trace(model)
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for norm in traced.graph.nodes:
         convolution = norm.args[0] if norm.args else None
         if not isinstance(convolution, fx.Node) or len(convolution.users) > 1:
-            continue
+            continue  # another layer wants the convolution's own output
         pair = [modules.get(node.target) if node.op == "call_module" else None for node in (convolution, norm)]
         kinds = [type(module) for module in pair]
+        # A layer that is called twice may be followed by another norm the second time.
         if kinds == [nn.Conv2d, nn.BatchNorm2d] and calls[convolution.target] == calls[norm.target] == 1:
             parent, _, name = convolution.target.rpartition(".")
             setattr(traced.get_submodule(parent), name, fuse_conv_bn_eval(*pair))
@@ -47,6 +49,6 @@ def _fold(net: nn.Module) -> nn.Module:
     return traced
 
 
-def cast(net: nn.Module, precision: torch.dtype) -> nn.Module:
-    """A copy of the net with weights of another precision; its input must be of that too."""
-    return copy.deepcopy(net).to(precision)
+def cast(model: nn.Module, precision: torch.dtype) -> nn.Module:
+    """A copy of the model with weights of another precision. Its inputs must have that precision too."""
+    return copy.deepcopy(model).to(precision)

@@ -1,6 +1,7 @@
-"""A run in one ONNX file: photographs in, calibrated probabilities out, and all that its header says of the run.
+"""A run as one ONNX file: uint8 photographs in, calibrated probabilities out, and the run's header as metadata.
 
-Its last 64 bytes are the SHA-256 of all that stands before them, and, for ONNX, the value of a last entry of metadata.
+The last 64 bytes of the file are the SHA-256, in hexadecimal, of all bytes before them. To ONNX they are the value of
+the last entry of metadata.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.labels import CLASSES
-from toolkit.runs import checkpoint, folders
+from toolkit.runs import weights
+from toolkit.runs.weights import Header
 from toolkit.system.console import InputError, bar
 
 if TYPE_CHECKING:
@@ -24,76 +26,79 @@ if TYPE_CHECKING:
     from toolkit.data.store import Store
 
 INPUT, OUTPUT = "photographs", "probabilities"
-CHECKSUM = "checksum"  # of the file; in the weights' header it is theirs, which here is called:
-OF_WEIGHTS = "weights"
-CHECKSUM_LENGTH = 64  # hexadecimal digits
+CHECKSUM = "checksum"  # of this file; the one of the weights that it was made from is in the entry:
+WEIGHTS_CHECKSUM = "weights"
+CHECKSUM_LENGTH = 64
 
 
-def header_of(weights: dict) -> dict:
-    """The header of the file, from that of the weights which it is made of."""
-    return {OF_WEIGHTS if key == CHECKSUM else key: value for key, value in weights.items()}
-
-
-def as_bytes(model: onnx.ModelProto, header: dict) -> bytes:
-    """The content of the file. The header is of plain types: each of its values becomes metadata, as JSON."""
-    import onnx
-
-    del model.metadata_props[:]
-    for key, value in header.items():
-        model.metadata_props.add(key=key, value=json.dumps(value))
-    entry = onnx.StringStringEntryProto(key=CHECKSUM, value="0" * CHECKSUM_LENGTH)
-    # Messages of protobuf one after another are one message: an entry at the end is the last one of the model.
-    content = model.SerializeToString() + onnx.ModelProto(metadata_props=[entry]).SerializeToString()[:-CHECKSUM_LENGTH]
-    return content + hashlib.sha256(content).hexdigest().encode()
-
-
-def read_header(path: pathlib.Path) -> dict:
-    """The header of the run, read without torch.
-
-    Raises InputError where the file is damaged, foreign, of other classes, or not of the weights that lie beside it.
-    """
-    metadata = _session(path.read_bytes(), path).get_modelmeta().custom_metadata_map
-    header = checkpoint.fitting({key: json.loads(text) for key, text in metadata.items() if key != CHECKSUM}, path)
-    weights = path.with_name(folders.WEIGHTS)
-    if weights.exists() and checkpoint.read_header(weights)[CHECKSUM] != header[OF_WEIGHTS]:
-        raise InputError(f"{path}: was made from other weights than {weights.name} beside it; run export.py again")
-    return header
-
-
-class Net:
-    """The file as a function of photographs, by onnxruntime on the CPU, with as many threads as torch has."""
+class OnnxModel:
+    """An ONNX file as a function of photographs: onnxruntime on the CPU, with as many threads as torch."""
 
     def __init__(self, path: pathlib.Path, content: bytes | None = None):
-        """`content` is what will be in the file; None reads it. Raises InputError where it is damaged or foreign."""
+        """`content` stands for a file that is not written yet. Raises InputError if it is damaged or foreign."""
         import torch
 
-        self.path, self.session = path, _session(content or path.read_bytes(), path, torch.get_num_threads())
-
-    def __str__(self) -> str:
-        import onnxruntime
-
-        return f"onnxruntime {onnxruntime.__version__}"
+        self.path, self.session = path, _make_session(content or path.read_bytes(), path, torch.get_num_threads())
 
     def __call__(self, photographs: np.ndarray) -> np.ndarray:
-        """Probabilities, float32, shape (b, 18), of photographs: RGB, uint8, shape (b, height, width, 3)."""
-        with _naming(self.path):
+        """Probabilities: float32, shape (b, 18). Photographs: RGB, uint8, shape (b, height, width, 3)."""
+        with _errors_naming(self.path):
             return self.session.run([OUTPUT], {INPUT: photographs})[0]
 
     def predict(self, store: Store, batch_size: int, mirrored: bool = False) -> np.ndarray:
-        """Those of all photographs in the store, with `mirrored` the mean of both sides: float64, shape (n, 18)."""
+        """Probabilities of all photographs in the store: float64, shape (n, 18).
+
+        With `mirrored`, the mean of each photograph and its mirror image.
+        """
         import torch
 
         found = np.zeros((len(store), CLASSES))
         for first in bar(range(0, len(store), batch_size), "predicting"):
-            some = torch.arange(first, min(first + batch_size, len(store)))
-            pixels = store.gather(some)
-            sides = [pixels, pixels.flip(2)] if mirrored else [pixels]
-            found[some.numpy()] = np.mean([self(side.numpy()) for side in sides], 0, np.float64)
+            index = torch.arange(first, min(first + batch_size, len(store)))
+            pixels = store.gather(index)
+            views = [pixels, pixels.flip(2)] if mirrored else [pixels]
+            found[index.numpy()] = np.mean([self(view.numpy()) for view in views], 0, np.float64)
         return found
 
 
-def _session(content: bytes, path: pathlib.Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Of that content of the file; with no threads given, only to read what it says."""
+def version() -> str:
+    """The name and version of what runs these files."""
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def as_bytes(model: onnx.ModelProto, header: Header) -> bytes:
+    """The content of the file. Each value of the weights' header becomes an entry of metadata, as JSON."""
+    import onnx
+
+    del model.metadata_props[:]
+    for key, value in {**header.as_plain(), WEIGHTS_CHECKSUM: header.checksum}.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    checksum = onnx.StringStringEntryProto(key=CHECKSUM, value="0" * CHECKSUM_LENGTH)
+    # Protobuf reads two messages one after the other as one, merged. So the checksum is appended as a message of its
+    # own, whose last bytes are the digits: a reader finds them without parsing the weights.
+    last = onnx.ModelProto(metadata_props=[checksum]).SerializeToString()
+    content = model.SerializeToString() + last[:-CHECKSUM_LENGTH]
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def read_header(path: pathlib.Path) -> Header:
+    """The header of the run, read without torch.
+
+    Raises InputError if the file is damaged, foreign, of other classes, or not made from the weights beside it.
+    """
+    metadata = _make_session(path.read_bytes(), path).get_modelmeta().custom_metadata_map
+    values = {key: json.loads(text) for key, text in metadata.items() if key != CHECKSUM}
+    header = Header.from_plain(values, path)
+    beside = path.with_name(weights.WEIGHTS)
+    if beside.exists() and weights.read_header(beside).checksum != values.get(WEIGHTS_CHECKSUM):
+        raise InputError(f"{path}: was made from other weights than {beside.name} beside it; run export.py again")
+    return header
+
+
+def _make_session(content: bytes, path: pathlib.Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session for the content of the file, after its checksum was checked; without `threads` only for metadata."""
     import onnxruntime
 
     body, stated = memoryview(content)[:-CHECKSUM_LENGTH], content[-CHECKSUM_LENGTH:]
@@ -103,22 +108,20 @@ def _session(content: bytes, path: pathlib.Path, threads: int | None = None) -> 
             f"its checksum is wrong; run export.py again"
         )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors, which are raised too
-    if threads is None:
+    options.log_severity_level = 3  # errors only, which are also raised: warnings are about the exporter's graph
+    if threads is None:  # reading metadata needs no optimised graph
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     else:
         options.intra_op_num_threads = threads
-    with _naming(path):
+    with _errors_naming(path):
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path):
-    """Raises InputError that names the file where onnxruntime cannot run it; its errors have no class in common."""
-    import onnxruntime
-
+def _errors_naming(path: pathlib.Path):
+    """Raises InputError that names the file if onnxruntime fails. Its exceptions have no base class of their own."""
     try:
         yield
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{path}: onnxruntime {onnxruntime.__version__} cannot run it: {reason}") from None
+        raise InputError(f"{path}: {version()} cannot run it: {reason}") from None

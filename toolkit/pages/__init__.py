@@ -1,1 +1,4 @@
-"""The pages that show runs, evaluations, comparisons and data sets: they show what there is, and change no result."""
+"""The HTML pages: one module for each, which has the name of its file. They show results, and change none.
+
+parts/ has what several pages share, templates/ the HTML, static/ style sheet and scripts.
+"""

@@ -1,4 +1,4 @@
-"""The page of a run: how it learned, what it gets right and wrong on validation people, and what it cost."""
+"""report.html of a run: its curves, its predictions for validation people, its data, cost and settings."""
 
 import contextlib
 import json
@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch import nn
 
 from toolkit.config import sources
 from toolkit.config.settings import TrainSettings
 from toolkit.data import augment
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
-from toolkit.pages import answers, charts, gradcam, page, pictures
-from toolkit.pages.answers import Answers
-from toolkit.runs import checkpoint, folders, tensorboard
-from toolkit.runs.checkpoint import State
+from toolkit.pages.parts import charts, grad_cam, pictures, render
+from toolkit.pages.parts.predictions import Predictions, class_name, template_context
+from toolkit.runs import folders
 from toolkit.runs.cross_validation import OUT_OF_FOLD
-from toolkit.scoring.decision import Decision
-from toolkit.training import loop, step
-from toolkit.training.task import Data
+from toolkit.runs.weights import Header, load_into
+from toolkit.training.checkpointer import Result
+from toolkit.training.step import EpochInputs
+from toolkit.training.task import Task
 
 PAGE = "report.html"
-AUGMENTED = 12  # photographs, as the net sees them in training
-SCORES = ("macro_f1", "accuracy", "val_loss")  # of TensorBoard's table of runs
+MAX_AUGMENTED = 12  # photographs
 CURVES = {
     "Loss": ("train_loss", "val_loss"),
     "F1 and accuracy of validation": ("macro_f1", "accuracy", *ATTRIBUTES),
@@ -35,117 +35,129 @@ CURVES = {
 }
 
 
-def write(run: folders.Run, config: TrainSettings, net, data: Data, state: State) -> None:
-    """Write report.html into the folder of a run whose epochs are done, and what TensorBoard shows of all of it.
+def write(
+    folder: pathlib.Path, config: TrainSettings, header: Header, model: nn.Module, task: Task, result: Result
+) -> dict[str, Image.Image]:
+    """Write report.html into the folder of a run whose epochs are done. Returns its pictures, by title.
 
-    `net` takes on the best weights.
+    `model` gets the weights of the kept epoch.
     """
-    checkpoint.restore(net, state.part("best"))
-    decision = Decision.of_header(state.decision)
-    logits = state.tensors["validation"].double().numpy()
-    of_validation = validation_answers(data, logits, decision, config.report_photos)
-    told = answers.tell(of_validation, lambda rows, said: _looks(net, data, data.validation[rows], said))
-    augmentation = augmented(config, data, state) if config.report_photos else []
-    best, kept = state.history[state.best - 1], json.loads((run.folder / folders.SETTINGS).read_text())
-    page.write(
-        run.folder / PAGE,
-        "run.html",
-        title=f"Run {run.folder.name}",
-        facts=f"{run.header['backbone']} at {sources.as_text(config.size)}, pretrained: "
-        f"{run.header['pretrained']}; best epoch {best['epoch']} of {len(state.history)}, on validation people; "
-        f"begun {state.started[:16].replace('T', ' ')} UTC",
-        told=told,
-        curves=[_curves(title, names, state.history) for title, names in CURVES.items()],
-        history=state.history,
-        counts=counts(data),
-        augmented=augmentation,
-        cost=_cost(data, state),
-        machine=f"On {run.header['machine']}. Photographs are those of training; the time is that of validation and "
-        "saving too, and memory is the most that was taken at once.",
-        settings=[(name.upper(), sources.as_text(value), kept["origin"][name]) for name, value in config],
+    load_into(model, result.weights)
+    predictions = validation_predictions(task, result, config.report_photos)
+    context = template_context(predictions, lambda rows, classes: _saliency(model, task, rows, classes))
+    augmented = augmented_photographs(config, task) if config.report_photos else []
+    history = result.history
+    render.write(
+        folder / PAGE,
+        "report.html",
+        title=f"Run {folder.name}",
+        facts=f"{header.backbone} at {sources.as_text(config.size)}, pretrained: {header.pretrained}; "
+        f"best epoch {result.best['epoch']} of {len(history)}, on validation people; "
+        f"started {result.started[:16].replace('T', ' ')} UTC",
+        curves=[_chart(title, columns, history) for title, columns in CURVES.items()],
+        history=history,
+        counts=class_counts(task),
+        augmented=augmented,
+        cost=_cost(len(task.train) * len(history), result.seconds, task.loader.machine.device),
+        machine=f"On {header.machine}. Photographs are those of training; the time includes validation and saving; "
+        "memory is the peak.",
+        settings=_settings(config, folder / folders.SETTINGS),
+        **context,
     )
-    if config.tensorboard:
-        shown = {f"augmentation/{number}": pictures.beside(*pair) for number, pair in enumerate(augmentation, 1)}
-        shown |= {
-            f"mistakes/{one['name']} said {one['said']}, is {one['true']}": one["photo"]
-            for one in told["mistakes"]
-            if one["photo"]
-        }
-        tensorboard.finish(run.folder / folders.BOARD, shown, config.deciding(), {name: best[name] for name in SCORES})
+    return _pictures(augmented, context["mistakes"])
 
 
 def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> None:
-    """Write report.html of a run of folds: what each photograph got from the net that never saw its person.
+    """Write report.html of a run of folds: each photograph as predicted by the net that never saw its person.
 
-    `paths` says where each photograph lies; None keeps them out of the page.
+    `paths`: photograph as in out_of_fold.csv -> file; None keeps photographs out of the page.
     """
     table = pd.read_csv(folder / OUT_OF_FOLD, dtype={"person": str})
-    given = Answers(
+    predictions = Predictions(
         names=table["path"].tolist(),
         true=table["label"].to_numpy(),
-        said=table["predicted"].to_numpy(),
+        predicted=table["predicted"].to_numpy(),
         people=table["person"].tolist(),
         probabilities=table[list(PROBABILITY_COLUMNS)].to_numpy(),
-        files=paths and [paths[name] for name in table["path"]],
+        paths=paths and [paths[name] for name in table["path"]],
     )
-    facts = f"{table['fold'].nunique()} folds: what each photograph got from the net that never saw its person"
-    page.write(folder / PAGE, "answers.html", title=f"Run {folder.name}", facts=facts, told=answers.tell(given))
+    facts = f"{table['fold'].nunique()} folds: each photograph is predicted by the net that never saw its person"
+    context = template_context(predictions)
+    render.write(folder / PAGE, "predictions.html", title=f"Run {folder.name}", facts=facts, **context)
 
 
-def validation_answers(data: Data, logits: np.ndarray, decision: Decision, photographs: bool) -> Answers:
-    """What the run says of its validation photographs."""
-    rows = data.validation
-    return Answers(
-        names=[os.fsdecode(path) for path in data.paths[rows]],
-        true=data.faces.labels[rows].cpu().numpy(),
-        said=decision.classes(logits),
-        people=data.people.iloc[rows].tolist(),
+def validation_predictions(task: Task, result: Result, with_photographs: bool) -> Predictions:
+    """The predictions for the validation photographs."""
+    rows, decision, logits = task.validation, result.decision, result.logits
+    uncalibrated = replace(decision, temperature=1.0)
+    return Predictions(
+        names=[os.fsdecode(name) for name in task.names[rows]],
+        true=task.labels[rows].cpu().numpy(),
+        predicted=decision.classes(logits),
+        people=task.people.iloc[rows].tolist(),
         probabilities=decision.probabilities(logits),
-        uncalibrated=replace(decision, temperature=1.0).probabilities(logits) if decision.temperature != 1.0 else None,
-        files=[data.faces.store.paths[row] for row in rows] if photographs else None,
+        uncalibrated=uncalibrated.probabilities(logits) if decision.temperature != 1.0 else None,
+        paths=[task.loader.store.paths[row] for row in rows] if with_photographs else None,
     )
 
 
-def counts(data: Data) -> dict:
-    """Photographs of each class on both sides, and people."""
-    labels = data.faces.labels.cpu().numpy()
-    sides = {"training": data.train, "validation": data.validation}
-    numbers = [np.bincount(labels[rows], minlength=CLASSES) for rows in sides.values()]
-    rows = [(f"{k} {answers.class_name(k)}", [int(side[k]) for side in numbers]) for k in range(CLASSES)]
-    rows.append(("all photographs", [int(side.sum()) for side in numbers]))
-    rows.append(("people", [data.people.iloc[side].nunique() for side in sides.values()]))
+def class_counts(task: Task) -> dict:
+    """Photographs of each class, and people, on both sides of the split."""
+    labels = task.labels.cpu().numpy()
+    sides = {"training": task.train, "validation": task.validation}
+    counts = [np.bincount(labels[rows], minlength=CLASSES) for rows in sides.values()]
+    rows = [(f"{number} {class_name(number)}", [int(side[number]) for side in counts]) for number in range(CLASSES)]
+    rows.append(("all photographs", [int(side.sum()) for side in counts]))
+    rows.append(("people", [task.people.iloc[side].nunique() for side in sides.values()]))
     return {"sides": list(sides), "rows": rows}
 
 
-def _curves(title: str, names: tuple[str, ...], history: list[dict]):
-    curves = {name: [(row["epoch"], row[name]) for row in history] for name in names}
+def augmented_photographs(config: TrainSettings, task: Task) -> list[tuple[Image.Image, Image.Image]]:
+    """The first photographs of the first epoch: (as stored, as the model saw it)."""
+    loader = task.loader
+    inputs = EpochInputs(task, config.seed, 0, augment.POLICIES[config.augment], config.mix)
+    positions = np.arange(min(MAX_AUGMENTED, len(task.train)))
+    before = loader.store.gather(torch.from_numpy(inputs.order[positions])).numpy()
+    after = augment.to_pixels(next(inputs.load([positions])), loader.mean, loader.std)
+    return [tuple(map(pictures.from_pixels, pair)) for pair in zip(before, after, strict=True)]
+
+
+def _saliency(model: nn.Module, task: Task, rows: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """Grad-CAM of validation photographs, by their rows among these."""
+    inputs = next(task.loader.load([task.validation[rows]]))
+    return grad_cam.saliency(model, inputs, torch.from_numpy(classes).to(inputs.device))
+
+
+def _chart(title: str, columns: tuple[str, ...], history: list[dict]):
+    curves = {column: [(row["epoch"], row[column]) for row in history] for column in columns}
     return charts.chart(curves, title, "epoch")
 
 
-def _looks(net, data: Data, rows: np.ndarray, said: np.ndarray) -> np.ndarray | None:
-    inputs = next(data.faces.batches([rows]))
-    return gradcam.heat(net, inputs, torch.from_numpy(said).to(inputs.device))
-
-
-def augmented(config: TrainSettings, data: Data, state: State) -> list[tuple[Image.Image, Image.Image]]:
-    """The first photographs of the first epoch: as they are stored, and as the net saw them."""
-    recipe = loop.make_recipe(config, None, data, 1, state)
-    epoch = step.Epoch(recipe, data.faces, data.train, 0)
-    places = np.arange(min(AUGMENTED, len(data.train)))
-    before = data.faces.store.gather(torch.from_numpy(epoch.order[places])).numpy()
-    after = augment.to_pixels(next(epoch.inputs([places])), data.faces.mean, data.faces.std)
-    return [tuple(map(pictures.of_pixels, pair)) for pair in zip(before, after, strict=True)]
-
-
-def _cost(data: Data, state: State) -> dict[str, str]:
-    """What the run took, as a person reads it."""
-    photographs = len(data.train) * len(state.history)
-    cost = {"Seconds": f"{state.seconds:,.1f}", "Photographs/s": f"{photographs / max(state.seconds, 1e-9):,.0f}"}
-    with contextlib.suppress(ImportError):  # Windows has no such numbers
+def _cost(photographs: int, seconds: float, device: torch.device) -> dict[str, str]:
+    """Time, speed and memory of the run, for photographs of all epochs together."""
+    cost = {"Seconds": f"{seconds:,.1f}", "Photographs/s": f"{photographs / max(seconds, 1e-9):,.0f}"}
+    with contextlib.suppress(ImportError):  # Windows has no module resource
         import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         cost["Memory of the process"] = f"{peak / 2**20:,.0f} MiB"
-    if data.faces.machine.device.type == "cuda":
+    if device.type == "cuda":
         cost["Memory of the GPU"] = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB"
     return cost
+
+
+def _settings(config: TrainSettings, path: pathlib.Path) -> list[tuple[str, str, str]]:
+    """(name, value, where it comes from) of each setting; `path` is settings.json of the run."""
+    origin = json.loads(path.read_text())["origin"]
+    return [(name.upper(), sources.as_text(value), origin[name]) for name, value in config]
+
+
+def _pictures(augmented: list[tuple], mistakes: list[dict]) -> dict[str, Image.Image]:
+    """{title: picture}, for TensorBoard."""
+    shown = {f"augmentation/{number}": pictures.side_by_side(*pair) for number, pair in enumerate(augmented, 1)}
+    return shown | {
+        f"mistakes/{one['name']} predicted {one['predicted']}, true {one['true']}": one["photo"]
+        for one in mistakes
+        if one["photo"]
+    }

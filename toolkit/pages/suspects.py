@@ -1,4 +1,4 @@
-"""The page on which a person decides of each suspect whether its labels are wrong: as a file, or served here."""
+"""suspects.html: a person decides for each suspect whether its label is wrong. Written as a file, or for the server."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,13 +8,13 @@ from PIL import Image
 
 from toolkit.data import store
 from toolkit.label_errors import decisions
-from toolkit.label_errors.corrections import as_csv
+from toolkit.label_errors.corrections import to_csv
 from toolkit.label_errors.ranking import Suspect
-from toolkit.pages import page, pictures
+from toolkit.pages.parts import pictures, render
 from toolkit.system.console import bar
 
-HEIGHT_PX = 128  # of a photograph in the page
-NEXT = "RELABEL=sure,{} python train.py"
+HEIGHT_PX = 128  # of photographs in the file
+NEXT_COMMAND = "RELABEL=sure,{} python train.py"
 
 
 def write(
@@ -22,75 +22,74 @@ def write(
     suspects: Sequence[Suspect],
     images: pathlib.Path,
     facts: str,
-    kept: Sequence[Mapping[str, str]],
+    earlier: Sequence[Mapping[str, str]],
     key: str,
 ) -> None:
-    """Write the page as one file, which keeps the decisions in the browser until they are saved as corrections.csv.
+    """Write the page as one file. The browser keeps the decisions until they are saved as corrections.csv.
 
-    The most suspect comes first, `images` is the image folder, and `facts` stands above all. `kept` are rows of an
-    earlier corrections.csv, on other people, which are carried on. `key` names the data set: a page that is made anew
-    with it knows what was decided in the last one.
+    `images`: the image folder; `facts`: the first line; `earlier`: rows of earlier rounds, on other people, which the
+    saved table begins with; `key`: of the decisions in the browser. A page that is written again with it finds them.
     """
-    told = _told(suspects, facts, "corrections.csv")
-    told["data"] |= {
+    context = _template_context(suspects, facts, "corrections.csv")
+    context["data"] |= {
         "key": key,
-        "head": as_csv(kept),
-        # JavaScript only joins texts: how a correction is written is known in one place.
+        "head": to_csv(earlier),
+        # JavaScript only joins texts: one place knows how a correction is written.
         "lines": [
-            {answer: as_csv(decisions.rows(one, answer), head=False) for answer in decisions.ANSWERS}
+            {answer: to_csv(decisions.rows_of_answer(one, answer), header=False) for answer in decisions.ANSWERS}
             for one in suspects
         ],
     }
-    page.write(path, "suspects.html", **told, rows=_rows(suspects, images), served=False)
+    render.write(path, "suspects.html", **context, pictures=_data_uris(suspects, images), is_served=False)
 
 
-def served(path: pathlib.Path, suspects: Sequence[Suspect], facts: str) -> bytes:
-    """The same page for `review.serve`, which writes each decision to the file `path` and shows the photographs."""
-    told = _told(suspects, facts, str(path))
-    told["data"]["edition"] = decisions.edition(suspects)
-    return page.render("suspects.html", **told, rows=[], served=True).encode()
+def render_served(path: pathlib.Path, suspects: Sequence[Suspect], facts: str) -> bytes:
+    """The same page for `review_server.serve`, which writes decisions to the file `path` and sends the photographs."""
+    context = _template_context(suspects, facts, str(path))
+    context["data"]["list_hash"] = decisions.hash_of_list(suspects)
+    return render.render("suspects.html", **context, pictures=[], is_served=True).encode()
 
 
 def photographs(suspects: Sequence[Suspect], images: pathlib.Path) -> Callable[[int], bytes]:
-    """What gives the photographs of a suspect as a JPEG: those of `write`, but twice as large."""
-    return lambda number: pictures.jpeg(_row(suspects[number], images, 2 * HEIGHT_PX))
+    """For `review_server.serve`: number of a suspect -> its photographs as a JPEG, twice as high as in the file."""
+    return lambda number: pictures.jpeg(_picture(suspects[number], images, 2 * HEIGHT_PX))
 
 
-def _rows(suspects: Sequence[Suspect], images: pathlib.Path) -> list[str]:
-    """The picture of each suspect, as an address that holds it."""
-    threads = ThreadPoolExecutor(store.processors())  # Pillow's decoders and encoders run beside each other
+def _data_uris(suspects: Sequence[Suspect], images: pathlib.Path) -> list[str]:
+    """The picture of each suspect as a data URI."""
+    threads = ThreadPoolExecutor(store.cpu_count())  # Pillow decodes and encodes without the interpreter's lock
     try:
-        rows = threads.map(lambda suspect: pictures.data_uri(_row(suspect, images, HEIGHT_PX)), suspects)
-        return list(bar(rows, "photographs", len(suspects)))
+        uris = threads.map(lambda suspect: pictures.data_uri(_picture(suspect, images, HEIGHT_PX)), suspects)
+        return list(bar(uris, "photographs", len(suspects)))
     finally:
-        threads.shutdown(cancel_futures=True)  # of a script that was told to stop
+        threads.shutdown(cancel_futures=True)  # else Ctrl-C would wait for thousands of pictures
 
 
-def _row(suspect: Suspect, images: pathlib.Path, height: int) -> Image.Image:
-    """One picture for all photographs of a suspect: seven would take seven times as many elements and requests."""
+def _picture(suspect: Suspect, images: pathlib.Path, height: int) -> Image.Image:
+    """All photographs of a suspect as one picture: seven would take seven times as many elements and requests."""
     photos = [pictures.thumbnail(images / path, height) for path, _ in suspect.photographs]
     return pictures.in_a_row(photos, height)
 
 
-def _told(suspects: Sequence[Suspect], facts: str, file: str) -> dict:
-    """What suspects.html shows, and what suspects.js works with, but for where decisions go."""
+def _template_context(suspects: Sequence[Suspect], facts: str, corrections_file: str) -> dict:
+    """What file and served page have in common: the variables of suspects.html, and `data` of suspects.js."""
     shown = [
         {
             "folder": suspect.folder,
-            "says": suspect.says,
-            "suggests": suspect.suggests,
-            "why": suspect.why,
+            "label": suspect.label,
+            "suggestion": suspect.suggestion,
+            "evidence": suspect.evidence,
             "probability": suspect.probability,
             "captions": [caption for _, caption in suspect.photographs],
         }
         for suspect in suspects
     ]
-    command = NEXT.format(file)
+    command = NEXT_COMMAND.format(corrections_file)
     return {
         "title": "Suspects",
         "facts": facts,
         "suspects": suspects,
-        "file": file,
+        "corrections_file": corrections_file,
         "command": command,
         "data": {"suspects": shown, "command": command},
     }

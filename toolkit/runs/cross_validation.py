@@ -1,4 +1,7 @@
-"""A run of folds: a folder with a run for each fold, and what each says of the people that it never saw."""
+"""Cross-validation: a folder with a run for each fold, and the predictions for people that each run never saw.
+
+A finished fold is kept: a run of folds that was stopped goes on with the first fold that is not done.
+"""
 
 import contextlib
 import itertools
@@ -13,143 +16,158 @@ import pandas as pd
 
 from toolkit.config.settings import TrainSettings
 from toolkit.runs import folders
-from toolkit.runs.checkpoint import STATES, State, States
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints
+from toolkit.runs.fingerprint import differences
 from toolkit.scoring import metrics
-from toolkit.system import distributed, files, world
+from toolkit.system import distributed, files, locks, world
 from toolkit.system.console import InputError, say
 
-IDENTITY, OUT_OF_FOLD = "folds.json", "out_of_fold.csv"
-LOCK = f".folds{files.LOCK}"  # held for hours; the folder's leaderboard has the usual one
+FINGERPRINT, OUT_OF_FOLD = "folds.json", "out_of_fold.csv"
+LOCK = f".folds{locks.LOCK}"  # held for hours; the runs in this folder need its usual lock for their leaderboard
 
 
 @contextlib.contextmanager
-def opened(config: TrainSettings, identity: dict) -> Iterator[tuple[pathlib.Path, list[int]]]:
-    """The folder of the unfinished run of folds of this identity, or a new one; and the folds that are done.
+def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathlib.Path, list[int]]]:
+    """The folder of the unfinished run of folds with this fingerprint, or of a new one; and the folds that are done.
 
-    It is sm_model_dir/name, or name-2 and so on where that is taken. Nobody else has it until the block ends. It goes
-    again where the block ends with an error before there is a run in it. Where only sm_checkpoint_dir outlived the
-    machine, the folds that are done are fetched from there.
+    The folder is sm_model_dir/name, or name-2 and so on where that is taken. No other process can open it until the
+    block ends. A block that ends with an error before a fold has begun removes it. Folds that are done are copied back
+    from sm_checkpoint_dir where the machine is a new one.
     """
     with contextlib.ExitStack() as stack:
-        folder = _open(config, identity, stack) if world.rank() == 0 else None
+        folder = _find_folder(config, fingerprint, stack) if world.rank() == 0 else None
         folder = distributed.broadcast(folder)
         done = [fold for fold in range(config.folds) if (folder / f"fold-{fold}" / folders.RESULT).exists()]
         try:
             yield folder, distributed.broadcast(done)
         except BaseException:
-            places = {folder, _kept(config, folder)} if world.rank() == 0 else set()
-            if not any(any(place.glob("fold-*")) for place in places):
-                for place in places:
-                    shutil.rmtree(place, ignore_errors=True)
+            ours = {folder, _backup_of(config, folder)} if world.rank() == 0 else set()
+            if not any(any(path.glob("fold-*")) for path in ours):
+                for path in ours:
+                    shutil.rmtree(path, ignore_errors=True)
             raise
 
 
-def _open(config: TrainSettings, identity: dict, stack: contextlib.ExitStack) -> pathlib.Path:
+def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.ExitStack) -> pathlib.Path:
+    """The first of name, name-2, ... that is free or goes on, locked until the stack is closed."""
     for number in itertools.count(1):
         folder = config.sm_model_dir / (config.name if number == 1 else f"{config.name}-{number}")
-        places = dict.fromkeys((folder, _kept(config, folder)))
-        if folders.claim(places, partial(_takes, config, folder, identity), stack, LOCK):
+        both = dict.fromkeys((folder, _backup_of(config, folder)))
+        if folders.claim(both, partial(_is_usable, config, folder, fingerprint), stack, LOCK):
             say(f"run of {config.folds} folds: {folder.absolute()}")
             return folder
 
 
-def _takes(config: TrainSettings, folder: pathlib.Path, identity: dict, new: bool, alone: bool) -> bool:
-    """Whether the run goes into this folder: a new one, or an unfinished one of its identity, or what is kept of it."""
-    kept = _kept(config, folder)
-    if kept != folder and (folder / folders.RESULT).exists() and _read(kept) == _read(folder):
-        shutil.rmtree(kept, ignore_errors=True)  # killed when all was done
+def _is_usable(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new: bool, alone: bool) -> bool:
+    """Whether this run can go into the folder: it is empty, or holds an unfinished run that goes on.
+
+    The folder, its backup or both may hold that run. What only the backup has is copied back.
+    """
+    backup = _backup_of(config, folder)
+    if backup != folder and (folder / folders.RESULT).exists() and _read(backup) == _read(folder):
+        shutil.rmtree(backup, ignore_errors=True)  # it was killed after its result was written
         return False
-    begun = [place for place in (folder, kept) if (place / IDENTITY).exists()]
-    if not all(folders.is_empty(place) for place in {folder, kept}.difference(begun)):
+    begun = [path for path in (folder, backup) if (path / FINGERPRINT).exists()]
+    if not all(folders.is_empty(path) for path in {folder, backup}.difference(begun)):
         return False
-    if begun and (config.resume == "never" or not all(_goes_on(place, identity) for place in begun)):
+    if begun and (config.resume == "never" or not all(_goes_on(path, fingerprint) for path in begun)):
         return False
-    for place in (folder, kept):
-        files.write_json(place / IDENTITY, identity)
-    for fold in kept.glob("fold-*"):
+    for path in (folder, backup):
+        files.write_json(path / FINGERPRINT, fingerprint)
+    for fold in backup.glob("fold-*"):
         if (fold / folders.RESULT).exists() and not (folder / fold.name / folders.RESULT).exists():
             _copy(fold, folder / fold.name)
     return True
 
 
-def _kept(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
-    """Where states and finished folds outlive the machine: the folder itself, where no other one is set for it."""
+def _backup_of(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
+    """The folder in sm_checkpoint_dir that outlives the machine; `folder` itself where no other one is set."""
     checkpoints = config.sm_checkpoint_dir
     return folder if checkpoints is None or checkpoints.samefile(folder.parent) else checkpoints / folder.name
 
 
-def keep(config: TrainSettings, folder: pathlib.Path, fold: int) -> None:
-    """Copy a fold that is done to where it outlives the machine."""
-    if world.rank() == 0 and not (_kept(config, folder) / f"fold-{fold}" / folders.RESULT).exists():
-        _copy(folder / f"fold-{fold}", _kept(config, folder) / f"fold-{fold}")
+def back_up(config: TrainSettings, folder: pathlib.Path, fold: int) -> None:
+    """Copy a fold that is done to the backup folder, unless it is there."""
+    name = f"fold-{fold}"
+    if world.rank() == 0 and not (_backup_of(config, folder) / name / folders.RESULT).exists():
+        _copy(folder / name, _backup_of(config, folder) / name)
 
 
-def forget(config: TrainSettings, folder: pathlib.Path) -> None:
-    """Take away what was kept of a run of folds elsewhere: it is done."""
-    if (kept := _kept(config, folder)) != folder:
-        shutil.rmtree(kept, ignore_errors=True)
+def remove_backup(config: TrainSettings, folder: pathlib.Path) -> None:
+    """Remove the backup of a run of folds that is finished."""
+    if (backup := _backup_of(config, folder)) != folder:
+        shutil.rmtree(backup, ignore_errors=True)
 
 
 def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
-    """A copy of a run's folder, whole or not there. Raises InputError where the disk is full."""
+    """Copy a run's folder; `to` is whole or not there. Raises InputError where the disk is full."""
     part = to.with_name(f".{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        shutil.copytree(run, part, ignore=shutil.ignore_patterns(*STATES, files.LOCK))
+        # Without checkpoints: it is finished, and they are most of its bytes.
+        shutil.copytree(run, part, ignore=shutil.ignore_patterns(*CHECKPOINTS, locks.LOCK))
         for path in part.iterdir():
             files.flush(path)
-        shutil.rmtree(to, ignore_errors=True)
+        shutil.rmtree(to, ignore_errors=True)  # rename does not replace a folder that has files
         part.rename(to)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise InputError(f"{to}: {run} cannot be copied there: {error}") from None
 
 
-def _goes_on(folder: pathlib.Path, identity: dict) -> bool:
-    """Whether this is an unfinished run of folds of that identity. Says what it lacks."""
+def _goes_on(folder: pathlib.Path, fingerprint: dict) -> bool:
+    """Whether the folder holds an unfinished run of folds with this fingerprint. Says what differs."""
     before = _read(folder)
     if before is None or (folder / folders.RESULT).exists():
         return False
-    if why_not := folders.compare(before, json.loads(json.dumps(identity))):
+    # Through JSON, as the one in the file has been: it makes lists of tuples.
+    if why_not := differences(before, json.loads(json.dumps(fingerprint))):
         say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
     return not why_not
 
 
 def _read(folder: pathlib.Path) -> dict | None:
+    """The fingerprint of the run of folds in this folder; None where there is none, or a damaged one."""
     try:
-        return json.loads((folder / IDENTITY).read_text())
+        return json.loads((folder / FINGERPRINT).read_text())
     except (OSError, ValueError):
         return None
 
 
-def prepare(own: TrainSettings, done: bool) -> None:
-    """Take away what a killed run of a fold left: its states, if it is done; all, if it has none to go on from.
+def clean_up_fold(config: TrainSettings, done: bool) -> None:
+    """Before a fold is trained, remove what a killed process left of it. `config`: of that fold, see `fold_settings`.
 
-    So every fold has the run of its own name, and no other one.
+    If the fold is done, its checkpoints; if it has none to go on from, its folders. A run that found them in its way
+    would take the name fold-0-2, and a fold has the run of its own name and no other.
     """
     if world.rank():
         return
-    run, states = own.sm_model_dir / own.name, own.sm_checkpoint_dir / own.name
+    run, checkpoints = config.sm_model_dir / config.name, config.sm_checkpoint_dir / config.name
     if done:
-        for folder in {run, states}:
-            States(folder).remove()
+        for folder in {run, checkpoints}:
+            Checkpoints(folder).remove()
         return
-    state = States(states).load()
-    if state is None or (run.exists() and not folders.is_of(run, states, state)):
-        for folder in {run, states}:
+    checkpoint = Checkpoints(checkpoints).load()
+    if checkpoint is None or (run.exists() and not folders.is_same_run(run, checkpoints, checkpoint)):
+        for folder in {run, checkpoints}:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def settings_of(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
-    """The settings of the run of one fold. Its state stays where it is, if it was begun without SM_CHECKPOINT_DIR."""
-    begun = any((folder / f"fold-{fold}" / state).exists() for state in STATES)
-    checkpoints = folder if begun or world.rank() else _kept(config, folder)
+def fold_settings(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
+    """The settings for the run of one fold, in `folder`."""
+    # Its checkpoint stays where it is: SM_CHECKPOINT_DIR may have been set since.
+    begun = any((folder / f"fold-{fold}" / file).exists() for file in CHECKPOINTS)
+    checkpoints = folder if begun or world.rank() else _backup_of(config, folder)
     own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "name": f"fold-{fold}", "fold": fold}
     return config.model_copy(update=own)
 
 
-def join(folder: pathlib.Path, count: int) -> tuple[dict, State]:
-    """Write out_of_fold.csv from the runs of all folds; its scores, as of a run's best epoch, and their state."""
+def join(folder: pathlib.Path, count: int) -> tuple[dict, str, float]:
+    """Write out_of_fold.csv: every photograph, predicted by the run that never saw its person.
+
+    Returns its scores, with the names that a row of history.csv has; when the first fold began; and the seconds of all
+    folds. Raises InputError where a photograph is in several folds.
+    """
     tables = [pd.read_csv(folder / f"fold-{fold}" / "validation.csv", dtype={"person": str}) for fold in range(count)]
     results = [json.loads((folder / f"fold-{fold}" / folders.RESULT).read_text()) for fold in range(count)]
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
@@ -159,6 +177,6 @@ def join(folder: pathlib.Path, count: int) -> tuple[dict, State]:
     best = {
         "epoch": round(float(np.mean([result["best_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),
-        **metrics.headline(table["label"], table["predicted"]),
+        **metrics.headline_scores(table["label"], table["predicted"]),
     }
-    return best, State({}, results[0]["started"], sum(result["seconds"] for result in results))
+    return best, results[0]["started"], sum(result["seconds"] for result in results)

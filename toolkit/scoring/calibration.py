@@ -1,67 +1,71 @@
-"""Probabilities that mean what they say: logits divided by a temperature that validation people call for."""
+"""Calibrated probabilities: logits divided by a temperature that is fitted on validation people."""
 
 import numpy as np
 
-FOLDS = 5  # by person, to see whether a temperature helps people whom it was not fitted on
+FOLDS = 5  # by person, to see whether a temperature helps people that it was not fitted on
 BINS = 15  # of the calibration error
-TEMPERATURES = (0.1, 10.0)  # the lowest and the highest
+TEMPERATURES = (0.1, 10.0)  # lowest and highest
 
 
-def softmax(logits: np.ndarray, temperature: float | np.ndarray = 1.0, lift: float | np.ndarray = 0.0) -> np.ndarray:
-    """The probabilities of the classes, from logits of shape (n, 18): float64, shape (n, 18).
+def softmax(logits: np.ndarray, temperature: float | np.ndarray = 1.0, shift: float | np.ndarray = 0.0) -> np.ndarray:
+    """softmax(logits / temperature + shift): float64, shape (n, 18), from logits of that shape.
 
-    The temperature may be one for each row, of shape (n, 1); `lift`, shape (18,), is added behind it.
+    The temperature is a number, or one for each row, shape (n, 1); `shift` is a number or of shape (18,).
     """
-    logits = np.asarray(logits, np.float64) / temperature + lift
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    logits = np.asarray(logits, np.float64) / temperature + shift
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))  # less the highest, so that none overflows
+    return exponentials / exponentials.sum(1, keepdims=True)
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, lift: float | np.ndarray = 0.0) -> float:
-    """The temperature for the greatest likelihood of labels, (n,), after Guo et al., 2017.
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, shift: float | np.ndarray = 0.0) -> float:
+    """The temperature with the lowest NLL of the labels, shape (n,) (Guo et al., 2017).
 
-    The loss is convex in the inverse of the temperature: where its slope is 0 is found by bisection.
+    The NLL is convex in 1 / temperature, so bisection of its derivative finds the one minimum.
     """
     logits = np.asarray(logits, np.float64)
-    of_label = logits[np.arange(len(labels)), labels]
+    logit_of_label = logits[np.arange(len(labels)), labels]
     coldest, hottest = TEMPERATURES
     low, high = 1 / hottest, 1 / coldest
     for _ in range(50):
         inverse = (low + high) / 2
-        slope = ((softmax(logits, 1 / inverse, lift) * logits).sum(1) - of_label).mean()
-        low, high = (inverse, high) if slope < 0 else (low, inverse)
+        derivative = ((softmax(logits, 1 / inverse, shift) * logits).sum(1) - logit_of_label).mean()
+        low, high = (inverse, high) if derivative < 0 else (low, inverse)
     return 1 / inverse
 
 
-def temperature_that_helps(
-    logits: np.ndarray, labels: np.ndarray, people: np.ndarray, lift: float | np.ndarray = 0.0
+def cross_validated_temperature(
+    logits: np.ndarray, labels: np.ndarray, people: np.ndarray, shift: float | np.ndarray = 0.0
 ) -> float:
-    """The fitted temperature, if those fitted without a fifth of the people make that fifth likelier in all; else 1."""
+    """The fitted temperature if it helps people that it was not fitted on, else 1.
+
+    Each fifth of the people, shape (n,), is scored with the temperature of the other four: a few dozen people fit a
+    temperature that is mostly noise, and 1 is then the better guess.
+    """
     names, number = np.unique(people, return_inverse=True)
     fold = np.random.default_rng(0).permutation(len(names))[number] % FOLDS
     if len(names) < FOLDS:
         return 1.0
-    fitted = [fit_temperature(logits[fold != k], labels[fold != k], lift) for k in range(FOLDS)]
-    before = likelihood_loss(softmax(logits, 1.0, lift), labels)
-    after = likelihood_loss(softmax(logits, np.array(fitted)[fold][:, None], lift), labels)
-    return fit_temperature(logits, labels, lift) if after < before else 1.0
+    fitted = [fit_temperature(logits[fold != k], labels[fold != k], shift) for k in range(FOLDS)]
+    before = nll(softmax(logits, 1.0, shift), labels)
+    after = nll(softmax(logits, np.array(fitted)[fold][:, None], shift), labels)
+    return fit_temperature(logits, labels, shift) if after < before else 1.0
 
 
-def likelihood_loss(p: np.ndarray, labels: np.ndarray) -> float:
+def nll(p: np.ndarray, labels: np.ndarray) -> float:
     """The mean negative log-likelihood of the labels, in nats."""
     return float(-np.log(np.maximum(p[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def calibration_error(p: np.ndarray, labels: np.ndarray) -> float:
-    """How far confidence and accuracy lie apart, over BINS equal bins of confidence (Guo et al., 2017, ECE)."""
-    photographs, confidence, accuracy = in_bins(p, labels)
+def ece(p: np.ndarray, labels: np.ndarray) -> float:
+    """The expected calibration error: the mean of |accuracy - confidence| over BINS equal bins (Guo et al., 2017)."""
+    photographs, confidence, accuracy = reliability(p, labels)
     return float(np.average(np.abs(accuracy - confidence), weights=photographs))
 
 
-def in_bins(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Photographs, mean confidence and accuracy of the bins that hold any, from low to high: shape (bins,) each.
+def reliability(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photographs, mean confidence and accuracy of each bin that is not empty, from low to high: shape (bins,) each.
 
-    Confidence is the probability of the likeliest class, accuracy how often that is right.
+    Confidence is the probability of the likeliest class, accuracy how often that class is right.
     """
     confidence, right = p.max(1), p.argmax(1) == labels
     number = np.minimum((confidence * BINS).astype(int), BINS - 1)

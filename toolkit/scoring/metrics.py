@@ -1,4 +1,4 @@
-"""One 18 x 18 confusion matrix -> every number. Counts add up over batches and processes; means of means do not."""
+"""Every score from one 18 x 18 confusion matrix: counts add up over batches and processes, means of means do not."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ def confusion(true, predicted, classes: int = CLASSES) -> np.ndarray:
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def members(attribute: str) -> np.ndarray:
-    """Which value of "mask", "gender" or "age" each class has: int64, shape (18, values)."""
+def membership(attribute: str) -> np.ndarray:
+    """Which value of "mask", "gender" or "age" each class has, one-hot: int64, shape (18, values)."""
     return np.eye(len(ATTRIBUTES[attribute]), dtype=np.int64)[to_attributes(np.arange(CLASSES))[attribute]]
 
 
@@ -24,18 +24,18 @@ def scores(matrix: np.ndarray) -> dict:
     Macro F1 is the mean over all classes of the table; a class that is neither true nor predicted counts 0
     (scikit-learn's f1_score with labels=range(18) and zero_division=0).
     """
-    attributes = {name: _scores(of_attribute(matrix, name), values) for name, values in ATTRIBUTES.items()}
+    attributes = {name: _scores(attribute_confusion(matrix, name), values) for name, values in ATTRIBUTES.items()}
     total = _scores(matrix, CLASS_NAMES)
     return {"count": int(matrix.sum()), **total, "attributes": attributes}
 
 
-def of_attribute(matrix: np.ndarray, attribute: str) -> np.ndarray:
+def attribute_confusion(matrix: np.ndarray, attribute: str) -> np.ndarray:
     """The confusion matrix of "mask", "gender" or "age" alone, from that of the classes."""
-    return members(attribute).T @ matrix @ members(attribute)
+    return membership(attribute).T @ matrix @ membership(attribute)
 
 
-def headline(true, predicted) -> dict[str, float]:
-    """Accuracy, macro F1, and the accuracy of mask, gender and age, of classes that are true and predicted: (n,)."""
+def headline_scores(true, predicted) -> dict[str, float]:
+    """Accuracy, macro F1, and the accuracy of mask, gender and age, from true and predicted classes, shape (n,)."""
     result = scores(confusion(true, predicted))
     attributes = {name: attribute["accuracy"] for name, attribute in result["attributes"].items()}
     return {"accuracy": result["accuracy"], "macro_f1": result["macro_f1"], **attributes}
@@ -46,26 +46,27 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
     return _f1(matrix).mean(-1)
 
 
-def resampled(true, predicted, people=None, draws: int = 1000) -> np.ndarray:
-    """The confusion matrices of other samples of as many people: the bootstrap. Shape (draws, 18, 18).
+def bootstrap(true, predicted, people=None, draws: int = 1000) -> np.ndarray:
+    """Confusion matrices of resampled people (the cluster bootstrap): shape (draws, 18, 18).
 
-    All photographs of a person stand or fall together. Without `people`, (n,), every photograph counts as one.
+    All photographs of a person are drawn together, as they are right or wrong together. Without `people`, shape (n,),
+    photographs are drawn one by one, and the spread comes out too small.
     """
     rng = np.random.default_rng(0)
     if people is None:
         counts = rng.multinomial(len(true), confusion(true, predicted).ravel() / len(true), draws)
     else:
         names, number = np.unique(people, return_inverse=True)
-        of_person = np.zeros((len(names), CLASSES**2))
-        np.add.at(of_person, (number, _cells(true, predicted)), 1)
-        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws) @ of_person
+        cells_of_person = np.zeros((len(names), CLASSES**2))
+        np.add.at(cells_of_person, (number, _cells(true, predicted)), 1)
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws) @ cells_of_person
     return counts.reshape(draws, CLASSES, CLASSES)
 
 
 def intervals(matrices: np.ndarray) -> dict:
-    """Where 95 % of the scores of `resampled` matrices lie, as (low, high), in the places that `scores` has.
+    """95 % intervals, (low, high), of the scores of matrices from `bootstrap`, under the keys that `scores` has.
 
-    A draw that has nobody of a class says nothing of that class.
+    A draw with nobody of a class is left out of that class's interval.
     """
     found = {"accuracy": _middle(np.trace(matrices, axis1=1, axis2=2) / matrices.sum((1, 2)))}
     classes = {name: np.where(matrices.sum(2) > 0, values, np.nan) for name, values in _of_classes(matrices).items()}

@@ -1,1 +1,1 @@
-"""Requests to an endpoint, and packed models."""
+"""From trained runs to answers: ensembles, what runs their models, requests to endpoints, packed models."""

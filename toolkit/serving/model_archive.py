@@ -1,4 +1,4 @@
-"""SageMaker's packed models: a channel `model` is a folder that holds a model.tar.gz, as a training job left it."""
+"""Packed models: SageMaker's channel `model` is a folder with the model.tar.gz of a training job."""
 
 import contextlib
 import errno
@@ -9,7 +9,8 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 
-from toolkit.runs.folders import EXPORTED, WEIGHTS
+from toolkit.runs.folders import EXPORTED
+from toolkit.runs.weights import WEIGHTS
 from toolkit.system.console import InputError, listed
 
 PACKED = "model.tar.gz"
@@ -17,42 +18,47 @@ PACKED = "model.tar.gz"
 
 @contextlib.contextmanager
 def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """`folder` itself, or where it has no weights but a model.tar.gz, what that holds: in a temporary folder.
+    """A folder of runs: `folder`, or if it has only a model.tar.gz, the content of that in a temporary folder.
 
-    It is gone when the block ends. Raises InputError where the archive is damaged, holds anything but files and folders
-    that stay below it, or has no room there (TMPDIR says where).
+    The temporary folder is deleted when the block ends. Raises InputError if the archive is damaged, has members other
+    than files and folders inside it, or is larger than the free disk space (TMPDIR names the disk).
     """
     archive = folder / PACKED
-    if not archive.is_file() or any(next(folder.rglob(net), None) for net in (WEIGHTS, EXPORTED)):
+    if not archive.is_file() or any(next(folder.rglob(file), None) for file in (WEIGHTS, EXPORTED)):
         yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:
-        place = pathlib.Path(temporary) / PACKED  # whose name says, in what is printed, where the runs come from
-        place.mkdir()
+        content = pathlib.Path(temporary) / PACKED  # so that printed paths of runs name the archive
+        content.mkdir()
         try:
             with tarfile.open(archive) as packed:
-                refuse_what_is_no_model(archive, packed.getmembers(), shutil.disk_usage(place).free)
-                packed.extraction_filter = getattr(tarfile, "data_filter", None)  # not in the first of Python 3.11
-                packed.extractall(place)
+                refuse_unsafe_members(archive, packed.getmembers(), shutil.disk_usage(content).free)
+                packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
+                packed.extractall(content)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            if getattr(error, "errno", None) not in (None, errno.EINVAL):  # a disk that is full, say
+            # tarfile gives its own OSErrors no errno, or EINVAL; others, such as a full disk, are no damage.
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise
-            reason = str(error).split("\n")[0].rstrip(":")  # below it, what each of several formats wants
+            reason = str(error).split("\n")[0].rstrip(":")  # further lines tell what each compression expected
             raise InputError(f"{archive}: expected a packed model, found a damaged file: {reason}") from None
-        yield place
+        yield content
 
 
-def refuse_what_is_no_model(archive: pathlib.Path, members: list[tarfile.TarInfo], free: int) -> None:
-    """Raises InputError unless these are files and folders that stay below it, and take at most `free` bytes."""
-    odd = [
+def refuse_unsafe_members(archive: pathlib.Path, members: list[tarfile.TarInfo], free: int) -> None:
+    """Raises InputError unless all are files and folders inside the archive, of at most `free` bytes together.
+
+    An archive is a stranger's: a link or `..` in it would write outside of the folder that it is unpacked to.
+    """
+    unsafe = [
         member.name
         for member in members
         if not (member.isreg() or member.isdir()) or ".." in pathlib.PurePosixPath(member.name).parts
         or member.name.startswith("/")
     ]  # fmt: skip
-    if odd:
+    if unsafe:
         raise InputError(
-            f"{archive}: expected files and folders below it, found links or what leads out of it: {listed(odd)}"
+            f"{archive}: expected files and folders inside it, found links or paths that lead out of it: "
+            f"{listed(unsafe)}"
         )
     size = sum(member.size for member in members)
     if size > free:

@@ -1,7 +1,4 @@
-"""Requests to an endpoint or a batch transform: what they ask, and what they are answered.
-
-SageMaker's handler service calls the handlers of inference.py, which stand on this.
-"""
+"""Requests to an endpoint or a batch transform: from a body to photographs, and from predictions to a response."""
 
 import base64
 import contextlib
@@ -18,15 +15,15 @@ from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.system.console import InputError
 
-MOST_PHOTOGRAPHS = 256  # of one request
-IMAGES = ("image/", "application/x-image")  # the second is what SageMaker's own algorithms call any of them
+MOST_PHOTOGRAPHS = 256  # in one request
+IMAGES = ("image/", "application/x-image")  # SageMaker's own algorithms call any image application/x-image
 JSON, CSV = "application/json", "text/csv"
 UNREADABLE = "the photograph cannot be read"
 INSTANCES = '{"instances": ["<photograph in base64>", ...]}'
 
 
 class RequestError(InputError):
-    """A request that cannot be answered, by the fault of who sent it."""
+    """A request that cannot be answered, through the client's fault."""
 
     def __init__(self, status: http.HTTPStatus, text: str):
         super().__init__(text)
@@ -34,10 +31,10 @@ class RequestError(InputError):
 
 
 @contextlib.contextmanager
-def told_to_the_client():
-    """A RequestError leaves the block as that exception of which SageMaker's handler service makes a 4xx answer.
+def as_client_errors():
+    """Raises SageMaker's exception for a 4xx response in place of a RequestError.
 
-    Any other one it answers with 500. Where that package is not there, nothing changes.
+    Its handler service answers any other exception with 500. Without its package a RequestError stays as it is.
     """
     try:
         yield
@@ -50,12 +47,12 @@ def told_to_the_client():
 
 
 def is_batch_transform() -> bool:
-    """Whether a whole input would be lost with one bad photograph."""
+    """Whether the request belongs to a batch transform, where an error response would lose the whole input file."""
     return os.environ.get("SAGEMAKER_BATCH", "").lower() == "true"
 
 
-class Received(Store):
-    """Photographs that are not in files: their bytes, or what is wrong with them, take the place of paths."""
+class RequestStore(Store):
+    """A store of photographs that are not in files: in place of paths it has their bytes, or a RequestError."""
 
     def decode(self, photograph: int) -> np.ndarray:
         content = self.paths[photograph]
@@ -64,54 +61,54 @@ class Received(Store):
         return decode.decode_bytes(content, self.size)
 
 
-def photographs(body: bytes | bytearray | str, content_type: str | None) -> list[bytes | RequestError]:
-    """The photographs of a request: one that is the body itself, or several in JSON.
+def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes | RequestError]:
+    """The photographs of a request: the body itself is one, or it is JSON with several.
 
-    Raises RequestError; what a batch transform has wrong gets an answer in its place.
+    Raises RequestError. In a batch transform a RequestError takes the place of what is wrong.
     """
-    kind = _kind(content_type)
-    if kind.startswith(IMAGES):
+    media_type = _media_type(content_type)
+    if media_type.startswith(IMAGES):
         return [bytes(body)]
-    if kind != JSON:
+    if media_type != JSON:
         raise RequestError(
             http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"Content-Type {content_type or 'missing'}: expected image/jpeg, image/png or another image, or {JSON} "
             f"with {INSTANCES}",
         )
-    instances = _or_error(_instances, body)
+    instances = _or_error(_parse_json, body)
     if isinstance(instances, RequestError):
         return [instances]
-    return [_or_error(_content, number, instance) for number, instance in enumerate(instances)]
+    return [_or_error(_decode_base64, number, instance) for number, instance in enumerate(instances)]
 
 
-def records(classes: np.ndarray, probabilities: np.ndarray, bad: dict[int, str]) -> list[dict]:
-    """The answer for each photograph, of plain types: shapes (n,), (n, 18); {row: reason} of those without one.
+def make_records(classes: np.ndarray, probabilities: np.ndarray, unreadable: dict[int, str]) -> list[dict]:
+    """A record of JSON types for each photograph, from arrays of shapes (n,) and (n, 18) and {row: reason}.
 
-    Raises RequestError where there is one photograph and it is bad, but for a batch transform.
+    Raises RequestError where the only photograph is unreadable, except in a batch transform.
     """
-    if bad and len(classes) == 1 and not is_batch_transform():
-        raise _bad(f"{UNREADABLE}: {bad[0]}")
-    found = []
-    for row, (number, chances) in enumerate(zip(classes.tolist(), probabilities.round(6).tolist(), strict=True)):
+    if unreadable and len(classes) == 1 and not is_batch_transform():
+        raise _bad_request(f"{UNREADABLE}: {unreadable[0]}")
+    records = []
+    for row, (number, p) in enumerate(zip(classes.tolist(), probabilities.round(6).tolist(), strict=True)):
         names = {attribute: ATTRIBUTES[attribute][value] for attribute, value in to_attributes(number).items()}
-        answer = {"class": number, **names, "probabilities": chances}
-        found.append({"error": f"{UNREADABLE}: {bad[row]}"} if row in bad else answer)
-    return found
+        record = {"class": number, **names, "probabilities": p}
+        records.append({"error": f"{UNREADABLE}: {unreadable[row]}"} if row in unreadable else record)
+    return records
 
 
-def answer(predictions: list[dict], accept: str | None) -> tuple[str, str]:
-    """The body of an answer, and its content type: the first of `accept` that there is. Raises RequestError."""
-    for kind in map(_kind, (accept or JSON).split(",")):
-        if kind in (JSON, "application/*", "*/*"):
-            return json.dumps({"predictions": predictions}, allow_nan=False), JSON
-        if kind in (CSV, "text/*"):
-            return _as_csv(predictions), CSV
+def respond(records: list[dict], accept: str | None) -> tuple[str, str]:
+    """The body of a response and its content type, the first in `accept` that is possible. Raises RequestError."""
+    for media_type in map(_media_type, (accept or JSON).split(",")):
+        if media_type in (JSON, "application/*", "*/*"):
+            return json.dumps({"predictions": records}, allow_nan=False), JSON
+        if media_type in (CSV, "text/*"):
+            return _as_csv(records), CSV
     raise RequestError(http.HTTPStatus.NOT_ACCEPTABLE, f"Accept {accept}: expected {JSON} or {CSV}")
 
 
-def _kind(content_type: str | None) -> str:
-    """Without its parameters."""
-    return (content_type or "").partition(";")[0].strip().lower()
+def _media_type(header: str | None) -> str:
+    """A Content-Type without its parameters, such as the charset."""
+    return (header or "").partition(";")[0].strip().lower()
 
 
 def _or_error(function, *arguments):
@@ -124,14 +121,16 @@ def _or_error(function, *arguments):
         raise
 
 
-def _instances(body: bytes | bytearray | str) -> list:
+def _parse_json(body: bytes | bytearray | str) -> list:
     try:
         request = json.loads(body)
-    except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
-        raise _bad(f"expected {INSTANCES}, found no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # ValueError also for bytes that are not UTF-8
+        raise _bad_request(f"expected {INSTANCES}, found no JSON: {error}") from None
     instances = request.get("instances") if isinstance(request, dict) else None
     if not isinstance(instances, list) or not instances:
-        raise _bad(f"expected {INSTANCES} with one photograph or more, found other JSON: {json.dumps(request)[:80]}")
+        raise _bad_request(
+            f"expected {INSTANCES} with one photograph or more, found other JSON: {json.dumps(request)[:80]}"
+        )
     if len(instances) > MOST_PHOTOGRAPHS:
         raise RequestError(
             http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -140,27 +139,26 @@ def _instances(body: bytes | bytearray | str) -> list:
     return instances
 
 
-def _content(number: int, instance) -> bytes:
+def _decode_base64(number: int, instance) -> bytes:
     text = instance.get("b64") if isinstance(instance, dict) else instance
     if not isinstance(text, str):
-        raise _bad(f'instance {number}: expected a text, or {{"b64": text}}, found {json.dumps(instance)[:80]}')
+        raise _bad_request(f'instance {number}: expected a text, or {{"b64": text}}, found {json.dumps(instance)[:80]}')
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # line breaks every 76 characters are usual
     except ValueError as error:
-        raise _bad(f"instance {number}: expected base64: {error}") from None
+        raise _bad_request(f"instance {number}: expected base64: {error}") from None
 
 
-def _bad(text: str) -> RequestError:
+def _bad_request(text: str) -> RequestError:
     return RequestError(http.HTTPStatus.BAD_REQUEST, text)
 
 
-def _as_csv(predictions: list[dict]) -> str:
-    """A header and a row each; `error` is empty where there is an answer, all else where there is none."""
+def _as_csv(records: list[dict]) -> str:
+    """A header and a row per record. `error` is empty in a row with an answer; else it is the only cell filled."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("class", *ATTRIBUTES, *PROBABILITY_COLUMNS, "error"))
-    for prediction in predictions:
-        values = [prediction.get(column, "") for column in ("class", *ATTRIBUTES)]
-        chances = prediction.get("probabilities", [""] * CLASSES)
-        writer.writerow([*values, *chances, prediction.get("error", "")])
+    for record in records:
+        values = [record.get(column, "") for column in ("class", *ATTRIBUTES)]
+        writer.writerow([*values, *record.get("probabilities", [""] * CLASSES), record.get("error", "")])
     return text.getvalue()

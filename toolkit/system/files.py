@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then put in it."""
+"""Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
 
 import contextlib
 import csv
@@ -10,34 +10,42 @@ import pathlib
 import re
 import shutil
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Iterator
 
-from toolkit.system.console import InputError, listed, say
+from toolkit.system.console import InputError, listed
 
-LOCK = ".lock"  # in a folder while a process has it for itself
-PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # a name that `replacing` makes
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing` makes
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path, size: int):
-    """The path of a temporary file beside `path`, which takes its place when the block ends without an error.
+def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
+    """The path of a temporary file that replaces `path` when the block ends without an error.
 
-    `size` is what it will take, in bytes. Raises InputError where the folder cannot be written to or the disk is full;
-    what was at `path` is then untouched.
+    Whoever reads `path`, and a crash at any instant, finds the old content or the new one, and never a part of it.
+    `size`, in bytes, is what the message names when there is no room. Raises InputError where the folder cannot be
+    written to or the disk is full; `path` is then as it was.
     """
     temporary = None
     try:
+        # In the same folder, since a file can only be renamed within its disk. mkstemp, since two processes that save
+        # the same file must not share a temporary one.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(descriptor)
         temporary = pathlib.Path(name)
         yield temporary
+        # mkstemp makes files that only their owner can read; this one gets the rights that `open` would give it. Python
+        # can read the umask only by setting it.
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private; what the person keeps has the usual rights
+        temporary.chmod(0o666 & ~umask)
+        # The content before the name: a disk may write them in any order, and after a power failure the name would
+        # belong to an empty file, with the old content lost.
         flush(temporary)
         temporary.replace(path)
-        with contextlib.suppress(OSError):  # the name, too, where the system can
+        # The new name is an entry of the folder. Until that is on the disk, a power failure brings the old file back,
+        # whole. Some systems cannot flush a folder; there it stays at that.
+        with contextlib.suppress(OSError):
             flush(path.parent)
     except OSError as error:
         reason = error.strerror or error
@@ -50,9 +58,18 @@ def replacing(path: pathlib.Path, size: int):
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Delete the temporary files of processes that were killed while they wrote to this folder.
+
+    Only for a process that holds the folder's lock: another one may be writing such a file at this moment.
+    """
+    for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
+        (folder / name).unlink(missing_ok=True)
+
+
 def flush(path: pathlib.Path) -> None:
-    """Have the disk hold what was written: a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    """Wait until the disk holds a file's content, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # no system opens a folder for writing
     try:
         os.fsync(descriptor)
     finally:
@@ -60,13 +77,15 @@ def flush(path: pathlib.Path) -> None:
 
 
 def write(path: pathlib.Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes in one durable step. Raises InputError as `replacing` does."""
     content = content.encode() if isinstance(content, str) else content
     with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 
 def write_csv(path: pathlib.Path, table) -> None:
-    """Write columns {name: values}, or a pandas table; NaN becomes an empty cell."""
+    """Write columns {name: values}, or a pandas table, with a header; NaN becomes an empty cell."""
+    # Python's own numbers: csv would write np.float64(0.5) and tensor(1).
     columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -76,17 +95,18 @@ def write_csv(path: pathlib.Path, table) -> None:
 
 
 def write_json(path: pathlib.Path, content) -> None:
-    """`content` of plain types only; NaN and infinity are refused, as they are no JSON."""
+    """Write `content`, of plain types, as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> dict[str, list]:
-    """A CSV table as {column: texts}, every cell as it stands in the file. Without pandas, which is slow to import.
+    """A CSV table as {column: texts}, each cell exactly as in the file. Without pandas, which is slow to import.
 
-    Raises InputError unless it has these columns and, with a `key`, at least a row and nothing twice in that column.
+    `setting` is named when the file is missing. Raises InputError unless the table has these columns and, with a
+    `key`, at least one row and no value twice in that column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel begins its files with a byte order mark
             reader = csv.reader(file, strict=True)
             rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except FileNotFoundError:
@@ -106,7 +126,7 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: st
             raise InputError(
                 f"{path} line {line}: expected {len(header)} cells, as in the header, found {len(row)}: {listed(row)}"
             )
-    table = {name: [row[place] for _, row in rows] for place, name in enumerate(header)}
+    table = {name: [row[column] for _, row in rows] for column, name in enumerate(header)}
     if key and not rows:
         raise InputError(f"{path}: expected a row for each photograph, found none")
     if key and len(set(table[key])) < len(rows):
@@ -116,68 +136,15 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: st
 
 
 def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
-    """`path`, made with its parents. Raises InputError where that is not possible or nothing can be written in it."""
+    """Make a folder and its parents, and return it. Raises InputError where it cannot be made or written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        tempfile.TemporaryFile(dir=path).close()  # by writing: the rights alone do not tell of a read-only disk
     except OSError as error:
         raise InputError(f"{setting}={path}: expected a folder to write to: {error.strerror}") from None
     return path
 
 
-@contextlib.contextmanager
-def locked(folder: pathlib.Path, until=lambda: False, name: str = LOCK):
-    """Processes that change the files of this folder take turns; whether this one has it for itself.
-
-    Then temporary files that lie in it are of a process that was killed, and go. Where the system has no such locks
-    nobody waits. Raises InterruptedError when `until` is true before it is its turn. The system lets go of the lock of
-    a process that is killed. `name` is of the file that is locked: who has one may take another.
-    """
-    path, descriptor, waiting = folder / name, None, False
-    while descriptor is None:
-        try:
-            descriptor = _lock(path)
-        except NotImplementedError:
-            yield False
-            return
-        if descriptor is None:
-            if until():
-                raise InterruptedError("stopped")
-            if not waiting:
-                say(f"waiting for another run that writes to {folder}")
-            waiting = True
-            time.sleep(0.05)
-    try:
-        for name in filter(PART.fullmatch, os.listdir(folder)):
-            (folder / name).unlink(missing_ok=True)
-        yield True
-    finally:
-        path.unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes another
-        os.close(descriptor)
-
-
-def _lock(path: pathlib.Path) -> int | None:
-    """A descriptor, while which is open the file is this process's; None where it is another's.
-
-    Raises NotImplementedError where the system has no such locks: Windows, and some network disks.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        raise NotImplementedError from None
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no file that is not open to write
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):  # another's; or it was, and is gone
-        pass
-    except OSError:
-        os.close(descriptor)
-        raise NotImplementedError from None
-    os.close(descriptor)
-    return None
-
-
 def sha256(path: pathlib.Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,24 +1,22 @@
-"""One script that runs another, as a person would: with flags, and none of the surrounding settings."""
+"""One script that runs another one, as a person would in a shell."""
 
 import contextlib
-import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
 from toolkit import ROOT
-from toolkit.config import sources
 
 
-def run(script: str, given: dict, log: pathlib.Path | None = None) -> int:
-    """Run a script of this folder with these settings; its exit status. What it says goes to the log, or to ours.
+def run(script: str, words: Sequence[str], variables: Mapping[str, str], log: pathlib.Path | None = None) -> int:
+    """Run a script of this repository with these command-line words and environment variables; its exit status.
 
-    It runs in a session of its own: Ctrl-C reaches it once, by us, and it saves what it has before we end.
+    What it prints goes to the log, or where this process prints.
     """
-    words = [word for key, value in given.items() for word in (f"--{key}", sources.as_text(value))]
-    # All that counts is given as flags; TTA, say, would be taken from the environment without a word.
-    variables = {key: value for key, value in os.environ.items() if not sources.is_setting(key)}
     with log.open("w") if log else contextlib.nullcontext() as file:
+        # In a session of its own: the terminal sends Ctrl-C to every process of ours. The script would get it, and then
+        # the SIGTERM of below: a second signal, at which it stops without saving.
         process = subprocess.Popen(
             [sys.executable, ROOT / script, *words],
             env=variables, stdout=file, stderr=subprocess.STDOUT if log else None, start_new_session=True,
@@ -27,5 +25,5 @@ def run(script: str, given: dict, log: pathlib.Path | None = None) -> int:
             return process.wait()
         except KeyboardInterrupt:
             process.terminate()
-            process.wait()
+            process.wait()  # it saves what it has
             raise

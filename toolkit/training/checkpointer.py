@@ -1,159 +1,192 @@
-"""Keeps a run: its state, so that it can go on whenever it ends, and the files that people read, made of the state."""
-
-from __future__ import annotations
+"""Keeps a run: it alone owns the checkpoint, from which the run goes on and its files are written."""
 
 import contextlib
-import os
+import datetime
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
-from toolkit.runs import folders
-from toolkit.runs.checkpoint import State, save_weights
-from toolkit.runs.tensorboard import Board
-from toolkit.scoring import calibration
+from toolkit.labels import CLASSES
+from toolkit.runs import artefacts
+from toolkit.runs.artefacts import Validation
+from toolkit.runs.checkpoint import Checkpoint
+from toolkit.runs.folders import Run
+from toolkit.runs.weights import Header
 from toolkit.scoring.decision import Decision
-from toolkit.system import files
+from toolkit.system import distributed
 from toolkit.system.console import say
 from toolkit.system.signals import defer_signals
+from toolkit.training.train_state import TrainState
 
-if TYPE_CHECKING:
-    from toolkit.config.settings import TrainSettings
-    from toolkit.training.optimizer import Learner
-    from toolkit.training.task import Data
-
-SAVING_IS_CHEAP = 20  # times as long as it takes: epochs that are shorter do not each save
+SAVE_IS_CHEAP = 20  # times as long as a save: shorter epochs do not each end with one, so saves take 5 % at most
 
 
-class Keeper:
-    """Of the process that has the run; without a run it keeps count and writes nothing."""
+@dataclass(frozen=True)
+class Result:
+    """What came of a run."""
 
-    def __init__(self, config: TrainSettings, learner: Learner, data: Data, state: State, run: folders.Run | None):
-        self.config, self.learner, self.data, self.state, self.run = config, learner, data, state, run
-        self.board = Board(run.folder / folders.BOARD) if run and config.tensorboard else None
-        self.losses: torch.Tensor | None = None  # of the steps of this epoch: read only when they are saved
-        self.before, self.began = state.seconds, time.monotonic()
-        self.saved, self.saved_at, self.cost = state.steps, self.began, 0.0  # the last save: what, when, for how long
+    history: list[dict]  # a row an epoch
+    best: dict  # the kept epoch's row
+    decision: Decision  # of the kept epoch
+    logits: np.ndarray  # of the kept epoch, of the validation photographs: float64, shape (n, 18)
+    weights: dict[str, torch.Tensor]  # of the kept epoch
+    started: str  # ISO 8601, UTC
+    seconds: float
 
-    def restore(self) -> None:
-        """Set the learner to the state, and make the files anew: the process that was killed may not have."""
-        state = self.state
-        if not state.tensors:
-            return
-        self.learner.load(state.part)
-        state.tensors = state.only("best", "validation")
-        if self.run and state.best:
-            self.publish(improved=True)
+
+class Checkpointer:
+    """Rank 0 has the run and writes files; other ranks have no run, and only track progress."""
+
+    def __init__(
+        self, run: Run | None, fingerprint: dict, header: Header, validation: Validation, every_seconds: float
+    ):
+        """Begins with the checkpoint of the run, or a fresh one: the same in all processes. Says where it goes on."""
+        self.run, self.header, self.validation, self.every_seconds = run, header, validation, every_seconds
+        self._checkpoint = self._begin(fingerprint)
+        self._train_state: TrainState | None = None
+        self._losses: torch.Tensor | None = None  # of this epoch's steps: read from the device only to be saved
+        self._seconds_before, self._began = self._checkpoint.seconds, time.monotonic()
+        self._saved, self._saved_at, self._save_seconds = self._checkpoint.steps, self._began, 0.0
+
+    def _begin(self, fingerprint: dict) -> Checkpoint:
+        checkpoint = self.run.checkpoint if self.run else None
+        if checkpoint:
+            say(f"run {self.run.folder.name} goes on from {checkpoint.where()}")
+        elif self.run:
+            checkpoint = Checkpoint(fingerprint, datetime.datetime.now(datetime.UTC).isoformat())
+        # Other ranks write no files, so they need neither best.* nor validation.
+        sent = distributed.broadcast(
+            checkpoint and replace(checkpoint, tensors=checkpoint.parts("model", "ema", "optimizer"))
+        )
+        return checkpoint or sent
+
+    def restore(self, train_state: TrainState) -> None:
+        """Load the checkpoint into this state, and write the run's files again: a killed process may not have."""
+        self._train_state, checkpoint = train_state, self._checkpoint
+        if checkpoint.tensors:
+            train_state.load(checkpoint.part)
+            checkpoint.tensors = checkpoint.parts("best", "validation")
+            if self.run and checkpoint.best_epoch:
+                self._write_files(improved=True)
 
     @property
-    def over(self) -> bool:
-        """Whether all epochs are done, or patience is over."""
-        epoch, patience = self.state.epoch, self.config.patience
-        return epoch >= self.config.epochs or bool(epoch and patience and epoch - self.state.best >= patience)
+    def started(self) -> str:
+        return self._checkpoint.started
 
-    def close(self) -> None:
-        """All epochs are done."""
-        if self.board:
-            self.board.close()
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return self._checkpoint.epoch
+
+    @property
+    def losses(self) -> list[float]:
+        """Of the steps that are done of the next epoch."""
+        return self._checkpoint.losses
+
+    @property
+    def history(self) -> list[dict]:
+        return self._checkpoint.history
+
+    @property
+    def best_epoch(self) -> int:
+        """The kept epoch, from 1; 0 before there is one."""
+        return self._checkpoint.best_epoch
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """Set when memory runs out; a run that goes on keeps it."""
+        return self._checkpoint.micro_batch_size
+
+    @micro_batch_size.setter
+    def micro_batch_size(self, size: int) -> None:
+        self._checkpoint.micro_batch_size = size
 
     def after_step(self, losses: torch.Tensor) -> None:
-        """Note the losses of this epoch's steps so far; save, when it is time."""
-        self.losses = losses
-        if time.monotonic() - self.saved_at >= self.config.checkpoint_seconds:
+        """Take the losses of this epoch's steps so far; save if it is time."""
+        self._losses = losses
+        if time.monotonic() - self._saved_at >= self.every_seconds:
             self.save()
 
-    def end_epoch(self, row: dict, outputs: torch.Tensor, decision: Decision) -> None:
-        """Take the row of history.csv, what the net says of the validation photographs and what is decided from it.
+    def best_after(self, row: dict) -> int:
+        """The kept epoch once this row is in the history: the first one with the highest macro F1."""
+        best = self.best_epoch
+        return best if best and row["macro_f1"] <= self._best["macro_f1"] else row["epoch"]
 
-        Saves, and writes the run's files.
+    def end_epoch(self, row: dict, outputs: torch.Tensor, decision: Decision, is_last: bool) -> None:
+        """Take the epoch's row of history.csv, outputs of the validation photographs and decision; write the files.
+
+        Its weights are kept if its macro F1 is the highest so far. Saves if the epoch was long enough to be worth it.
         """
-        state = self.state
-        with defer_signals():
-            state.history.append(row)
-            improved = not state.best or row["macro_f1"] > state.history[state.best - 1]["macro_f1"]
+        checkpoint = self._checkpoint
+        with defer_signals():  # a checkpoint never holds half an epoch's end
+            improved = self.best_after(row) == row["epoch"]
+            checkpoint.history.append(row)
             if improved:
-                state.best, state.decision = row["epoch"], decision.as_header()
-                weights = self.learner.best.state_dict()
+                checkpoint.best_epoch, checkpoint.decision = row["epoch"], decision.as_plain()
+                weights = self._train_state.eval_model.state_dict()
                 best = {f"best.{name}": value.detach().cpu().clone() for name, value in weights.items()}
-                state.tensors |= {**best, "validation": outputs[:, :CLASSES].contiguous()}
-            state.epoch, state.losses, self.losses = state.epoch + 1, [], None
-            state.seconds = self.before + time.monotonic() - self.began
-        worth = min(SAVING_IS_CHEAP * self.cost, self.config.checkpoint_seconds)
-        if not self.over and time.monotonic() - self.saved_at >= worth:
+                checkpoint.tensors |= {**best, "validation": outputs[:, :CLASSES].contiguous()}
+            checkpoint.epoch, checkpoint.losses, self._losses = checkpoint.epoch + 1, [], None
+            checkpoint.seconds = self._seconds_before + time.monotonic() - self._began
+        worth_it = min(SAVE_IS_CHEAP * self._save_seconds, self.every_seconds)
+        if not is_last and time.monotonic() - self._saved_at >= worth_it:
             self.save()
         if self.run:
-            self.publish(improved)
+            self._write_files(improved)
 
     def save(self) -> bool:
-        """Write the state, if this process has the run and the weights still move; whether the disk has it."""
-        state, began = self.state, time.monotonic()
-        # On a GPU: the end of the epoch says which step was no number.
-        if getattr(self.learner.optimizer, "found_inf", None):
+        """Write the checkpoint if anything has changed. Returns whether the disk has all steps that are done."""
+        checkpoint, began = self._checkpoint, time.monotonic()
+        # On a GPU, where a step that is not finite is found at the end of the epoch only: nothing after it is saved.
+        if getattr(self._train_state.optimizer, "found_inf", None):
             return False
-        if self.losses is not None:
-            state.losses = self.losses.tolist()
-        if self.run and state.steps != self.saved:
-            state.seconds = self.before + began - self.began
-            state.tensors |= self.learner.tensors()
-            self.run.states.save(state)
-        self.saved, self.saved_at = state.steps, time.monotonic()
-        self.cost = self.saved_at - began
+        if self._losses is not None:
+            checkpoint.losses = self._losses.tolist()
+        if self.run and checkpoint.steps != self._saved:
+            checkpoint.seconds = self._seconds_before + began - self._began
+            checkpoint.tensors |= self._train_state.tensors()
+            self.run.checkpoints.save(checkpoint)
+        self._saved, self._saved_at = checkpoint.steps, time.monotonic()
+        self._save_seconds = self._saved_at - began
         return True
 
     @contextlib.contextmanager
-    def saving_when_told_to_stop(self):
+    def saving_on_stop(self) -> Iterator[None]:
+        """Ctrl-C or SIGTERM in the block: save, say so, and stop."""
         try:
             yield
         except KeyboardInterrupt:
-            if self.save() and self.state.steps != (0, 0):
-                say(f"saved at {self.state.where()}; the same command goes on from there")
+            if self.save() and self._checkpoint.steps != (0, 0):
+                say(f"saved at {self._checkpoint.where()}; the same command goes on from there")
             raise
 
-    def publish(self, improved: bool) -> None:
-        """Write the files that people read."""
-        folder, state = self.run.folder, self.state
-        history = state.history
+    def result(self) -> Result:
+        """Of rank 0, when all epochs are done."""
+        checkpoint = self._checkpoint
+        return Result(
+            history=checkpoint.history,
+            best=self._best,
+            decision=Decision.from_plain(checkpoint.decision),
+            logits=self._logits,
+            weights=checkpoint.part("best"),
+            started=checkpoint.started,
+            seconds=checkpoint.seconds,
+        )
+
+    @property
+    def _best(self) -> dict:
+        return self._checkpoint.history[self._checkpoint.best_epoch - 1]
+
+    @property
+    def _logits(self) -> np.ndarray:
+        return self._checkpoint.tensors["validation"].double().numpy()
+
+    def _write_files(self, improved: bool) -> None:
+        checkpoint, folder = self._checkpoint, self.run.folder
         if improved:
-            decision, logits = Decision.of_header(state.decision), state.tensors["validation"].double().numpy()
-            header = {**self.run.header, "scores": history[state.best - 1], "decision": state.decision}
-            save_weights(folder / folders.WEIGHTS, state.part("best"), header)
-            files.write_csv(folder / "validation.csv", predictions(self.data, logits, decision))
-            labels = self.data.faces.labels[self.data.validation].cpu().numpy()
-            files.write_json(folder / "calibration.json", calibration_report(decision, logits, labels))
-        files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
-        if self.board:
-            self.board.show(history)
-
-
-def predictions(data: Data, logits: np.ndarray, decision: Decision) -> dict:
-    """The columns of validation.csv: path, person, label, prediction and the probability of each class."""
-    rows = data.validation
-    return {
-        "path": [os.fsdecode(path) for path in data.paths[rows]],
-        "person": data.people.iloc[rows],
-        "label": data.faces.labels[rows].cpu(),
-        "predicted": decision.classes(logits),
-        **dict(zip(PROBABILITY_COLUMNS, decision.probabilities(logits).T.round(6), strict=True)),
-    }
-
-
-def calibration_report(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> dict:
-    """Likelihood loss and calibration error on the validation photographs, without the temperature and with it."""
-    sides = {
-        "before": replace(decision, temperature=1.0).probabilities(logits),
-        "after": decision.probabilities(logits),
-    }
-    return {
-        **decision.as_header(),
-        **{
-            side: {
-                "likelihood_loss": calibration.likelihood_loss(p, labels),
-                "calibration_error": calibration.calibration_error(p, labels),
-            }
-            for side, p in sides.items()
-        },
-    }
+            header = replace(self.header, scores=self._best, decision=Decision.from_plain(checkpoint.decision))
+            artefacts.write_kept_epoch(folder, header, checkpoint.part("best"), self.validation, self._logits)
+        artefacts.write_history(folder, checkpoint.history)

@@ -1,140 +1,157 @@
-"""All epochs of a run: train, validate, keep the best."""
+"""All epochs of a run: train, evaluate, keep the best."""
 
 import dataclasses
-import datetime
+import math
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch import nn
 
 from toolkit.config.settings import TrainSettings
 from toolkit.data import augment
+from toolkit.data.loader import split_into_batches
 from toolkit.labels import ATTRIBUTES, CLASSES
-from toolkit.runs import folders
-from toolkit.runs.checkpoint import State
-from toolkit.scoring import decision, metrics
-from toolkit.scoring.decision import Decision
+from toolkit.models import placement
+from toolkit.models.batch_norm import recompute_batch_norm_statistics
+from toolkit.models.predict import predict
+from toolkit.scoring import metrics
+from toolkit.scoring.decision import DEFAULT_TAU, Decision, fit_decision
 from toolkit.system import device, distributed, world
 from toolkit.system.console import InputError, say
-from toolkit.training import optimizer, step
-from toolkit.training.checkpointer import Keeper
-from toolkit.training.optimizer import Average, Learner, make_optimizer
-from toolkit.training.task import Data
+from toolkit.training.checkpointer import Checkpointer, Result
+from toolkit.training.optimizer import learning_rate, make_optimizer
+from toolkit.training.sampler import epoch_order, split_into_microbatches
+from toolkit.training.step import Recipe, train_one_epoch
+from toolkit.training.task import Task
+from toolkit.training.train_state import EMA, TrainState
 
-EMA_DECAY = 0.999  # at the most: it warms up
-SETTLING_BATCHES = 16  # a forward pass of so many an epoch: enough for means and variances
-
-
-def begin(run: folders.Run | None, identity: dict) -> State:
-    """The state from which the run goes on, or a fresh one; the same in all processes. Says where it goes on."""
-    state = run.state if run else None
-    if state:
-        say(f"run {run.folder.name} goes on from {state.where()}")
-    elif run:
-        state = State(identity, datetime.datetime.now(datetime.UTC).isoformat())
-    others = distributed.broadcast(
-        run and dataclasses.replace(state, tensors=state.only("net", "average", "optimizer"))
-    )
-    return state or others
+EMA_DECAY = 0.999  # at most: it warms up
+BATCHES_FOR_STATISTICS = 16  # of batch norm: a forward pass of so many is enough for means and variances
 
 
-def fit(config: TrainSettings, learner: Learner, criterion, data: Data, state: State, run: folders.Run | None) -> dict:
-    """Train from `state` on, validate after every epoch, and keep the best by macro F1: its row of history.csv.
+def train(
+    config: TrainSettings,
+    state: TrainState,
+    task: Task,
+    checkpointer: Checkpointer,
+    on_epoch: Callable[[dict], None] = lambda row: None,
+) -> Result | None:
+    """Train and evaluate until all epochs are done or patience ends; keep the epoch with the best macro F1.
 
-    The files of the run are written by the process that has it; the other ones have None. Told to stop, it saves first.
-    Raises InputError where loss or gradient are no longer finite, or where the memory does not do.
+    Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv. When it is stopped by a
+    signal it saves first. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
     """
-    parts = step.batches(data.train, config.batch_size)
-    if min(map(len, parts)) < 2 * world.size():
-        raise InputError(
-            f"BATCH_SIZE={config.batch_size}: expected 2 photographs a step for each of {world.size()} "
-            f"processes, "
-            f"found {min(map(len, parts))} in all; raise it, or start fewer"
-        )
-    recipe = make_recipe(config, criterion, data, config.epochs * len(parts), state)
-    keeper = Keeper(config, learner, data, state, run)
-    keeper.restore()
-    stepping = None
+    batches = split_into_batches(task.train, config.batch_size)
+    _refuse_small_batches(config.batch_size, batches)
+    recipe = make_recipe(config, len(batches), checkpointer.micro_batch_size)
+    checkpointer.restore(state)
+    train_model = None
     with (
-        keeper.saving_when_told_to_stop(),
-        device.naming_what_saves_memory("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE, with which a new run begins"),
+        checkpointer.saving_on_stop(),
+        device.out_of_memory_advice("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE, with which a new run begins"),
     ):
-        while not keeper.over:
-            started, before = time.monotonic(), len(state.losses)
-            if stepping is None or state.epoch == config.freeze_epochs:
-                learner.freeze(state.epoch < config.freeze_epochs)
-                machine, net = data.faces.machine, distributed.data_parallel(learner.net)
-                stepping = machine.compiled(net, config.compile, config.epochs * len(parts))
-            train_loss, recipe = train_one_epoch(stepping, learner, recipe, data, keeper)
+        while not _is_over(config, checkpointer.epoch, checkpointer.best_epoch):
+            epoch, started, done = checkpointer.epoch, time.monotonic(), len(checkpointer.losses)
+            if train_model is None or epoch == config.freeze_epochs:
+                # Both wrappers note which weights learn when they are made, so they are made again when that changes.
+                state.freeze(epoch < config.freeze_epochs)
+                train_model = distributed.data_parallel(state.model)
+                train_model = placement.compiled(
+                    train_model, task.loader.machine, config.compile, config.epochs * len(batches)
+                )
+            train_loss, recipe = _train_one_epoch(config, train_model, state, task, recipe, checkpointer)
             trained = time.monotonic()
-            outputs = validate(learner.best, recipe, data, state.epoch)
-            scores, decided = judge(config, criterion, outputs, data)
-            rate = recipe.learning_rate((state.epoch + 1) * len(parts) - 1)
-            row = {"epoch": state.epoch + 1, "lr": rate, "train_loss": train_loss, **scores}
-            keeper.end_epoch(row, outputs, decided)
-            per_second = sum(map(len, parts[before:])) / (trained - started)
-            say(epoch_line(row, config.epochs, per_second, time.monotonic() - started, state.best))
-    keeper.close()
-    if state.epoch < config.epochs:
+            evaluation = evaluate(state.eval_model, task, recipe, epoch, config.logit_adjustment)
+            last_rate = recipe.learning_rate((epoch + 1) * len(batches) - 1)
+            row = {"epoch": epoch + 1, "lr": last_rate, "train_loss": train_loss, **evaluation.scores}
+            best_epoch = checkpointer.best_after(row)
+            is_last = _is_over(config, epoch + 1, best_epoch)
+            checkpointer.end_epoch(row, evaluation.outputs, evaluation.decision, is_last)
+            per_second = sum(map(len, batches[done:])) / (trained - started)
+            say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, best_epoch))
+            on_epoch(row)
+    if checkpointer.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
-    return state.history[state.best - 1]
+    return checkpointer.result() if world.rank() == 0 else None
 
 
-def make_learner(config: TrainSettings, net, head: list) -> Learner:
-    optimizer = make_optimizer(config.optimizer, net, config.lr, config.weight_decay, head, config.backbone_lr)
-    return Learner(net, head, optimizer, Average(net, EMA_DECAY) if config.ema else None)
+def make_train_state(config: TrainSettings, model: nn.Module, head: list[nn.Parameter]) -> TrainState:
+    optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay, head, config.backbone_lr)
+    return TrainState(model, head, optimizer, EMA(model, EMA_DECAY) if config.ema else None)
 
 
-def make_recipe(config: TrainSettings, criterion, data: Data, steps: int, state: State) -> step.Recipe:
-    """What a step does in a run of so many `steps`."""
-    return step.Recipe(
-        criterion=criterion,
+def make_recipe(config: TrainSettings, steps_per_epoch: int, micro_batch_size: int | None = None) -> Recipe:
+    """How a run with these settings trains; `micro_batch_size` is that of a run which has run out of memory before."""
+    return Recipe(
         learning_rate=partial(
-            optimizer.learning_rate,
-            steps=steps,
+            learning_rate,
+            steps=config.epochs * steps_per_epoch,
             highest=config.lr,
             warmup=config.warmup,
             schedule=config.schedule,
-            frozen=config.freeze_epochs * steps // config.epochs,
+            frozen=config.freeze_epochs * steps_per_epoch,
         ),
-        policy=augment.POLICIES[config.augment],
         batch_size=config.batch_size,
         clip_grad=config.clip_grad,
         seed=config.seed,
-        micro_batch_size=state.micro_batch_size or config.micro_batch_size,
+        policy=augment.POLICIES[config.augment],
         mix=config.mix,
-        chances=data.chances,
+        micro_batch_size=micro_batch_size or config.micro_batch_size,
     )
 
 
-def train_one_epoch(stepping, learner: Learner, recipe: step.Recipe, data: Data, keeper: Keeper):
-    """The mean loss of the epoch, and the recipe, with a smaller micro batch where the memory asked for it.
+def _refuse_small_batches(batch_size: int, batches: list) -> None:
+    smallest = min(map(len, batches))
+    if smallest < 2 * world.size():
+        raise InputError(
+            f"BATCH_SIZE={batch_size}: expected 2 photographs a step for each of {world.size()} processes, "
+            f"found {smallest} in all; raise it, or start fewer"
+        )
 
-    That is before the first step only, or before the first with all weights: a run that has begun ends as it began.
+
+def _is_over(config: TrainSettings, epoch: int, best_epoch: int) -> bool:
+    """Whether so many epochs are all, or patience is at its end."""
+    return epoch >= config.epochs or bool(epoch and config.patience and epoch - best_epoch >= config.patience)
+
+
+def _train_one_epoch(
+    config: TrainSettings,
+    train_model: nn.Module,
+    state: TrainState,
+    task: Task,
+    recipe: Recipe,
+    checkpointer: Checkpointer,
+) -> tuple[float, Recipe]:
+    """The mean loss of the epoch, and the recipe, with a smaller microbatch if memory ran out.
+
+    Microbatches get smaller only before the first step, or before the first step of all weights: batch norm sees each
+    microbatch alone, so a run that has begun must end as it began.
     """
-    state, optimizer = keeper.state, learner.optimizer
-    may_begin = state.steps in ((0, 0), (keeper.config.freeze_epochs, 0))
-    known = len(optimizer.state)
-    steps = len(step.batches(data.train, recipe.batch_size))
+    epoch, optimizer = checkpointer.epoch, state.optimizer
+    steps_per_epoch = len(split_into_batches(task.train, recipe.batch_size))
+    no_step_yet = (epoch, len(checkpointer.losses)) in ((0, 0), (config.freeze_epochs, 0))
+    moments = len(optimizer.state)
 
     def after_step(losses: torch.Tensor) -> None:
-        if learner.average:
-            learner.average.update(learner.net, state.epoch * steps + len(losses) - 1)
-        keeper.after_step(losses)
+        if state.ema:
+            state.ema.update(state.model, epoch * steps_per_epoch + len(losses) - 1)
+        checkpointer.after_step(losses)
 
     while True:
         try:
-            loss = step.train_one_epoch(
-                stepping, optimizer, recipe, data.faces, data.train, state.epoch, state.losses, after_step
-            )
+            loss = train_one_epoch(train_model, optimizer, task, recipe, epoch, checkpointer.losses, after_step)
             return loss, recipe
         except RuntimeError as error:
-            smaller = -(-(recipe.micro_batch_size or recipe.batch_size) // 2)
-            begun = len(optimizer.state) > known  # it may be the optimizer itself, half way through a step
-            if not device.is_out_of_memory(error) or not may_begin or begun or world.size() > 1 or smaller < 2:
+            smaller = math.ceil((recipe.micro_batch_size or recipe.batch_size) / 2)
+            # It may have been the optimizer itself that ran out of memory, half way through the first step.
+            begun = len(optimizer.state) > moments
+            if not device.is_out_of_memory(error) or not no_step_yet or begun or world.size() > 1 or smaller < 2:
                 raise
-        state.micro_batch_size = smaller
+        checkpointer.micro_batch_size = smaller
         recipe = dataclasses.replace(recipe, micro_batch_size=smaller)
         say(
             f"note: out of memory; a step now takes its {recipe.batch_size} photographs {smaller} at a time: the loss "
@@ -143,38 +160,46 @@ def train_one_epoch(stepping, learner: Learner, recipe: step.Recipe, data: Data,
         )
 
 
-def validate(net, recipe: step.Recipe, data: Data, epoch: int) -> torch.Tensor:
-    """Logits of the validation photographs, of all processes: float32, shape (n, classes), on the CPU.
+class Evaluation(NamedTuple):
+    outputs: torch.Tensor  # of the validation photographs: float32, shape (n, 18 or more), on the CPU
+    scores: dict  # the columns of history.csv that are of validation
+    decision: Decision
 
-    Before it, batch norm is settled on the first batches of the epoch, in the pieces in which the net trains.
+
+def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: float | None) -> Evaluation:
+    """Outputs, scores and the best decision on the validation photographs, all at once; with this `tau` if given.
+
+    Before that, the statistics of batch norm are recomputed on the first batches of the epoch, in microbatches as in
+    training. The processes share the photographs.
     """
-    order = step.order(data.train, recipe.seed, epoch, recipe.chances)
-    seen = step.batches(order, recipe.batch_size)[:SETTLING_BATCHES]
-    pieces = [piece for part in seen for piece in step.pieces(part, recipe.micro_batch_size)]
-    step.settle_batch_norm(net, data.faces, pieces)
-    # Without gradients four times as many fit; who lowers the batch for want of memory lowers this too.
-    most = min(4 * max(map(len, pieces)), data.faces.machine.batch_for_prediction(data.faces.store.size))
-    # Which calls are close is told by the decision that is likely: the one that will be taken comes of these logits.
-    offset = torch.from_numpy(Decision(1.0, decision.USUAL, data.prior).offset()).float()
-    own = step.predict(net, data.faces, distributed.shard(data.validation), most, offset)
-    return distributed.all_gather_rows(own, len(data.validation))
+    order = epoch_order(task.train, recipe.seed, epoch, task.sampling_weights)
+    batches = split_into_batches(order, recipe.batch_size)[:BATCHES_FOR_STATISTICS]
+    microbatches = [one for batch in batches for one in split_into_microbatches(batch, recipe.micro_batch_size)]
+    recompute_batch_norm_statistics(model, task.loader, microbatches)
+    # Four times a training batch fits, as no activations are kept for gradients; who lowers that lowers this.
+    loader = task.loader
+    batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
+    # Close calls depend on the decision, which is fitted on these outputs: the usual one stands in for it.
+    offset = torch.from_numpy(Decision(1.0, DEFAULT_TAU, task.prior_correction).logit_offset()).float()
+    own = predict(model, loader, distributed.shard(task.validation), batch_size, offset)
+    return score(distributed.all_gather_rows(own, len(task.validation)), task, tau)
 
 
-def judge(config: TrainSettings, criterion, outputs: torch.Tensor, data: Data) -> tuple[dict, Decision]:
-    """The scores of all validation photographs at once, and the decision that is best for them."""
-    labels, logits = data.faces.labels[data.validation], outputs[:, :CLASSES].double().numpy()
-    people = pd.factorize(data.people.iloc[data.validation])[0]
-    decided = decision.fit(logits, labels.cpu().numpy(), people, data.prior, config.logit_adjustment)
-    if config.head == "factored":
-        decided = dataclasses.replace(decided, years=data.year_shares)
-    val_loss = criterion(outputs.to(labels.device), labels).item()
-    return {"val_loss": val_loss, **metrics.headline(labels.cpu(), decided.classes(logits))}, decided
+def score(outputs: torch.Tensor, task: Task, tau: float | None) -> Evaluation:
+    """Outputs of all validation photographs, with their scores and the decision that is best for them."""
+    labels, logits = task.labels[task.validation], outputs[:, :CLASSES].double().numpy()
+    people = pd.factorize(task.people.iloc[task.validation])[0]
+    decision = fit_decision(logits, labels.cpu().numpy(), people, task.prior_correction, tau)
+    decision = dataclasses.replace(decision, year_priors=task.year_priors)
+    val_loss = task.criterion(outputs.to(labels.device), labels).item()
+    scores = metrics.headline_scores(labels.cpu(), decision.classes(logits))
+    return Evaluation(outputs, {"val_loss": val_loss, **scores}, decision)
 
 
-def epoch_line(row: dict, epochs: int, rate: float, seconds: float, best: int) -> str:
+def _epoch_line(row: dict, epochs: int, per_second: float, seconds: float, best_epoch: int) -> str:
     attributes = "  ".join(f"{name} {row[name]:7.2%}" for name in ATTRIBUTES)
     return (
         f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  val_loss {row['val_loss']:.4f}  "
         f"accuracy {row['accuracy']:8.4%}  macro_f1 {row['macro_f1']:.4f}  {attributes}  lr {row['lr']:.2e}  "
-        f"{rate:5.0f} photographs/s  {seconds:6.1f} s{'  best' if best == row['epoch'] else ''}"
+        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s{'  best' if best_epoch == row['epoch'] else ''}"
     )

@@ -6,47 +6,47 @@ import math
 import torch
 
 from toolkit.config.settings import TrainSettings
-from toolkit.runs.checkpoint import State
 from toolkit.system.console import InputError
-from toolkit.training import step
 from toolkit.training.loop import make_recipe
-from toolkit.training.optimizer import Learner
-from toolkit.training.task import Data
+from toolkit.training.step import train_one_epoch
+from toolkit.training.task import Task
+from toolkit.training.train_state import TrainState
 
 STEPS, LOWEST, HIGHEST = 120, 1e-6, 1.0
-SMOOTH = 0.9  # of the moving average over the steps' losses
-DIVERGED = 2.0  # times the least loss
-ROWS, WIDTH = 24, 50  # of the drawn curve
+SMOOTHING = 0.9  # of the moving average over the steps' losses
+DIVERGED = 2.0  # times the lowest loss
+ROWS, WIDTH = 24, 50  # of the printed curve
 
 
-class _Enough(Exception):  # noqa: N818 (no error)
+class _Enough(Exception):  # noqa: N818 (no error: it ends train_one_epoch from within)
     pass
 
 
-def sweep(config: TrainSettings, learner: Learner, criterion, data: Data) -> list[tuple[float, float]]:
-    """(learning rate, smoothed loss) of each step, until the loss has grown to DIVERGED times its least, or STEPS."""
+def sweep(config: TrainSettings, state: TrainState, task: Task) -> list[tuple[float, float]]:
+    """(learning rate, smoothed loss) of each step, until STEPS, or until the loss is DIVERGED times its lowest.
+
+    Raises InputError if the loss is not finite at the lowest rate already.
+    """
 
     def rate(step: int) -> float:
         return LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
 
-    recipe = dataclasses.replace(make_recipe(config, criterion, data, STEPS, State({}, "")), learning_rate=rate)
+    recipe = dataclasses.replace(make_recipe(config, STEPS), learning_rate=rate)
     points, average = [], 0.0
 
     def after_step(losses: torch.Tensor) -> None:
         nonlocal average
         if not losses[-1].isfinite():
             raise _Enough
-        average = SMOOTH * average + (1 - SMOOTH) * losses[-1].item()
-        points.append((rate(len(points)), average / (1 - SMOOTH ** (len(points) + 1))))
+        average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1].item()
+        points.append((rate(len(points)), average / (1 - SMOOTHING ** (len(points) + 1))))  # without the start at 0
         if len(points) == STEPS or points[-1][1] > DIVERGED * min(loss for _, loss in points):
             raise _Enough
 
     try:
-        for epoch in range(STEPS):
-            step.train_one_epoch(
-                learner.net, learner.optimizer, recipe, data.faces, data.train, epoch, after_step=after_step
-            )
-    except (_Enough, InputError):  # the latter where the gradient is no number any more
+        for epoch in range(STEPS):  # an epoch has one step at least
+            train_one_epoch(state.model, state.optimizer, task, recipe, epoch, after_step=after_step)
+    except (_Enough, InputError):  # InputError: the gradient is not finite any more
         pass
     if not points:
         raise InputError(
@@ -56,14 +56,14 @@ def sweep(config: TrainSettings, learner: Learner, criterion, data: Data) -> lis
 
 
 def suggestion(points: list[tuple[float, float]]) -> float:
-    """A tenth of the rate at which the loss is least: beyond it training hardly gains, and soon breaks."""
+    """A tenth of the rate with the lowest loss: above it training gains little, and soon breaks."""
     return min(points, key=lambda point: point[1])[0] / 10
 
 
 def report(points: list[tuple[float, float]]) -> str:
-    """The curve, drawn in lines, and the suggestion."""
+    """The curve, in lines of text, and the suggestion."""
     low, high = (pick(loss for _, loss in points) for pick in (min, max))
     lines = [f"{'lr':>8}  {'loss':>8}"]
     for rate, loss in points[:: math.ceil(len(points) / ROWS)]:
         lines.append(f"{rate:8.1e}  {loss:8.4f}  {'*':>{1 + round(WIDTH * (loss - low) / max(high - low, 1e-12))}}")
-    return "\n".join([*lines, f"suggestion, a tenth of the rate of the least loss: LR={suggestion(points):.1e}"])
+    return "\n".join([*lines, f"suggestion, a tenth of the rate of the lowest loss: LR={suggestion(points):.1e}"])

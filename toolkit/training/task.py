@@ -1,60 +1,65 @@
-"""What one run learns from and is validated on."""
+"""The task of one run: what it learns from, what it is validated on, and its loss."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import torch
 
+from toolkit.data.loader import Loader
 from toolkit.labels import CLASSES
-from toolkit.scoring.decision import Prior
+from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.system import distributed
 from toolkit.system.console import InputError, listed
-from toolkit.training import step
 
 
 @dataclass(frozen=True)
-class Data:
-    """The faces: path (bytes) and person of each photograph, the rows of both sides, and all that the net needs.
+class Task:
+    """A row for each photograph of the loader, shape (n,) or (n, ...); the two sides are rows, int64, sorted."""
 
-    Rows are indices of photographs: int64, sorted. `chances` are those of each photograph of training to be drawn, the
-    next time and again, shape (n,); None takes each once. `emphasis` says how much the loss makes of each class: (18,).
-    """
-
-    paths: np.ndarray
-    people: pd.Series
+    loader: Loader
+    names: np.ndarray  # bytes: the path below the image folder
+    people: pd.Series  # ids
+    labels: torch.Tensor  # int64, on the device: classes
+    targets: torch.Tensor  # what the loss learns: the labels, or shares of classes and years (training/targets.py)
     train: np.ndarray
     validation: np.ndarray
-    faces: step.Faces
-    chances: np.ndarray | None = None
-    emphasis: np.ndarray | None = None
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets (b, ...) -> loss
+    sampling_weights: np.ndarray | None = None  # of the rows of `train`; None takes each once an epoch
+    loss_weights: np.ndarray = field(default_factory=lambda: np.ones(CLASSES))  # how much the loss counts each class
 
     def digest(self) -> str:
-        """A checksum over all of it but the pixels. Raises InputError where another process has another one."""
+        """A checksum of names, targets and sides. Raises InputError if another process has another one."""
         digest = hashlib.sha256()
-        for array in (self.paths, self.faces.targets.cpu().numpy(), self.train, self.validation):
+        for array in (self.names, self.targets.cpu().numpy(), self.train, self.validation):
             digest.update(repr(array.dtype).encode() + array.tobytes())
-        found = distributed.all_gather_object(digest.hexdigest()[:16])
-        if len(set(found)) > 1:
-            raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(found))}")
-        return found[0]
+        digests = distributed.all_gather_object(digest.hexdigest()[:16])
+        if len(set(digests)) > 1:
+            raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")
+        return digests[0]
 
     @cached_property
-    def prior(self) -> Prior:
-        """How common the classes are among all people but those of validation, and among what the net learns from."""
-        labels, targets = self.faces.labels.cpu().numpy(), self.faces.targets
-        people = np.delete(labels, self.validation)  # also those whom BORDER_AGES leaves out
-        if targets.is_floating_point():  # softened ones count for both classes
-            shown = np.average(targets[self.train, :CLASSES].cpu().double().numpy(), 0, self.chances)
+    def prior_correction(self) -> PriorCorrection:
+        """From the priors of all people who are not held out, also those that BORDER_AGES leaves out."""
+        labels = self.labels.cpu().numpy()
+        people = np.delete(labels, self.validation)
+        if self.targets.is_floating_point():  # a softened label counts for both classes
+            targets = self.targets[self.train, :CLASSES].cpu().double().numpy()
+            sampled = np.average(targets, 0, self.sampling_weights)
         else:
-            shown = np.bincount(labels[self.train], self.chances, CLASSES)
-        emphasis = np.ones(CLASSES) if self.emphasis is None else self.emphasis
-        shares = np.bincount(people, minlength=CLASSES) / len(people)
-        return Prior(*(tuple(map(float, values)) for values in (shares, shown / shown.sum(), emphasis)))
+            sampled = np.bincount(labels[self.train], self.sampling_weights, CLASSES)
+        priors = np.bincount(people, minlength=CLASSES) / len(people)
+        return PriorCorrection(
+            *(tuple(map(float, each)) for each in (priors, sampled / sampled.sum(), self.loss_weights))
+        )
 
     @cached_property
-    def year_shares(self) -> tuple[float, ...]:
-        """The shares of the ages that the factored head is shown, from 0."""
-        years = self.faces.targets[self.train, CLASSES:].cpu().double().numpy()
-        return tuple(np.average(years, 0, self.chances).tolist())
+    def year_priors(self) -> tuple[float, ...]:
+        """How common each year of age is in training, from 0; empty unless the targets have years (factored head)."""
+        if not self.targets.is_floating_point() or self.targets.shape[1] == CLASSES:
+            return ()
+        years = self.targets[self.train, CLASSES:].cpu().double().numpy()
+        return tuple(np.average(years, 0, self.sampling_weights).tolist())

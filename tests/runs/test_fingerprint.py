@@ -1,0 +1,119 @@
+"""A run goes on under code that cannot change its result, and under no other."""
+
+import fnmatch
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from imports import closure
+
+import leaderboard
+from toolkit.runs.checkpoint import Checkpoint
+from toolkit.runs.fingerprint import differences, make_fingerprint, matching
+from toolkit.runs.folders import open_run
+
+# What train.py imports, and what cannot change a result of it. A module that is neither here nor in the fingerprint
+# fails the test below: decide where it belongs.
+CANNOT_CHANGE_A_RESULT = (
+    "toolkit/config/defaults.py",  # the values of settings are in the fingerprint themselves
+    "toolkit/config/extras.py",  # is an optional package there?
+    "toolkit/config/settings.py",
+    "toolkit/config/shared.py",
+    "toolkit/config/sources.py",
+    "toolkit/config/types.py",
+    "toolkit/data/checks.py",  # for dataset.py's page
+    "toolkit/demo/*.py",  # a folder of drawn faces is never drawn anew
+    "toolkit/pages/*.py",
+    "toolkit/runs/fingerprint.py",  # decides whether a run goes on, as does the next one
+    "toolkit/runs/folders.py",
+    "toolkit/runs/leaderboard.py",
+    "toolkit/runs/tensorboard.py",
+    "toolkit/system/console.py",
+    "toolkit/system/files.py",  # the digest of photographs has the labels that were read with it
+    "toolkit/system/locks.py",
+    "toolkit/system/signals.py",
+    "toolkit/training/lr_finder.py",  # nothing of what it trains is kept
+)
+# The same for inference.py and evaluation.py, as leaderboard.py runs them.
+CANNOT_CHANGE_A_SCORE = (
+    "toolkit/models/onnx_file.py",  # for RUNTIME=onnx, which leaderboard.py does not use
+    "toolkit/runs/lookup.py",  # leaderboard.py names the run
+    "toolkit/serving/handlers.py",  # for an endpoint
+    "toolkit/serving/model_archive.py",  # for a run in model.tar.gz
+    "toolkit/serving/requests.py",
+)
+
+
+def without(paths: set[str], patterns: tuple[str, ...]) -> set[str]:
+    return {path for path in paths if not any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)}
+
+
+def test_it_covers_exactly_the_code_that_can_change_a_result():
+    code, imports = set(make_fingerprint({}, "")["code"]), closure("train.py")
+    assert without(imports - code, CANNOT_CHANGE_A_RESULT) == set(), "in neither list"
+    assert code - imports == set(), "train.py does not import them"
+    assert without(code, CANNOT_CHANGE_A_RESULT) == code, "in both lists"
+    for pattern in CANNOT_CHANGE_A_RESULT:
+        assert fnmatch.filter(imports, pattern), f"{pattern}: train.py imports no such file"
+
+
+def test_the_leaderboard_covers_exactly_the_code_that_can_change_a_score():
+    scripts = "train.py", "inference.py", "evaluation.py"
+    code = set(make_fingerprint({}, "")["code"]) | set(matching(leaderboard.SCORING))
+    both = without(closure(*scripts) - code, CANNOT_CHANGE_A_RESULT)
+    assert without(both, CANNOT_CHANGE_A_SCORE) == set(), "in no list"
+    for pattern in CANNOT_CHANGE_A_SCORE:
+        assert fnmatch.filter(both, pattern), f"{pattern}: these scripts import no such file"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the code, to be edited."""
+    folder = tmp_path_factory.mktemp("copy")
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, folder)
+    shutil.copytree(ROOT / "toolkit", folder / "toolkit", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def fingerprint_in(folder) -> dict:
+    """The fingerprint that the code in this folder makes."""
+    code = "import json; from toolkit.runs import fingerprint; print(json.dumps(fingerprint.make_fingerprint({}, 'p')))"
+    return json.loads(subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.parametrize(
+    ("edited", "goes_on"),
+    [
+        ("train.py", False),
+        ("model.py", False),
+        ("toolkit/data/augment.py", False),
+        ("toolkit/training/step.py", False),
+        ("toolkit/runs/cross_validation.py", False),
+        ("toolkit/training/a_new_module.py", False),
+        ("inference.py", True),
+        ("toolkit/demo/portrait.py", True),
+        ("toolkit/serving/requests.py", True),
+        ("toolkit/pages/report.py", True),
+        ("toolkit/pages/templates/report.html", True),
+        ("toolkit/training/lr_finder.py", True),
+        ("toolkit/runs/lookup.py", True),
+        ("toolkit/config/a_new_module.py", True),
+    ],
+)
+def test_an_edit_begins_a_new_run_exactly_where_it_can_change_the_result(copy, tmp_path, capsys, edited, goes_on):
+    assert edited.endswith("a_new_module.py") or (copy / edited).exists()
+    before = fingerprint_in(copy)
+    with open_run(tmp_path, None, "a", before, "auto") as run:
+        run.checkpoints.save(Checkpoint(before, "now", epoch=1, tensors={"model.a": torch.zeros(1)}))
+    with (copy / edited).open("a") as file:
+        file.write("\n# edited\n")
+    after = fingerprint_in(copy)
+    with open_run(tmp_path, None, "a", after, "auto") as run:
+        assert (run.folder.name, run.checkpoint is not None) == (("a", True) if goes_on else ("a-2", False))
+    assert differences(before, after) == ([] if goes_on else [f"{edited} has changed"])
+    assert goes_on or f"does not go on: {edited} has changed" in capsys.readouterr().out

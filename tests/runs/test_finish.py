@@ -1,0 +1,54 @@
+"""The line of a finished run: one for each, none lost, whoever ends at the same time."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+from conftest import ROOT
+
+from toolkit.runs import folders, leaderboard
+
+
+def test_the_leaderboard_keeps_every_line_and_column(tmp_path):
+    for run, row in (("a", {"macro_f1": 0.5}), ("0001", {"macro_f1": 0.25, "new": 1})):
+        (tmp_path / run).mkdir()
+        leaderboard.finish(tmp_path / run, {"run": run, **row})
+    table = pd.read_csv(tmp_path / "leaderboard.csv", dtype=str)
+    assert table.columns.tolist() == ["run", "macro_f1", "new"] and table["run"].tolist() == ["a", "0001"]
+    assert table["macro_f1"].tolist() == ["0.5", "0.25"]
+    assert json.loads((tmp_path / "a" / folders.RESULT).read_text()) == {"run": "a", "macro_f1": 0.5}
+
+
+def test_a_damaged_leaderboard_is_put_aside_and_the_run_is_not_lost(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "leaderboard.csv").write_text("")
+    leaderboard.finish(tmp_path / "a", {"run": "a"})
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["run"].tolist() == ["a"]
+    assert len(list(tmp_path.glob("leaderboard.damaged-*.csv"))) == 1
+    assert "a new one is begun" in capsys.readouterr().out
+
+
+def test_a_run_that_finishes_twice_has_one_line(tmp_path):
+    (tmp_path / "a").mkdir()
+    for seconds in (1, 2):
+        leaderboard.finish(tmp_path / "a", {"run": "a", "started": "today", "seconds": seconds})
+    leaderboard.finish(tmp_path / "a", {"run": "a", "started": "tomorrow", "seconds": 3})
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert table["seconds"].tolist() == [2, 3] and table["started"].tolist() == ["today", "tomorrow"]
+
+
+def test_runs_that_finish_together_all_get_their_line(tmp_path):
+    code = (
+        "import pathlib, sys; from toolkit.runs import leaderboard; "
+        "leaderboard.finish(pathlib.Path(sys.argv[1]), {'run': sys.argv[1]})"
+    )
+    for number in range(8):
+        (tmp_path / str(number)).mkdir()
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path / str(number)], cwd=ROOT, env=dict(os.environ))
+        for number in range(8)
+    ]
+    assert [process.wait() for process in processes] == [0] * 8
+    assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 8

@@ -1,0 +1,39 @@
+"""Which run a name means."""
+
+import os
+
+import pytest
+
+from toolkit.runs import lookup
+from toolkit.runs.folders import WEIGHTS
+from toolkit.system.console import InputError
+
+
+def make_run(folder, age):
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS).touch()
+    os.utime(folder / WEIGHTS, (age, age))
+
+
+def test_the_run_that_is_meant(tmp_path):
+    for name, age in (("a", 100), ("a-2", 300), ("a-10", 400), ("b", 200), ("a-b", 500)):
+        make_run(tmp_path / name, age)
+    (tmp_path / "unfinished").mkdir()
+    assert lookup.resolve(tmp_path, "a") == (tmp_path / "a", [tmp_path / "a"])
+    assert lookup.resolve(tmp_path, None) == (tmp_path / "a-b", [tmp_path / "a-b"])
+    assert lookup.resolve(tmp_path / "b", "anything") == (tmp_path / "b", [tmp_path / "b"])
+    for name, age in (("f/fold-10", 600), ("f/fold-2", 700), ("f-2/fold-0", 650), ("f/fold-x", 800)):
+        make_run(tmp_path / name, age)
+    folds = [tmp_path / "f" / "fold-2", tmp_path / "f" / "fold-10"]
+    assert (
+        lookup.resolve(tmp_path, "f")
+        == lookup.resolve(tmp_path, None)
+        == lookup.resolve(tmp_path / "f", None)
+        == (tmp_path / "f", folds)
+    )
+    assert lookup.resolve(tmp_path / "f", "fold-2") == (tmp_path / "f" / "fold-2", folds[:1])
+    assert lookup.newer_runs(tmp_path / "f") == []
+    assert lookup.newer_runs(tmp_path / "a") == ["a-2", "a-10"] and lookup.newer_runs(tmp_path / "a-10") == []
+    for name in ("c", "unfinished", "../a", ""):
+        with pytest.raises(InputError, match=r"found the runs|SM_CHANNEL_MODEL"):
+            lookup.resolve(tmp_path / "unfinished" if name == "" else tmp_path, name or None)

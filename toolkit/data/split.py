@@ -1,0 +1,76 @@
+"""Who is held out for validation: a split of the table of photographs by person, never by photograph."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.labels import BORDER_YEARS, CLASS_NAMES, CLASSES
+from toolkit.system.console import InputError, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the table on the two sides, sorted: int64."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, seed: int) -> set[str]:
+    """The people to validate on: `ratio` of all or, if `folds` is not 0, fold number `fold` of so many.
+
+    Stratified: people are sorted by gender, age band and a hash of seed and id, and every k-th of that row is held out,
+    so each group keeps its share to within one person. The result depends on the seed, the people and their folders,
+    and on no library's random numbers. `table` is the one before corrections, so that RELABEL does not change it.
+    """
+    people = table.groupby("person", observed=True)[["gender", "age"]].first()
+    people["hash"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
+    row = people.sort_values(["gender", "age", "hash"]).index
+    number = np.arange(len(row) + 1)
+    # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
+    return set(row[number[:-1] % folds == fold if folds else np.diff(np.floor(number * ratio + 0.5)) > 0])
+
+
+def split_by_person(table: "pd.DataFrame", held_out: set[str]) -> Split:
+    """The two sides of the table. All folders of one id are on one side.
+
+    Raises InputError if training has fewer than two photographs, as batch norm cannot learn from one, or validation has
+    none.
+    """
+    is_held_out = table["person"].isin(held_out).to_numpy()
+    split = Split(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
+    if len(split.train) < 2 or not len(split.validation):
+        raise InputError(
+            f"expected people for training and for validation, found {len(split.train)} and {len(split.validation)} "
+            f"photographs of {table['person'].nunique()} people; change VAL_RATIO or FOLDS, or add people"
+        )
+    assert not set(table["person"].iloc[split.train]) & set(table["person"].iloc[split.validation])
+    return split
+
+
+def without_border_ages(table: "pd.DataFrame", split: Split) -> Split:
+    """The split without BORDER_YEARS in training. Raises InputError if that leaves nobody to train on."""
+    train = split.train[~table["years"].iloc[split.train].isin(BORDER_YEARS).to_numpy()]
+    if len(train) < 2:
+        raise InputError(
+            f"BORDER_AGES=leave_out: expected other ages than {listed(BORDER_YEARS)}, found none to train on"
+        )
+    return Split(train, split.validation)
+
+
+def describe(labels: np.ndarray, people: "pd.Series", split: Split) -> str:
+    """Photographs and people of both sides as aligned lines: one a class, then totals. Labels are int64, shape (n,)."""
+    sides = (split.train, split.validation)
+    train, validation = (np.bincount(labels[rows], minlength=CLASSES) for rows in sides)
+    people_train, people_validation = (people.iloc[rows].nunique() for rows in sides)
+    lines = [f"{'class':>5}  {'':32} {'train':>7} {'validation':>10}"]
+    for number, name in enumerate(CLASS_NAMES):
+        lines.append(f"{number:5}  {name:32} {train[number]:7} {validation[number]:10}")
+    lines.append(f"{'all':>5}  {'photographs':32} {train.sum():7} {validation.sum():10}")
+    lines.append(f"{'':5}  {'people':32} {people_train:7} {people_validation:10}")
+    return "\n".join(lines)

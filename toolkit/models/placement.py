@@ -1,0 +1,37 @@
+"""A model on its device: memory layout, faster convolutions, and compilation."""
+
+import torch
+from torch import nn
+
+from toolkit.models import cpu_convolution
+from toolkit.system.console import InputError, say
+from toolkit.system.device import Machine
+
+COMPILE_FROM_STEPS = 10_000  # a run of so many steps wins back the minute that compiling costs
+
+
+def to_device(model: nn.Module, machine: Machine) -> nn.Module:
+    """The same model, moved in place: on the device, with weights in the layout that is fastest there."""
+    if machine.device.type == "cpu":
+        cpu_convolution.use_matrix_products(model)
+    return model.to(machine.device, memory_format=torch.channels_last)
+
+
+def compiled(model: nn.Module, machine: Machine, setting: str, steps: int) -> nn.Module:
+    """The model for training as COMPILE says: "true", "false", or "auto" (in long runs on CUDA, never on a CPU).
+
+    It shares its weights with `model`. Raises InputError if "true" is asked for and torch.compile does not work here.
+    """
+    worth_it = machine.device.type == "cuda" and steps >= COMPILE_FROM_STEPS
+    if setting == "false" or (setting == "auto" and not worth_it):
+        return model
+    try:  # it needs a C compiler, and Triton on a GPU: try it on a function before a model is lost to it
+        torch.compile(lambda number: number + 1)(torch.zeros(1, device=machine.device))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        if setting == "true":
+            raise InputError(f"COMPILE=true: torch.compile does not work here ({reason}); set COMPILE=false") from None
+        say(f"note: the model is not compiled, as torch.compile does not work here ({reason})")
+        return model
+    say("compiling the model: its first steps take a minute or more")
+    return torch.compile(model, dynamic=False)  # batches have two sizes at most, so two compilations

@@ -1,0 +1,97 @@
+"""Prediction: logits of many photographs, in the fastest form of the model that gives the same classes."""
+
+import contextlib
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolkit.data.loader import Loader, split_into_batches
+from toolkit.labels import CLASSES
+from toolkit.models import fuse_batch_norm
+from toolkit.system.console import bar
+
+PROBE = 4  # photographs on which the fused model must agree with the plain one
+SAMPLE = 32  # photographs on which the error of a lower precision is measured
+MARGIN = 1.5  # times that error: a closer call is predicted again
+
+
+class Mirrored(nn.Module):
+    """A model that sees every photograph flipped left to right."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, photographs: torch.Tensor) -> torch.Tensor:
+        return self.model(photographs.flip(3))
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    loader: Loader,
+    photographs: np.ndarray,
+    batch_size: int | None = None,
+    logit_offset: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The model's outputs for these photographs, in their order: float32, shape (n, 18 or more), on the CPU.
+
+    Batch norm is fused into the convolutions. If the machine computes in less than float32, so do the weights, and
+    close calls of argmax(logits + logit_offset), shape (18,), are recomputed in float32.
+    """
+    model.eval()
+    if not len(photographs):
+        one = torch.zeros(1, 3, *loader.store.size, device=loader.machine.device)
+        return model(one)[:0].float().cpu()
+    exact = fuse_batch_norm.fuse(model, next(loader.load([photographs[:PROBE]])))
+    if loader.machine.precision == torch.float32 or len(photographs) <= SAMPLE:
+        return _forward(exact, loader, photographs, batch_size)
+    outputs = _forward(fuse_batch_norm.cast(exact, loader.machine.precision), loader, photographs, batch_size)
+    return recompute_close_calls(exact, loader, photographs, batch_size, outputs, logit_offset)
+
+
+def recompute_close_calls(
+    exact: nn.Module,
+    loader: Loader,
+    photographs: np.ndarray,
+    batch_size: int | None,
+    outputs: torch.Tensor,
+    logit_offset: torch.Tensor | None,
+) -> torch.Tensor:
+    """`outputs` of a lower precision, with those replaced whose class that precision may have changed.
+
+    On a sample, `exact` tells by how much the lower precision moves the gap between the two best classes. Photographs
+    with a gap below MARGIN times the largest such move are predicted again in float32. They are few; a model that has
+    learned little, whose gaps are all small, gets what float32 would have given.
+    """
+    offset = torch.zeros(CLASSES) if logit_offset is None else logit_offset
+    best_two = (outputs[:, :CLASSES] + offset).topk(2).indices
+    sample = np.arange(0, len(photographs), max(len(photographs) // SAMPLE, 1))[:SAMPLE]
+    known = _forward(exact, loader, photographs[sample], batch_size)
+    moved = (_gap(outputs, best_two)[sample] - _gap(known, best_two[sample])).abs().max()
+    first, second = offset[best_two].unbind(1)
+    # Not `<=`: the negation is also true of NaN, which float32 may not have.
+    close = ~(_gap(outputs, best_two) + first - second > MARGIN * moved)
+    outputs[sample], close[sample] = known, False
+    if close.any():
+        outputs[close] = _forward(exact, loader, photographs[close.numpy()], batch_size)
+    return outputs
+
+
+def _gap(logits: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """The first minus the second of two classes' logits: float32, shape (n,); `two` is int64, shape (n, 2)."""
+    first, second = logits.gather(1, two).unbind(1)
+    return first - second
+
+
+def _forward(model: nn.Module, loader: Loader, photographs: np.ndarray, batch_size: int | None) -> torch.Tensor:
+    batch_size = batch_size or loader.machine.prediction_batch_size(loader.store.size)
+    batches = split_into_batches(photographs, batch_size)
+    dtype = next(model.parameters()).dtype
+    # Weights are cast already; autocast is for tensors that the model makes itself.
+    with loader.machine.autocast() if dtype != torch.float32 else contextlib.nullcontext():
+        inputs = bar(loader.load(batches), "predicting", len(batches))
+        outputs = torch.cat([model(batch.to(dtype)) for batch in inputs]).float().cpu()
+    assert len(outputs) == len(photographs)
+    return outputs

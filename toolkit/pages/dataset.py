@@ -1,0 +1,113 @@
+"""dataset.html: people, corrections, augmentation and problems of a data set, to look at before training."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from toolkit.data import augment
+from toolkit.data.store import Store
+from toolkit.labels import ATTRIBUTES
+from toolkit.pages.parts import pictures, render
+from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS
+
+PEOPLE_OF_EACH_GROUP = 4  # of each gender and age band
+MAX_CORRECTED = 60  # people
+MAX_AUGMENTED = 8  # photographs
+HEIGHT_PX = 104
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The page's texts."""
+
+    facts: str  # the first line
+    counts: Sequence[str]  # as dataset.py prints them
+    problems: Mapping[str, Sequence[str]]  # {what is wrong: [where]}, as toolkit/data/checks.py finds them
+
+
+def write(
+    path: pathlib.Path,
+    texts: Texts,
+    as_found: pd.DataFrame,
+    corrected: pd.DataFrame,
+    store: Store | None,
+    seed: int,
+) -> None:
+    """Write the page, from the table of photographs as it was found and as it was corrected.
+
+    `store` has the photographs of `as_found`; None keeps photographs out of the page. `seed` decides which people are
+    shown, and the augmentation.
+    """
+    render.write(
+        path,
+        "dataset.html",
+        title="Data set",
+        facts=texts.facts,
+        why_no_photographs=NO_PHOTOGRAPHS if store is None else "",
+        counts=texts.counts,
+        problems=texts.problems,
+        people=[] if store is None else [_person(as_found, store, rows) for rows in _sample_people(as_found, seed)],
+        corrections=_corrected_people(as_found, corrected, store),
+        policies=list(augment.POLICIES),
+        augmented=[] if store is None else _augmented(store, seed),
+    )
+
+
+def _sample_people(table: pd.DataFrame, seed: int) -> list[np.ndarray]:
+    """The rows of PEOPLE_OF_EACH_GROUP people of each gender and age band, an array for each person."""
+    rng, people = np.random.default_rng([seed, 4]), []
+    for _, group in table.groupby(["gender", "age"]):
+        folders = group["folder"].unique()
+        sample = rng.choice(folders, min(PEOPLE_OF_EACH_GROUP, len(folders)), replace=False)
+        people += [np.flatnonzero(table["folder"] == folder) for folder in sorted(sample)]
+    return people
+
+
+def _person(table: pd.DataFrame, store: Store, rows: np.ndarray) -> dict:
+    """A person's folder and photographs: (caption, picture)."""
+    photographs = [
+        (str(table["photograph"].iloc[row]), pictures.thumbnail(store.paths[row], HEIGHT_PX)) for row in rows
+    ]
+    return {"name": str(table["folder"].iloc[rows[0]]), "photographs": photographs}
+
+
+def _corrected_people(as_found: pd.DataFrame, corrected: pd.DataFrame, store: Store | None) -> list[dict]:
+    """As `_person`, for people with a corrected photograph: these photographs, captioned with what was changed."""
+    keys = ["folder", "file"]
+    labels_after = corrected.set_index([corrected[key].astype(str) for key in keys])[list(ATTRIBUTES)].to_dict("index")
+    people: dict[str, dict] = {}
+    for row, (folder, file) in enumerate(zip(*(as_found[key].astype(str) for key in keys), strict=True)):
+        before = {name: int(as_found[name].iloc[row]) for name in ATTRIBUTES}
+        after = labels_after.get((folder, file))
+        if after == before or (folder not in people and len(people) == MAX_CORRECTED):
+            continue
+        change = "left out" if after is None else _change(before, after)
+        photo = None if store is None else pictures.thumbnail(store.paths[row], HEIGHT_PX)
+        person = people.setdefault(folder, {"name": folder, "photographs": []})
+        person["photographs"].append((f"{file}: {change}", photo))
+    return list(people.values())
+
+
+def _change(before: dict[str, int], after: dict[str, int]) -> str:
+    """ "male to female"."""
+    return ", ".join(
+        f"{values[before[name]]} to {values[after[name]]}".replace("_", " ")
+        for name, values in ATTRIBUTES.items()
+        if before[name] != after[name]
+    )
+
+
+def _augmented(store: Store, seed: int) -> list[list]:
+    """Photographs at even distances through the store: for each a list of pictures, one for each policy."""
+    count = min(MAX_AUGMENTED, len(store))
+    pixels = store.gather(torch.arange(len(store)).float().quantile(torch.linspace(0, 1, count)).long())
+    mean, std, draws = torch.full((3,), 0.5), torch.full((3,), 0.25), augment.draw(seed, 0, count)
+    of_policies = [
+        augment.to_pixels(augment.prepare(pixels, mean, std, policy, draws), mean, std)
+        for policy in augment.POLICIES.values()
+    ]
+    return [[pictures.from_pixels(some[number], HEIGHT_PX) for some in of_policies] for number in range(count)]

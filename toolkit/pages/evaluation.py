@@ -1,0 +1,75 @@
+"""evaluation.html: a submission against the ground truth, with all that is known of the photographs."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.pages.parts import render
+from toolkit.pages.parts.predictions import Predictions, template_context
+from toolkit.scoring import submission
+from toolkit.system import files
+from toolkit.system.console import InputError, say
+
+PAGE = "evaluation.html"
+
+
+def write(
+    output_folder: pathlib.Path,
+    truth_folder: pathlib.Path,
+    truth: Mapping[str, int],
+    predicted: Mapping[str, int],
+    with_photographs: bool,
+) -> None:
+    """Write evaluation.html into the folder of output.csv.
+
+    `truth` and `predicted` are the class of each ImageID, as in gt.csv and output.csv. The page also has what is there
+    of probabilities.csv beside output.csv, a column `person` in gt.csv, and a folder `images` beside that.
+    """
+    images = truth_folder / "images"
+    predictions = Predictions(
+        names=list(truth),
+        true=np.array(list(truth.values())),
+        predicted=np.array([predicted[image] for image in truth]),
+        people=read_people(truth_folder / "gt.csv"),
+        probabilities=read_probabilities(
+            output_folder / "probabilities.csv", [(image, predicted[image]) for image in truth]
+        ),
+        paths=[images / image for image in truth] if with_photographs and images.is_dir() else None,
+    )
+    render.write(
+        output_folder / PAGE,
+        "predictions.html",
+        title="Evaluation of a submission",
+        facts=f"{output_folder / 'output.csv'} against {truth_folder / 'gt.csv'}",
+        **template_context(predictions),
+    )
+
+
+def read_people(path: pathlib.Path) -> list[str] | None:
+    """The person of each photograph, in the order of gt.csv; None unless its column `person` has all of them."""
+    people = files.read_csv(path, ("ImageID",), "SM_GROUND_TRUTH_DIR").get("person")
+    return people if people and all(person.strip() for person in people) else None
+
+
+def read_probabilities(path: pathlib.Path, predicted: Sequence[tuple[str, int]]) -> np.ndarray | None:
+    """The probabilities of these (ImageID, class): float64, shape (n, 18), NaN for photographs that cannot be read.
+
+    None where probabilities.csv is missing, or does not belong to output.csv: one of the two is of an earlier call, or
+    was changed by hand. That is printed.
+    """
+    if not path.exists():
+        return None
+    try:
+        table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS, "ans"), "SM_OUTPUT_DATA_DIR", key="ImageID")
+        pairs = zip(table["ImageID"], table["ans"], strict=True)
+        rows = {(image, submission.class_of(ans)): row for row, (image, ans) in enumerate(pairs)}
+        columns = [[float(cell or "nan") for cell in table[name]] for name in PROBABILITY_COLUMNS]
+        probabilities = np.array(columns).T[[rows[pair] for pair in predicted]]
+        if (probabilities < 0).any() or (probabilities > 1).any():
+            raise ValueError("found others than 0 to 1")
+        return probabilities
+    except (InputError, ValueError, KeyError) as error:  # the scores need no probabilities
+        say(f"note: {path} is ignored: expected probabilities, from 0 to 1, of the classes in output.csv ({error})")
+        return None

@@ -1,0 +1,1 @@
+"""What several pages share: rendering, predictions, charts, pictures, Grad-CAM."""

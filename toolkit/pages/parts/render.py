@@ -1,0 +1,41 @@
+"""Pages of one file each, from templates: they need no server, no network and no other file."""
+
+import functools
+import pathlib
+
+import jinja2
+
+from toolkit import ROOT
+from toolkit.pages.parts import pictures
+from toolkit.system import files
+
+FOLDERS = tuple(
+    ROOT / "toolkit" / "pages" / name for name in ("templates", "static")
+)  # templates include style sheets and scripts
+
+
+def write(path: pathlib.Path, template: str, **context) -> None:
+    """Write a page; arguments as of `render`."""
+    files.write(path, render(template, **context))
+
+
+def render(template: str, **context) -> str:
+    """The page as HTML. Texts in `context` are escaped, except for markupsafe.Markup, which charts are.
+
+    Pictures are Pillow's; the filter data_uri embeds them. A variable that a template needs and lacks is an error.
+    """
+    return _environment().get_template(template).render(**context)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDERS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {}  # jinja sorts keys, but the order of runs and photographs counts
+    environment.filters["data_uri"] = pictures.data_uri
+    return environment

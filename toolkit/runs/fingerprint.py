@@ -1,0 +1,63 @@
+"""The fingerprint of a run: all that decides its result. An unfinished run goes on only where it is the same."""
+
+import hashlib
+from collections.abc import Iterable
+
+from toolkit import ROOT
+
+# The files whose code can change a result of training: weights, decision and scores. A new file in one of these
+# folders counts at once. tests/runs/test_fingerprint.py compares them with what train.py imports.
+CODE = (
+    "train.py", "dataset.py", "model.py", "loss.py",
+    "toolkit/labels.py",  # what the classes mean
+    "toolkit/data/*.py",  # pixels, and their augmentation
+    "toolkit/scoring/*.py",  # which epoch is the best, and how its logits become classes
+    "toolkit/label_errors/corrections.py",  # the labels
+    "toolkit/models/*.py",  # layers, and how the CPU computes them: to other roundings
+    "toolkit/training/*.py",
+    "toolkit/runs/checkpoint.py", "toolkit/runs/tensor_file.py",  # what a run goes on from
+    "toolkit/runs/weights.py", "toolkit/runs/artefacts.py",  # what it writes
+    "toolkit/runs/cross_validation.py",  # which folds are trained, and their common scores
+    "toolkit/system/device.py",  # precision and batch sizes
+    "toolkit/system/distributed.py", "toolkit/system/world.py",  # which photographs each process takes
+)  # fmt: skip
+# config/ is not here: the values of all settings, defaults too, are in the fingerprint themselves. Nor are the other
+# modules of runs/ and system/: they decide where files lie and when they are written, not what they hold.
+NOT_CODE = (
+    "toolkit/*/__init__.py",  # a docstring each
+    "toolkit/data/checks.py",  # for dataset.py's page
+    "toolkit/models/onnx_*.py",  # for export.py and inference.py
+    "toolkit/scoring/submission.py",  # for inference.py and evaluation.py
+    "toolkit/training/lr_finder.py",  # it trains, but nothing of it is kept
+)
+
+
+def make_fingerprint(settings: dict, photographs: str) -> dict:
+    """The fingerprint, of JSON's types: settings that change the result, a digest of the photographs, and the code."""
+    code = digests(set(matching(CODE)) - set(matching(NOT_CODE)))
+    return {"settings": settings, "photographs": photographs, "code": code}
+
+
+def matching(patterns: Iterable[str]) -> list[str]:
+    """The files of this repository that match any of the patterns: paths below its root, sorted."""
+    return sorted({path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)})
+
+
+def digests(paths: Iterable[str]) -> dict[str, str]:
+    """{path: the first 16 hexadecimal digits of its SHA-256} of files of this repository."""
+    return {path: hashlib.sha256((ROOT / path).read_bytes()).hexdigest()[:16] for path in sorted(paths)}
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """What differs between two fingerprints, each as a phrase for a message; nothing where they are the same."""
+    settings = [before.get("settings", {}), now["settings"]]
+    code = [before.get("code", {}), now["code"]]
+    found = [
+        f"{key.upper()} is {settings[1].get(key)}, was {settings[0].get(key)}"
+        for key in dict.fromkeys([*settings[1], *settings[0]])
+        if settings[0].get(key) != settings[1].get(key)
+    ]
+    if before.get("photographs") != now["photographs"]:
+        found.append("the photographs or their labels have changed")
+    changed = [path for path in dict.fromkeys([*code[1], *code[0]]) if code[0].get(path) != code[1].get(path)]
+    return found + [f"{path} has changed" for path in changed]

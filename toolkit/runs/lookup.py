@@ -1,0 +1,106 @@
+"""Which runs a NAME means, for what uses finished runs: inference.py, export.py and suspects.py."""
+
+import glob
+import pathlib
+import re
+from collections.abc import Callable
+
+from toolkit.runs.folders import EXPORTED, RESULT
+from toolkit.runs.weights import WEIGHTS, Header
+from toolkit.system.console import InputError, listed, say
+
+
+def find_runs(
+    folder: pathlib.Path, names: str | None, file: str, read_header: Callable[[pathlib.Path], Header]
+) -> dict[pathlib.Path, Header]:
+    """The runs in `folder` that `names` (NAME: none, one, or several with commas) means: {run: header of its `file`}.
+
+    Says which they are, and which newer runs there are. Raises InputError where there is none, and as `read_header`.
+    """
+    headers = {}
+    for name in [name.strip() for name in (names or "").split(",") if name.strip()] or [None]:
+        chosen, runs = resolve(folder, name, file)
+        found = {run: read_header(run / file) for run in runs}
+        own_names = [chosen.name, *(name for header in found.values() for name in (header.run, header.backbone))]
+        if name and name not in own_names:
+            raise InputError(
+                f"NAME={name}: SM_CHANNEL_MODEL={chosen} is itself a run, {', '.join(own_names)}; leave NAME unset"
+            )
+        for run, header in found.items():
+            _describe(run, header)
+        _note_unfinished(chosen, runs)
+        if newer := newer_runs(chosen, file):
+            say(f"note: there are newer runs of that name: {listed(newer)}; NAME={newer[-1]} takes the last")
+        headers |= found
+    return headers
+
+
+def _describe(run: pathlib.Path, header: Header) -> None:
+    scores, (height, width) = header.scores, header.size
+    say(
+        f"run {run.absolute()}: {header.backbone} at {height}x{width}, "
+        f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
+    )
+    if _is_unfinished(run):
+        say("note: this run did not finish, or is still running: these are its best weights so far")
+
+
+def _note_unfinished(chosen: pathlib.Path, runs: list[pathlib.Path]) -> None:
+    """Say so where a run of folds is not finished: folds that are still to come do not answer."""
+    if runs != [chosen] and not (chosen / RESULT).exists() and any((run / WEIGHTS).exists() for run in runs):
+        say(f"note: {chosen.absolute()} did not finish, or is still running: {len(runs)} of its folds answer")
+
+
+def _is_unfinished(run: pathlib.Path) -> bool:
+    # A model.onnx may have been copied elsewhere alone: without weights beside it, a missing result tells nothing.
+    return (run / WEIGHTS).exists() and not (run / RESULT).exists()
+
+
+def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """The folder that `name` means, and the runs in it: itself, or the folds of a run of folds, in their order.
+
+    A run is a folder that has this `file`. In this order: `folder` itself if it is a run, or that one of its folds if
+    it is a run of folds; else folder/name; without a name, the newest run in `folder`. Raises InputError where there is
+    none, or where some folds lack the file.
+    """
+    if runs := runs_in(folder, file):
+        fold = [run for run in runs if run.name == name]
+        return (folder / name, fold) if fold else (folder, _refuse_missing(folder, runs, file))
+    times = _times(folder, "*", file)
+    if name is None and times:
+        name = max(times, key=times.get)
+    if name in times:
+        return folder / name, _refuse_missing(folder / name, runs_in(folder / name, file), file)
+    what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
+    found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"
+    hint = "; export.py makes that file" if file == EXPORTED else ""
+    raise InputError(f"{what}, found {found}; SM_CHANNEL_MODEL={folder}{hint}")
+
+
+def runs_in(folder: pathlib.Path, file: str = WEIGHTS) -> list[pathlib.Path]:
+    """The folder itself if it is a run; its folds, sorted by number, if it is a run of folds; else nothing."""
+    if (folder / file).is_file():
+        return [folder]
+    fold_of = {path.parent: path.parent.name.removeprefix("fold-") for path in folder.glob(f"fold-*/{file}")}
+    return sorted((run for run in fold_of if fold_of[run].isdecimal()), key=lambda run: int(fold_of[run]))
+
+
+def _refuse_missing(folder: pathlib.Path, runs: list[pathlib.Path], file: str) -> list[pathlib.Path]:
+    """These runs of a folder. Raises InputError where another fold has weights, but not this file."""
+    if missing := [run.name for run in runs_in(folder) if run not in runs]:
+        raise InputError(f"{folder}: expected a {file} in every fold, found none in {listed(missing)}; run export.py")
+    return runs
+
+
+def newer_runs(folder: pathlib.Path, file: str = WEIGHTS) -> list[str]:
+    """The runs of the same name (name-2 and so on) that are newer than this one, from the oldest to the newest."""
+    folder = folder.absolute()
+    times = _times(folder.parent, f"{glob.escape(folder.name)}*", file)
+    later = re.compile(re.escape(folder.name) + r"-\d+")
+    return sorted((run for run in times if later.fullmatch(run) and times[run] > times[folder.name]), key=times.get)
+
+
+def _times(folder: pathlib.Path, pattern: str, file: str) -> dict[str, float]:
+    """{name of a run: when its newest `file` was written} of the runs in a folder."""
+    runs_of = {child.name: runs_in(child, file) for child in folder.glob(pattern) if child.is_dir()}
+    return {name: max((run / file).stat().st_mtime for run in runs) for name, runs in runs_of.items() if runs}

@@ -1,0 +1,92 @@
+"""Durable files of tensors: safetensors, which hold numbers and texts and can run nothing, with a checksum.
+
+The checksum, SHA-256 over the whole file, stands in its header. It is checked before anything of the file is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from toolkit.system.console import InputError
+from toolkit.system.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECKSUM = "checksum"  # its key in the header
+PLACEHOLDER = "0" * 64  # stands in its place while it is computed
+STATED = re.compile(rb'"checksum":"\\"([0-9a-f]{64})\\""')
+LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
+
+
+def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
+    """Write tensors and a header of plain types in one durable step. Raises InputError if it cannot be written."""
+    from safetensors.torch import save_file  # and with it torch, which takes seconds
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {key: json.dumps(value) for key, value in {**header, CHECKSUM: PLACEHOLDER}.items()}
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        try:
+            save_file(tensors, temporary, texts)
+        except SafetensorError as error:  # a full disk, too, comes as this
+            raise OSError(0, str(error)) from None
+        checksum = _checksum(temporary)
+        with temporary.open("rb+") as file:
+            file.seek(checksum.position)
+            file.write(checksum.found)
+
+
+def read_header(path: pathlib.Path) -> dict:
+    """The header alone, without torch. Raises FileNotFoundError, and InputError if the file is damaged or foreign."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def load(path: pathlib.Path) -> dict[str, Tensor]:
+    """The tensors, on the CPU. Raises InputError if the file is damaged or foreign, or its checksum is wrong."""
+    try:
+        checksum = _checksum(path)
+        if checksum.stated != checksum.found:
+            raise ValueError("its checksum is wrong")
+        with safe_open(path, framework="pt") as file:
+            # Copies: a checkpoint is written over while its tensors are in use, and some systems refuse to replace a
+            # file that is mapped into memory.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> InputError:
+    return InputError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {error}")
+
+
+class _Checksum(NamedTuple):
+    position: int  # in the file
+    stated: bytes  # there, in hexadecimal
+    found: bytes  # of the file with PLACEHOLDER at that position
+
+
+def _checksum(path: pathlib.Path) -> _Checksum:
+    """Raises ValueError if the header states none."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        head += file.read(min(int.from_bytes(head, "little"), LONGEST_HEADER))
+        stated = STATED.search(head)
+        if not stated:
+            raise ValueError("it has no checksum")
+        begin, end = stated.span(1)
+        digest = hashlib.sha256(head[:begin] + PLACEHOLDER.encode() + head[end:])
+        while content := file.read(2**20):
+            digest.update(content)
+    return _Checksum(begin, stated[1], digest.hexdigest().encode())

@@ -1,0 +1,93 @@
+"""A run's weights, and their header: all that inference needs, so that nothing has to be typed again."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toolkit.labels import CLASS_NAMES
+from toolkit.runs import tensor_file
+from toolkit.scoring.decision import Decision
+from toolkit.system.console import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS = "model.safetensors"  # of the kept epoch, in the run's folder
+FORMAT = 6
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights' file says of itself. With the class table and FORMAT, it is the file's header as JSON."""
+
+    run: str  # name of its folder
+    backbone: str
+    head: str  # flat or factored
+    size: tuple[int, int]  # height, width in pixels
+    mean: tuple[float, float, float]  # of the channels, from 0 to 1
+    std: tuple[float, float, float]
+    decision: Decision | None = None  # of the kept epoch; None before there is one
+    scores: dict = field(default_factory=dict)  # the kept epoch's row of history.csv
+    pretrained: str = "none"  # the weights that training started from
+    corrections: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 of the tables of label corrections
+    machine: str = ""  # on which it was trained
+    checksum: str = ""  # of the file; known once it was written
+
+    REQUIRED = ("run", "backbone", "head", "size", "mean", "std", "decision", "scores")
+
+    def as_plain(self) -> dict:
+        """Of JSON's types, without the checksum, which is the file's own."""
+        values = {"format": FORMAT, "classes": CLASS_NAMES, **vars(self), "decision": self.decision.as_plain()}
+        return {key: value for key, value in values.items() if key != tensor_file.CHECKSUM}
+
+    @classmethod
+    def from_plain(cls, values: dict, path: pathlib.Path) -> Header:
+        """Raises InputError that names the file if it is not a run's, of another format, or of other classes."""
+        if missing := [key for key in ("format", "classes", *cls.REQUIRED) if key not in values]:
+            raise InputError(
+                f"{path}: expected weights that train.py wrote, found a file without {', '.join(missing)} in its header"
+            )
+        if values["format"] != FORMAT:
+            raise InputError(
+                f"{path}: expected format {FORMAT}, found {values['format']}; use the version that wrote it"
+            )
+        if tuple(values["classes"]) != CLASS_NAMES:
+            names = values["classes"]
+            differing = [f"{k}: {name!r}" for k, name in enumerate(names) if name not in CLASS_NAMES[k : k + 1]]
+            raise InputError(
+                f"{path}: expected the {len(CLASS_NAMES)} classes of toolkit/labels.py, "
+                f"found {len(names)}, of which differ {', '.join(differing[:3]) or 'the last'}"
+            )
+        known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+        tuples = {name: tuple(values[name]) for name in ("size", "mean", "std")}
+        return cls(**known | tuples | {"decision": Decision.from_plain(values["decision"])})
+
+
+def save_weights(path: pathlib.Path, state: dict[str, Tensor], header: Header) -> None:
+    """Write weights and header in one durable step."""
+    tensor_file.save(path, state, header.as_plain())
+
+
+def load_weights(path: pathlib.Path) -> tuple[dict[str, Tensor], Header]:
+    """The weights, on the CPU, and the header. Raises InputError as `read_header` does, and on a wrong checksum."""
+    header = read_header(path)
+    return tensor_file.load(path), header
+
+
+def read_header(path: pathlib.Path) -> Header:
+    """The header, read without torch. Raises InputError if the file is damaged, foreign, or of other classes."""
+    return Header.from_plain(tensor_file.read_header(path), path)
+
+
+def load_into(model: nn.Module, state: dict[str, Tensor], assign: bool = False) -> None:
+    """`model.load_state_dict(state, assign=assign)`, for tensors from a file, which has no versions of the layers.
+
+    Some models (mnasnet) refuse a state dict without versions, so it gets those of the layers that are here.
+    """
+    versioned = model.state_dict()
+    versioned.clear()
+    versioned.update(state)
+    model.load_state_dict(versioned, assign=assign)

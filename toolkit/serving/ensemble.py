@@ -1,0 +1,108 @@
+"""One run or several that classify photographs together: found by NAME, asked one by one, then decided."""
+
+from __future__ import annotations
+
+import pathlib
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.config.settings import InferenceSettings
+from toolkit.labels import CLASSES
+from toolkit.runs import lookup
+from toolkit.runs.weights import Header
+from toolkit.scoring.decision import Answer, Decision, decide_together
+from toolkit.serving import runtimes
+from toolkit.system.console import InputError, listed, say
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from toolkit.data.store import Store
+    from toolkit.models.onnx_file import OnnxModel
+
+
+class Ensemble:
+    """Runs, in the order of NAME, and what runs their models. The caller holds the models, all or one at a time."""
+
+    def __init__(
+        self,
+        config: InferenceSettings,
+        runtime: runtimes.TorchRuntime | runtimes.OnnxRuntime,
+        headers: dict[pathlib.Path, Header],
+    ):
+        """`headers`: {run folder: header of its weights}."""
+        self.config, self.runtime, self.headers = config, runtime, headers
+
+    @classmethod
+    def find(cls, config: InferenceSettings, folder: pathlib.Path, load_weights: runtimes.LoadWeights) -> Ensemble:
+        """The runs in `folder` that NAME selects. Prints them, and notes on unfinished and newer runs.
+
+        Raises InputError where there is none, a file is damaged, or a setting asks what these runs cannot give.
+        """
+        runtime = runtimes.choose(config, load_weights)
+        headers = lookup.find_runs(folder, config.name, runtime.file, runtime.read_header)
+        flat = [run.name for run, header in headers.items() if header.head == "flat"]
+        if config.old_from is not None and flat:
+            raise InputError(
+                f"OLD_FROM={config.old_from}: expected runs of HEAD=factored, which predict years of age; found "
+                f"HEAD=flat in {listed(flat)}; leave OLD_FROM unset, or train with HEAD=factored"
+            )
+        if "ensemble" in config.model_fields_set and len(headers) == 1:
+            raise InputError(
+                f"ENSEMBLE={config.ensemble}: has no effect with one run; remove it, or name several in NAME"
+            )
+        return cls(config, runtime, headers)
+
+    @cached_property
+    def decisions(self) -> dict[pathlib.Path, Decision]:
+        """How each run's logits become classes, with the oldest age band from OLD_FROM on."""
+        decisions = {run: header.decision for run, header in self.headers.items()}
+        if self.config.old_from is None:
+            return decisions
+        return {run: decision.with_old_from(self.config.old_from) for run, decision in decisions.items()}
+
+    def by_size(self) -> dict[tuple[int, int], list[pathlib.Path]]:
+        """The runs of each (height, width): photographs are decoded once per size, not once per run."""
+        runs = {}
+        for run, header in self.headers.items():
+            runs.setdefault(header.size, []).append(run)
+        return runs
+
+    def predict(self, run: pathlib.Path, model: nn.Module | OnnxModel, store: Store) -> np.ndarray:
+        """Calibrated probabilities by one run: float64, shape (n, 18). `model` is what `runtime.load(run)` gave."""
+        return self.runtime.predict(model, store, self.headers[run], self.decisions[run])
+
+    def decide(self, probabilities: dict[pathlib.Path, np.ndarray], unreadable: list[int]) -> Answer:
+        """The answer of all runs, from {run: probabilities of shape (n, 18)} and the rows of unreadable photographs.
+
+        Those get FALLBACK_CLASS, and NaN as probabilities. Prints what was found of priors. Raises InputError where a
+        run's probabilities are not finite.
+        """
+        by_run = np.stack([probabilities[run] for run in self.headers])
+        readable = np.setdiff1d(np.arange(by_run.shape[1]), unreadable)
+        for run, finite in zip(self.headers, np.isfinite(by_run[:, readable]).all((1, 2)), strict=True):
+            if not finite:
+                raise InputError(
+                    f"run {run.absolute()}: expected finite probabilities, found NaN or infinity; train it again"
+                )
+        answer = decide_together(
+            list(self.decisions.values()), by_run[:, readable], self.config.ensemble, self.config.adapt_priors
+        )
+        for shift in answer.prior_shifts:
+            say(str(shift))
+        classes = np.full(by_run.shape[1], self.config.fallback_class)
+        together = np.full((len(classes), CLASSES), np.nan)
+        classes[readable], together[readable] = answer.classes, answer.probabilities
+        return Answer(classes, together, answer.prior_shifts)
+
+    def report(self, answer: Answer) -> dict:
+        """The content of inference.json: how this answer came about, as JSON types."""
+        return {
+            "runs": {
+                str(run.absolute()): header.decision.as_plain() | header.scores for run, header in self.headers.items()
+            },
+            "settings": self.config.model_dump(mode="json"),
+            "prior_shifts": [shift.as_plain() for shift in answer.prior_shifts],
+        }
