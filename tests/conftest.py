@@ -7,11 +7,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+import unittest.mock
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+import zygote
 from browser import browser  # noqa: F401 (a fixture)
 from faults import ROOT, environment
 from reviewing import images, suspects, thousands  # noqa: F401 (fixtures)
@@ -38,14 +41,27 @@ LONGEST = (
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # once, whatever the number of test processes
+        folder = tempfile.TemporaryDirectory()
+        server = zygote.start(pathlib.Path(folder.name))
+        config.add_cleanup(folder.cleanup)
+        config.add_cleanup(server.kill)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
 
 
-def run_script(name: str, *argv: str, cwd: pathlib.Path | None = None, **variables) -> subprocess.CompletedProcess:
-    """Run one of the scripts as a process, with these variables and none of the surrounding settings."""
+def run_script(
+    name: str, *argv: str, cwd: pathlib.Path | None = None, python: str | None = None, **variables
+) -> subprocess.CompletedProcess:
+    """Run one of the scripts as a process, with these variables and none of the surrounding settings.
+
+    `python` is the interpreter; None is a fork of one that has torch imported.
+    """
     return subprocess.run(
-        [sys.executable, ROOT / name, *argv],
+        [python or zygote.python(), ROOT / name, *argv],
         cwd=cwd or ROOT,
         env=environment(**variables),
         capture_output=True,
@@ -57,14 +73,18 @@ def run_script(name: str, *argv: str, cwd: pathlib.Path | None = None, **variabl
 def run_here(name: str, **settings) -> subprocess.CompletedProcess:
     """The same with these flags in this process, which has torch already: for what is no matter of processes."""
     words = [str(word) for key, value in settings.items() for word in (f"--{key.lower()}", value)]
-    said, complained, status = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+    printed, errors, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(errors),
+        unittest.mock.patch("sys.executable", zygote.python()),  # of scripts that it starts
+    ):
         try:
             importlib.import_module(name.removesuffix(".py")).main(words)
         except InputError as error:
             status = 2
             print(error, file=sys.stderr)
-    return subprocess.CompletedProcess([name, *words], status, said.getvalue(), complained.getvalue())
+    return subprocess.CompletedProcess([name, *words], status, printed.getvalue(), errors.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess, *expected: str) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import zygote
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -42,7 +43,12 @@ def environment(**variables) -> dict[str, str]:
 
 
 def start(script: str, *, launcher=(), largest_file: int | None = None, **variables) -> subprocess.Popen:
-    """A process of that script, by this Python; `largest_file` in bytes is what the disk takes."""
+    """A process of that script; `largest_file` in bytes is what the disk takes.
+
+    It is a fork of a Python that has torch imported; a launcher is a new one, and what it starts are forks again.
+    """
+    python = sys.executable if launcher else zygote.python()
+    variables |= {"PYTHON_EXEC": zygote.python()} if launcher else {}
 
     def prepare():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
@@ -50,13 +56,13 @@ def start(script: str, *, launcher=(), largest_file: int | None = None, **variab
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     return subprocess.Popen(
-        [sys.executable, *launcher, ROOT / script], cwd=ROOT, env=environment(**variables), text=True,
+        [python, *launcher, ROOT / script], cwd=ROOT, env=environment(**variables), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=prepare,
     )  # fmt: skip
 
 
 def finish(process: subprocess.Popen, seconds: float = 120) -> str:
-    """What it said, once it has ended; killed with all that it started where that takes longer."""
+    """What it printed, once it has ended; killed with all that it started where that takes longer."""
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
@@ -230,17 +236,17 @@ def full_disks(scratch: pathlib.Path, sizes: list[int], expected: dict, **variab
         shutil.copytree(runs, here)
         before = Checkpoints(here / name).load().steps
         process = start("train.py", SM_MODEL_DIR=here, largest_file=size, **variables)
-        said = finish(process)
+        printed = finish(process)
         after = Checkpoints(here / name).load()
         words = ("cannot be written", "expected room for", str(here))
-        if process.returncode != 2 or "Traceback" in said or not all(word in said for word in words):
-            yield f"exit {process.returncode}: {said[-300:]}"
+        if process.returncode != 2 or "Traceback" in printed or not all(word in printed for word in words):
+            yield f"exit {process.returncode}: {printed[-300:]}"
         elif after is None or after.steps < before:
             yield "the state before is lost"
         else:
             process = start("train.py", SM_MODEL_DIR=here, **variables)
-            said = finish(process)
-            yield differing(here / name, expected) if process.returncode == 0 else said[-300:]
+            printed = finish(process)
+            yield differing(here / name, expected) if process.returncode == 0 else printed[-300:]
         shutil.rmtree(here)
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shutil
+import sys
 
 import numpy as np
 import onnxruntime
@@ -197,9 +198,10 @@ def test_missing_packages_are_named(drawn, trained, tmp_path):
         (tmp_path / package / "__init__.py").write_text("raise ImportError('it is not there')")
     advice = "which cannot be imported (it is not there); pip install -r requirements-extras.txt"
     folders = {"SM_CHANNEL_MODEL": trained, "PYTHONPATH": tmp_path}
-    refused(run_script("export.py", **folders), f"export.py: expected the package onnxscript, {advice}")
+    done = run_script("export.py", python=sys.executable, **folders)
+    refused(done, f"export.py: expected the package onnxscript, {advice}")
     folders |= {"SM_CHANNEL_EVAL": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-    done = run_script("inference.py", RUNTIME="onnx", **folders)
+    done = run_script("inference.py", python=sys.executable, RUNTIME="onnx", **folders)
     refused(done, f"RUNTIME=onnx: expected the package onnxruntime, {advice}")
 
 

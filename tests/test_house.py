@@ -81,7 +81,7 @@ def test_importing_has_no_side_effect_and_waits_for_nothing_slow(module, tmp_pat
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_shows_every_setting(script):
-    done = run_script(script, "--help")
+    done = run_script(script, "--help", python=sys.executable)
     assert done.returncode == 0 and done.stderr == ""
     for name in sources.own_fields(SCRIPTS[script]):
         assert f"`{name.upper()}`" in done.stdout
@@ -100,7 +100,7 @@ def test_answers_that_need_neither_torch_nor_pandas_do_not_wait_for_them(script,
     if not settings:
         shutil.copy(drawn.eval / "gt.csv", tmp_path / "output.csv")
         settings = {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path}
-    done = run_script(script, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1", **settings)
+    done = run_script(script, cwd=tmp_path, python=sys.executable, PYTHONPROFILEIMPORTTIME="1", **settings)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == status and "toolkit.config.settings" in imported
     assert not imported & {"torch", "pandas", "torchvision"}

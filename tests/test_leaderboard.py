@@ -70,8 +70,8 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
 
 def test_wrong_names_are_refused(drawn):
     refused(run_script("leaderboard.py", NAMES="resnet18,resnet19"), "expected names of backbones, found resnet19")
-    for given, said in (
+    for given, message in (
         ({"NAME": "resnet18"}, "NAME=resnet18: has no effect here; remove it, or set NAMES="),
         ({"LOSS": "focal", "MIX": "mixup"}, "MIX=mixup: LOSS=focal takes whole labels"),
     ):
-        refused(run_script("leaderboard.py", **given), said)
+        refused(run_script("leaderboard.py", **given), message)

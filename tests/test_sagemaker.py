@@ -35,12 +35,12 @@ def test_a_training_job_by_the_launcher(drawn, tmp_path):
     job.sources()
     photographs = listing(drawn.train)
     process = job.start(SEED=7)
-    said = finish(process)
-    assert process.returncode == 0, said
+    printed = finish(process)
+    assert process.returncode == 0, printed
     assert (tmp_path / "output" / "success").exists() and not (tmp_path / "output" / "failure").exists()
     # What the image has stays as it is, and the code is taken for scripts, no package.
-    assert "Requirement already satisfied: torch" in said and "Successfully installed" not in said
-    assert "-- train.py --batch-size 32" in said
+    assert "Requirement already satisfied: torch" in printed and "Successfully installed" not in printed
+    assert "-- train.py --batch-size 32" in printed
     (run,) = (path for path in (tmp_path / "model").iterdir() if path.is_dir())
     assert (run / "report.html").exists()
     found = json.loads((run / "settings.json").read_text())
@@ -49,8 +49,8 @@ def test_a_training_job_by_the_launcher(drawn, tmp_path):
     origins = [found["origin"][name] for name in ("size", "batch_size", "lr", "seed", "sm_model_dir")]
     assert origins == ["flag", "flag", "adamw", "environment", "environment"]
     # A line an epoch, in one piece, for metric definitions; no bars, no warnings of names that the launcher sets.
-    assert len(re.findall(r"^epoch .* macro_f1 +([0-9.]+) .*$", said, re.M)) == 1
-    assert "%|" not in said and "warning:" not in said
+    assert len(re.findall(r"^epoch .* macro_f1 +([0-9.]+) .*$", printed, re.M)) == 1
+    assert "%|" not in printed and "warning:" not in printed
     assert listing(drawn.train) == photographs
     with tarfile.open(tmp_path / "sourcedir.tar.gz") as packed:
         assert sorted(map(str, listing(tmp_path / "code"))) == sorted(packed.getnames())
@@ -62,8 +62,8 @@ def test_the_other_hosts_of_a_job_that_nothing_joins_are_idle(drawn, tmp_path):
     job.channel("train", drawn.train)
     job.sources("*.py", "toolkit/**/*.py")
     process = job.start(framework=False)
-    said = finish(process)
-    assert process.returncode == 0 and "nothing to do on 127.0.0.2: 127.0.0.1 does all" in said, said
+    printed = finish(process)
+    assert process.returncode == 0 and "nothing to do on 127.0.0.2: 127.0.0.1 does all" in printed, printed
     assert listing(tmp_path / "model") == {}
 
 
@@ -73,8 +73,8 @@ def test_a_channel_in_pipe_mode_is_named_first_where_the_job_shows_why_it_failed
     job.channels["train"] = {"TrainingInputMode": "Pipe"}
     job.sources("*.py", "toolkit/**/*.py")
     process = job.start(framework=False)
-    said = finish(process)
-    assert process.returncode == 1 and "ExitCode 2" in said and "Traceback" not in said
+    printed = finish(process)
+    assert process.returncode == 1 and "ExitCode 2" in printed and "Traceback" not in printed
     channel = tmp_path / "input" / "data" / "train"
     assert job.failure() == (
         f"SM_CHANNEL_TRAIN={channel}: expected a folder, found a channel in Pipe mode; set its input mode to File or "
@@ -104,9 +104,9 @@ def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_f
     for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     train.main([])
-    said, complained = capsys.readouterr()
-    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / folders.RESULT).exists() and complained == ""
-    assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", said)
+    printed, errors = capsys.readouterr()
+    assert (tmp_path / "model" / "shufflenet_v2_x0_5" / folders.RESULT).exists() and errors == ""
+    assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", printed)
     assert len(listing(checkpoints)) == 4 and not list(tmp_path.rglob("*state*.safetensors"))
     assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"]
 

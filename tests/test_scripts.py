@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def evaluate(drawn, tmp_path):
         if answers is not None:
             answers.to_csv(tmp_path / "out" / "output.csv", index=False)
         folders = {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-        return run_script("evaluation.py", **{**folders, **variables})
+        return run_script("evaluation.py", python=sys.executable, **{**folders, **variables})
 
     return run
 
@@ -69,8 +70,8 @@ def test_training_says_what_it_does(drawn, tmp_path):
     (junk / ".DS_Store").touch()
     before = sorted(junk.rglob("*"))
     done = run_script(
-        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs", NAME="squeezenet1_1",
-        EPOCHES="3", LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
+        "train.py", "--patience", "1", python=sys.executable, SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs",
+        NAME="squeezenet1_1", EPOCHES="3", LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "EPOCHES is set but is not a setting; did you mean epochs?" in done.stderr and "%|" not in done.stderr
@@ -100,7 +101,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
 
 
 def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):
-    done = infer(by=run_script, PROBABILITIES="true")
+    done = infer(by=run_script, python=sys.executable, PROBABILITIES="true")
     assert done.returncode == 0, done.stderr
     info, output = (pd.read_csv(path) for path in (drawn.eval / "info.csv", tmp_path / "out" / "output.csv"))
     assert output.columns.tolist() == ["ImageID", "ans"] and output["ImageID"].equals(info["ImageID"])

@@ -85,7 +85,7 @@ def folder(scratch: pathlib.Path) -> pathlib.Path:
 
 
 def quietly(tries, *given) -> list[str]:
-    """The outcomes, without what is said on the way."""
+    """The outcomes, without what is printed on the way."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return list(tries(*given))

@@ -237,8 +237,8 @@ print(some.reused, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == 
 """
     command = [sys.executable, "-c", code, tmp_path / "cache", *paths]
     runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = sorted(run.communicate()[0].splitlines()[-1].split() for run in runs)
-    assert said == [["False", "True"], ["True", "True"], ["True", "True"]]
+    outcomes = sorted(run.communicate()[0].splitlines()[-1].split() for run in runs)
+    assert outcomes == [["False", "True"], ["True", "True"], ["True", "True"]]
 
 
 def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):

@@ -71,7 +71,7 @@ def test_a_new_server_continues_from_the_file(browser, suspects, images, tmp_pat
         status(shown, "3 of 4 decided")
         assert path.read_text() == corrections.to_csv([own, changed, *earlier, *second, *third])
         press(shown, "y")
-        status(shown, "4 of 4 decided")  # what was said of that before would contradict it
+        status(shown, "4 of 4 decided")  # a message of before would contradict it
         last = decisions.rows_of_answer(suspects[3], "y")
         assert path.read_text() == corrections.to_csv([own, *earlier, *second, *third, *last])
         press(shown, "u")

@@ -1,4 +1,4 @@
-"""Calibration, logit adjustment and moved shares, on people whose true probabilities are known."""
+"""Calibration, logit adjustment and shifted priors, on people whose true probabilities are known."""
 
 import json
 
@@ -16,10 +16,10 @@ AS_SHOWN = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
 SHIFTED = np.outer([5, 1, 1], np.outer([0.6, 0.4], [0.384, 0.366, 0.25])).ravel() / 7
 
 
-def people_of(shares: np.ndarray, people: int, seed: int, clear: float = 2.2):
-    """Logits of a net that knows the shares of training and how clear photographs are; labels; people."""
+def people_of(priors: np.ndarray, people: int, seed: int, clear: float = 2.2):
+    """Logits of a net that knows the priors of training and how clear photographs are; labels; people."""
     rng = np.random.default_rng(seed)
-    classes = rng.choice(6, people, p=shares.reshape(3, 6).sum(0))
+    classes = rng.choice(6, people, p=priors.reshape(3, 6).sum(0))
     labels = (np.repeat([0, 0, 0, 0, 0, 1, 2], people).reshape(7, people).T * 6 + classes[:, None]).ravel()
     of = to_attributes(np.arange(CLASSES))
     evidence = np.zeros((len(labels), CLASSES))
@@ -79,34 +79,34 @@ def test_moved_shares_are_found_and_win_macro_f1(seed):
     logits, labels, people = people_of(PRIORS, 300, seed)
     decided = decision.fit_decision(logits, labels, people, AS_SHOWN, tau=0.0)
     assert set(decided.em_bias) == {"gender", "age"}
-    for shares, gain in ((SHIFTED, 0.015), (PRIORS, -0.005)):
-        logits, labels, _ = people_of(shares, 600, 100 + seed)
+    for priors, gain in ((SHIFTED, 0.015), (PRIORS, -0.005)):
+        logits, labels, _ = people_of(priors, 600, 100 + seed)
         p = decided.probabilities(logits)[None]
         scores = []
         for adapt in (False, True):
             answers, _, found = decision.decide_together([decided], p, "mean", adapt)
             scores.append(metrics.macro_f1(metrics.confusion(labels, answers)))
         assert scores[1] - scores[0] >= gain
-        assert [one.adapted for one in found] == [shares is SHIFTED] * 2
+        assert [one.adapted for one in found] == [priors is SHIFTED] * 2
         true = np.bincount(to_attributes(labels)["age"]) / len(labels)
         assert np.abs(found[1].found_priors - true).max() < 0.04
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_net_that_takes_too_many_for_old_does_not_find_more_of_them_than_there_are(seed):
-    """Its error is the same among validation people; without that, it was taken for shares that have moved."""
+    """Its error is the same among validation people; without that, it was taken for priors that have moved."""
     wrong = 0.7 * (to_attributes(np.arange(CLASSES))["age"] == 2)
     logits, labels, people = people_of(PRIORS, 300, seed)
     decided = decision.fit_decision(logits + wrong, labels, people, AS_SHOWN)
     assert decided.em_bias["age"][2] > 1.2
-    for shares in (PRIORS, SHIFTED):
-        logits, labels, _ = people_of(shares, 600, 100 + seed)
+    for priors in (PRIORS, SHIFTED):
+        logits, labels, _ = people_of(priors, 600, 100 + seed)
         p = decided.probabilities(logits + wrong)[None]
         answers, _, found = decision.decide_together([decided], p, "mean", True)
         before, _, _ = decision.decide_together([decided], p, "mean", False)
         scores = [metrics.macro_f1(metrics.confusion(labels, one)) for one in (before, answers)]
         assert scores[1] - scores[0] >= -0.005
-        assert found[1].adapted == (shares is SHIFTED)
+        assert found[1].adapted == (priors is SHIFTED)
         old = (to_attributes(labels)["age"] == 2).mean()
         assert found[1].found_priors[2] == pytest.approx(old, rel=0.2)
 
@@ -188,14 +188,14 @@ def test_a_decision_survives_its_header():
 
 
 def test_a_class_that_training_does_not_have_is_not_favoured():
-    shares = PRIORS.copy()
-    shares[[2, 5, 8, 11, 14, 17]] = 0
-    shares /= shares.sum()
-    logits, labels, people = people_of(shares, 200, 0)
-    p = calibration.softmax(np.where(shares > 0, logits, logits.mean(1, keepdims=True)))  # as smoothed labels leave it
+    priors = PRIORS.copy()
+    priors[[2, 5, 8, 11, 14, 17]] = 0
+    priors /= priors.sum()
+    logits, labels, people = people_of(priors, 200, 0)
+    p = calibration.softmax(np.where(priors > 0, logits, logits.mean(1, keepdims=True)))  # as smoothed labels leave it
     for tau in decision.TAUS:
-        assert (to_attributes(decision.decide(p, shares, tau))["age"] == 2).mean() < 0.1
-    one = decision.fit_decision(np.log(p), labels, people, PriorCorrection(tuple(shares), tuple(shares)))
+        assert (to_attributes(decision.decide(p, priors, tau))["age"] == 2).mean() < 0.1
+    one = decision.fit_decision(np.log(p), labels, people, PriorCorrection(tuple(priors), tuple(priors)))
     _, p, found = decision.decide_together([one], p[None], "mean", True)
     assert (
         np.isfinite(p).all()

@@ -61,8 +61,8 @@ EPOCHS = [[], [6, 7, 8, 9, 10, 11, 12, 13], [0, 1, 2, 3], [6, 7]]
 
 
 def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the_last(task, tmp_path, monkeypatch):
-    said = iter([answers(task, right) for right in EPOCHS])
-    monkeypatch.setattr(loop, "predict", lambda *given: next(said))
+    outputs = iter([answers(task, right) for right in EPOCHS])
+    monkeypatch.setattr(loop, "predict", lambda *given: next(outputs))
     best = fit(task, tmp_path, epochs=4)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["accuracy"].idxmax() == 2 and history["macro_f1"].idxmax() == 1
@@ -77,8 +77,8 @@ def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the
 
 
 def test_patience_counts_the_epochs_since_the_best(task, tmp_path, monkeypatch):
-    said = iter([answers(task, right) for right in (EPOCHS[1], EPOCHS[0], EPOCHS[0], EPOCHS[1])])
-    monkeypatch.setattr(loop, "predict", lambda *given: next(said))
+    outputs = iter([answers(task, right) for right in (EPOCHS[1], EPOCHS[0], EPOCHS[0], EPOCHS[1])])
+    monkeypatch.setattr(loop, "predict", lambda *given: next(outputs))
     assert fit(task, tmp_path, epochs=9, patience=2)["epoch"] == 1
     assert len(pd.read_csv(tmp_path / "history.csv")) == 3
 
@@ -143,8 +143,8 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(task
         for weight in net.parameters():
             nn.init.constant_(weight, 0.01 * weight.ndim)
         train_in(tmp_path / folder, task, net, epochs=2, batch_size=32)
-    said = capsys.readouterr().out
-    assert "takes its 32 photographs 16 at a time" in said and "32 photographs 8 at a time" in said
+    printed = capsys.readouterr().out
+    assert "takes its 32 photographs 16 at a time" in printed and "32 photographs 8 at a time" in printed
     histories = [pd.read_csv(tmp_path / folder / "history.csv") for folder in ("enough", "little")]
     pd.testing.assert_frame_equal(*histories, rtol=1e-5)
 
@@ -152,9 +152,9 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(task
 def test_out_of_memory_when_frozen_layers_begin_to_learn_halves_it_too(task, tmp_path, capsys):
     net = Hungry(9)
     train_in(tmp_path, task, net, net.net[3].parameters(), epochs=3, batch_size=32, freeze_epochs=1)
-    said = capsys.readouterr().out
-    assert said.index("epoch   1/3") < said.index("out of memory") < said.index("epoch   2/3")
-    assert "32 photographs 8 at a time" in said
+    printed = capsys.readouterr().out
+    assert printed.index("epoch   1/3") < printed.index("out of memory") < printed.index("epoch   2/3")
+    assert "32 photographs 8 at a time" in printed
 
 
 def test_out_of_memory_later_on_says_what_to_lower(task, tmp_path):

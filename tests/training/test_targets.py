@@ -1,4 +1,4 @@
-"""What a net is told of each photograph, and the factored head that is told of years."""
+"""The soft targets of the loss, and the factored head, which learns years."""
 
 import math
 
@@ -53,26 +53,26 @@ def test_parts_are_joined_into_log_probabilities_of_all_classes():
 
 
 def test_the_third_band_can_begin_at_another_year():
-    said = outputs()
-    moved = factored_head.with_old_from(said, 57)
-    torch.testing.assert_close(factored_head.with_old_from(moved, 60), said)
+    logits = outputs()
+    moved = factored_head.with_old_from(logits, 57)
+    torch.testing.assert_close(factored_head.with_old_from(moved, 60), logits)
     old = moved[:, :CLASSES].exp().view(5, 6, 3).sum(1)[:, 2]
-    torch.testing.assert_close(old, said[:, CLASSES + 57 :].exp().sum(1))
+    torch.testing.assert_close(old, logits[:, CLASSES + 57 :].exp().sum(1))
 
 
 @pytest.mark.parametrize("name", loss.LOSSES)
 def test_every_loss_learns_with_the_factored_head(name):
-    said = outputs().detach().requires_grad_()
+    logits = outputs().detach().requires_grad_()
     labels = torch.tensor([3, 4, 5, 16, 17])
     table = make_targets(labels, torch.tensor([20.0, 58.0, 60.0, 33.0, 60.0]), False, False, True)
     adjusted = {"priors": torch.full((18,), 1 / 18), "tau": 1.0}
     options = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": adjusted}.get(name, {})
     criterion = loss.build(name, **options)
-    before = criterion(said, table)
+    before = criterion(logits, table)
     before.backward()
-    assert said.grad[:, CLASSES:].abs().sum() > 0 < said.grad[:, :CLASSES].abs().sum()
-    years = -(table[:, CLASSES:] * said[:, CLASSES:]).sum(1).mean()
-    torch.testing.assert_close(before, criterion(said, labels) + years)
+    assert logits.grad[:, CLASSES:].abs().sum() > 0 < logits.grad[:, :CLASSES].abs().sum()
+    years = -(table[:, CLASSES:] * logits[:, CLASSES:]).sum(1).mean()
+    torch.testing.assert_close(before, criterion(logits, labels) + years)
 
 
 def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first():

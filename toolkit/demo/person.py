@@ -30,15 +30,19 @@ def wall(rng):
     return Image.fromarray(np.array(corners, np.uint8).reshape(2, 2, 3)).resize(SIZE, Image.Resampling.BICUBIC)
 
 
+def drawn_looks(age, rng):
+    """The years that a person of this age looks: the age band more than the year, as hundreds teach nothing finer."""
+    older = np.interp(age, (18, 29, 30, 59, 60), (18, 27, 38, 54, 68)) + rng.normal(0, 2)
+    return older + (rng.uniform(0, 12) if age >= 60 else 0)
+
+
 def make_person(gender, age, looks=None, *, rng):
     """The traits of one made-up person; amounts run from 0 to 1, lengths are in face units.
 
     An `age` of 60 stands for 60 and over, as in the real data, and so may look like 80. `looks` are the years that the
-    person looks; None draws them.
+    person looks; None draws them from the age.
     """
-    if looks is None:  # people look their age band more than their year: a few hundred of them teach nothing finer
-        looks = np.interp(age, (18, 29, 30, 59, 60), (18, 27, 38, 54, 68)) + rng.normal(0, 2)
-        looks += rng.uniform(0, 12) if age >= 60 else 0
+    looks = drawn_looks(age, rng) if looks is None else looks
     feminine = rng.normal((-1, 1)[gender], 0.35)
 
     def aged(begin, end, noise=2.5):

@@ -1,0 +1,202 @@
+"""A server that has torch imported and forks: a script that is started through it saves the six seconds of imports.
+
+`start` begins the server and writes a program that is called like python. It hands its command line, environment,
+folder and open files to the server, which runs them in a fork: a real process, of which only the interpreter is not
+new. Signals to the program reach the fork, and a fork whose program was killed is killed too. Tests of the start itself
+use sys.executable.
+"""
+
+import array
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import resource
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDER = "ZYGOTE_FOLDER"  # the variable that tells test processes where the server is
+# Importing them has no side effect, which tests/test_house.py tries with new interpreters.
+MODULES = (
+    "torchvision",
+    "torch.distributed",
+    "dataset",
+    "model",
+    "loss",
+    "toolkit.pages.report",
+    "inference",
+    "export",
+)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PROGRAM = """#!{python} -ISE
+import json, os, resource, signal, socket, sys, time
+sent = socket.socket(socket.AF_UNIX)
+until = time.monotonic() + 120
+while True:
+    try:
+        sent.connect({address!r})
+        break
+    except (FileNotFoundError, ConnectionRefusedError):  # it still imports
+        if time.monotonic() > until:
+            sys.exit("no server of tests/zygote.py answers")
+        time.sleep(0.05)
+ignored = [number for number in {forwarded!r} if signal.getsignal(number) == signal.SIG_IGN]
+for number in {forwarded!r}:
+    if number not in ignored:
+        signal.signal(number, lambda number, _: sent.sendall(bytes([number])))
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+job = dict(argv=sys.argv[1:], env=dict(os.environ), cwd=os.getcwd(), limit=limit, ignored=ignored)
+content = json.dumps(job).encode("utf-8", "surrogateescape")
+socket.send_fds(sent, [len(content).to_bytes(8, "little")], [0, 1, 2])
+sent.sendall(content)
+status = int.from_bytes(sent.recv(4), "little", signed=True)
+if status < 0:
+    if -status in {forwarded!r}:
+        signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+os._exit(status)
+"""
+
+
+def python() -> str:
+    """The program to start scripts with; this interpreter where no server was started."""
+    folder = os.environ.get(FOLDER)
+    return os.path.join(folder, "python") if folder else sys.executable
+
+
+def start(folder: pathlib.Path) -> subprocess.Popen:
+    """The server, with its program in this folder. It is ready seconds later; the program waits for it."""
+    program, address = folder / "python", str(folder / "socket")
+    forwarded = tuple(map(int, FORWARDED))
+    program.write_text(PROGRAM.format(python=sys.executable, address=address, forwarded=forwarded))
+    program.chmod(0o755)
+    os.environ[FOLDER] = str(folder)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, __file__, address], cwd=ROOT, env=environment, start_new_session=True)
+
+
+def serve(address: str) -> None:
+    """Run what programs ask for, until the process that started this one is gone."""
+    sys.path.insert(0, str(ROOT))
+    for name in MODULES:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)  # a process with threads cannot be forked
+    parent, running = os.getppid(), {}
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(64)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listening, selectors.EVENT_READ)
+        while os.getppid() == parent:
+            for key, _ in selector.select(0.005):
+                if key.fileobj is listening:
+                    program, _ = listening.accept()
+                    pid = begin(program)
+                    running[pid] = program
+                    selector.register(program, selectors.EVENT_READ, pid)
+                else:
+                    forward(key.fileobj, key.data, selector)
+            end(running, selector)
+
+
+def begin(program: socket.socket) -> int:
+    """The number of a fork that runs what the program asks for."""
+    length, files, _, _ = socket.recv_fds(program, 8, 3)
+    content = b""
+    while len(content) < int.from_bytes(length, "little"):
+        content += program.recv(2**16)
+    pid = os.fork()
+    if pid == 0:
+        run(json.loads(content.decode("utf-8", "surrogateescape")), files)
+    for file in files:
+        os.close(file)
+    return pid
+
+
+def run(job: dict, files: array.array) -> None:
+    """In the fork: become the process that was asked for, and end."""
+    status = 1
+    try:
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        os.closerange(3, 256)
+        os.setsid()
+        os.chdir(job["cwd"])
+        os.environ.clear()
+        os.environ.update(job["env"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, tuple(job["limit"]))
+        for number in FORWARDED:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, signal.SIG_IGN if number in job["ignored"] else default)
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+        interpret([word for word in job["argv"] if word != "-u"])
+        status = 0
+    except SystemExit as stopped:
+        if isinstance(stopped.code, str):
+            print(stopped.code, file=sys.stderr)
+        status = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status & 0xFF)
+
+
+def interpret(words: list[str]) -> None:
+    """As python does with its words."""
+    sys.executable = python()  # scripts that start scripts come here too
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, os.getcwd())
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def forward(program: socket.socket, pid: int, selector) -> None:
+    """The signals that the program got; where the program is gone, the end."""
+    try:
+        numbers = program.recv(16)
+    except ConnectionError:
+        numbers = b""
+    for number in numbers or [signal.SIGKILL]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    if not numbers:
+        selector.unregister(program)
+
+
+def end(running: dict[int, socket.socket], selector) -> None:
+    """Tell the programs of forks that have ended how they did."""
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        program = running.pop(pid)
+        with contextlib.suppress(KeyError):
+            selector.unregister(program)
+        with contextlib.suppress(OSError):
+            program.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "little", signed=True))
+        program.close()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
