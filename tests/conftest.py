@@ -11,10 +11,16 @@ import tempfile
 import unittest.mock
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
-import torch
 import zygote
+
+FIRST = "PYTEST_XDIST_WORKER" not in os.environ and sys.platform == "linux"
+if FIRST:  # one server, whatever the number of test processes; it imports while this process does
+    FOLDER = tempfile.TemporaryDirectory()
+    SERVER = zygote.start(pathlib.Path(FOLDER.name))
+
+import numpy as np
+import torch
 from browser import browser  # noqa: F401 (a fixture)
 from faults import ROOT, environment
 from reviewing import images, suspects, thousands  # noqa: F401 (fixtures)
@@ -42,11 +48,11 @@ QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # once, whatever the number of test processes
-        folder = tempfile.TemporaryDirectory()
-        server = zygote.start(pathlib.Path(folder.name))
-        config.add_cleanup(folder.cleanup)
-        config.add_cleanup(server.kill)
+    if FIRST:
+        config.add_cleanup(FOLDER.cleanup)
+        config.add_cleanup(SERVER.kill)
+        processes = getattr(config.option, "tx", None) or []
+        config.option.tx = [f"{process}//python={zygote.python()}" for process in processes]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

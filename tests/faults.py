@@ -48,7 +48,8 @@ def start(script: str, *, launcher=(), largest_file: int | None = None, **variab
     It is a fork of a Python that has torch imported; a launcher is a new one, and what it starts are forks again.
     """
     python = sys.executable if launcher else zygote.python()
-    variables |= {"PYTHON_EXEC": zygote.python()} if launcher else {}
+    if launcher:
+        variables = {"PYTHON_EXEC": zygote.python(), **variables}
 
     def prepare():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+import zygote
 from conftest import ROOT, run_here
 from faults import (
     SMALL,
@@ -118,7 +119,7 @@ for epoch in range(5):
 
 
 def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([zygote.python(), "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     words = r"state-1.safetensors: cannot be written: .*File too large.*; expected room for 0.4 MiB, found [0-9,.]+ MiB"
     assert len(re.findall(words, done.stdout)) == 3, done.stdout
@@ -129,7 +130,7 @@ def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(tmp_path):
 def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
     """In a process of its own, which neither dies nor hangs nor says anything."""
     mutated_photographs(tmp_path, 150, seed=0)
-    command = [sys.executable, ROOT / "tests" / "decode_all.py", tmp_path]
+    command = [zygote.python(), ROOT / "tests" / "decode_all.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     answers = done.stdout.splitlines()

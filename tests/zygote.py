@@ -3,7 +3,7 @@
 `start` begins the server and writes a program that is called like python. It hands its command line, environment,
 folder and open files to the server, which runs them in a fork: a real process, of which only the interpreter is not
 new. Signals to the program reach the fork, and a fork whose program was killed is killed too. Tests of the start itself
-use sys.executable.
+use sys.executable. Linux only, as pidfds are; elsewhere `python` is sys.executable.
 """
 
 import array
@@ -91,22 +91,24 @@ def serve(address: str) -> None:
     import torch
 
     torch.set_num_threads(1)  # a process with threads cannot be forked
-    parent, running = os.getppid(), {}
+    parent = os.getppid()
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
     with selectors.DefaultSelector() as selector:
-        selector.register(listening, selectors.EVENT_READ)
+
+        def on_program(_) -> None:
+            program, _ = listening.accept()
+            pid = begin(program)
+            ended = os.pidfd_open(pid)
+            selector.register(program, selectors.EVENT_READ, lambda program: forward(program, pid, selector))
+            selector.register(ended, selectors.EVENT_READ, lambda ended: end(program, pid, ended, selector))
+
+        selector.register(listening, selectors.EVENT_READ, on_program)
         while os.getppid() == parent:
-            for key, _ in selector.select(0.005):
-                if key.fileobj is listening:
-                    program, _ = listening.accept()
-                    pid = begin(program)
-                    running[pid] = program
-                    selector.register(program, selectors.EVENT_READ, pid)
-                else:
-                    forward(key.fileobj, key.data, selector)
-            end(running, selector)
+            for key, _ in selector.select(1):
+                if key.fileobj in selector.get_map():
+                    key.data(key.fileobj)
 
 
 def begin(program: socket.socket) -> int:
@@ -157,18 +159,31 @@ def run(job: dict, files: array.array) -> None:
 
 def interpret(words: list[str]) -> None:
     """As python does with its words."""
-    sys.executable = python()  # scripts that start scripts come here too
-    if words[0] == "-c":
+    sys.path[:0] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if words[0] == "-c":  # sys.executable stays a new interpreter: pytest's own processes begin here
         sys.argv = ["-c", *words[2:]]
         sys.path.insert(0, os.getcwd())
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
-    elif words[0] == "-m":
+        return
+    sys.executable = python()  # scripts that start scripts come here too
+    if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = words
-        sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
-        runpy.run_path(words[0], run_name="__main__")
+        return
+    script = pathlib.Path(words[0]).resolve()
+    if ROOT not in script.parents:
+        forget_the_repository()
+    sys.argv = words
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def forget_the_repository() -> None:
+    """For a copy of the repository elsewhere, which imports modules of its own."""
+    sys.path.remove(str(ROOT))
+    own = {"toolkit", *(path.stem for path in ROOT.glob("*.py"))}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]
 
 
 def forward(program: socket.socket, pid: int, selector) -> None:
@@ -184,18 +199,16 @@ def forward(program: socket.socket, pid: int, selector) -> None:
         selector.unregister(program)
 
 
-def end(running: dict[int, socket.socket], selector) -> None:
-    """Tell the programs of forks that have ended how they did."""
-    while running:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        program = running.pop(pid)
-        with contextlib.suppress(KeyError):
-            selector.unregister(program)
-        with contextlib.suppress(OSError):
-            program.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "little", signed=True))
-        program.close()
+def end(program: socket.socket, pid: int, ended: int, selector) -> None:
+    """Tell the program how its fork ended."""
+    _, status = os.waitpid(pid, 0)
+    selector.unregister(ended)
+    os.close(ended)
+    with contextlib.suppress(KeyError):  # the program may have gone before
+        selector.unregister(program)
+    with contextlib.suppress(OSError):
+        program.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "little", signed=True))
+    program.close()
 
 
 if __name__ == "__main__":

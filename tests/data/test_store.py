@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import zygote
 from conftest import ROOT
 from PIL import Image
 
@@ -235,7 +236,7 @@ some = disk_cache.open_store(sys.argv[2:], (24, 18), 1.0, pathlib.Path(sys.argv[
 assert some.fill() == {}
 print(some.reused, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == list(range(len(some))))
 """
-    command = [sys.executable, "-c", code, tmp_path / "cache", *paths]
+    command = [zygote.python(), "-c", code, tmp_path / "cache", *paths]
     runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     outcomes = sorted(run.communicate()[0].splitlines()[-1].split() for run in runs)
     assert outcomes == [["False", "True"], ["True", "True"], ["True", "True"]]

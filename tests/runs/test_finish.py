@@ -3,9 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 
 import pandas as pd
+import zygote
 from conftest import ROOT
 
 from toolkit.runs import folders, leaderboard
@@ -47,7 +47,7 @@ def test_runs_that_finish_together_all_get_their_line(tmp_path):
     for number in range(8):
         (tmp_path / str(number)).mkdir()
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, tmp_path / str(number)], cwd=ROOT, env=dict(os.environ))
+        subprocess.Popen([zygote.python(), "-c", code, tmp_path / str(number)], cwd=ROOT, env=dict(os.environ))
         for number in range(8)
     ]
     assert [process.wait() for process in processes] == [0] * 8

@@ -1,5 +1,6 @@
 """Training and prediction, on a net small enough to be quick and on real decoded photographs."""
 
+import copy
 import dataclasses
 import math
 import re
@@ -154,18 +155,19 @@ def test_batch_norm_gets_the_statistics_of_the_net_as_it_is_now(faces):
     assert norm.momentum == 0.1 and torch.equal(weights, nn.utils.parameters_to_vector(net.parameters()))
 
 
-def trained_resnet(faces, photographs: np.ndarray, epochs: int) -> nn.Module:
+@pytest.fixture(scope="module")
+def resnet(faces) -> nn.Module:
+    """A resnet18 after three epochs on the first 64 photographs; its running statistics lag behind its weights."""
     torch.manual_seed(0)
     net, _ = model.build("resnet18", SIZE, pretrained=False)
     optimizer = make_optimizer("adamw", net, lr=1e-3, weight_decay=0.05)
-    for epoch in range(epochs):
-        train_one_epoch(net, optimizer, learning(faces, photographs), recipe(lr=1e-3), epoch)
+    for epoch in range(3):
+        train_one_epoch(net, optimizer, learning(faces, np.arange(64)), recipe(lr=1e-3), epoch)
     return net
 
 
-def test_after_a_few_steps_validation_sees_what_training_has_learned(faces):
-    photographs = np.arange(64)
-    net = trained_resnet(faces, photographs, epochs=3)
+def test_after_a_few_steps_validation_sees_what_training_has_learned(faces, resnet):
+    photographs, net = np.arange(64), copy.deepcopy(resnet)
     lagging = loss.cross_entropy(predict(net, faces.loader, photographs, 64), faces.labels[:64])
     recompute_batch_norm_statistics(net, faces.loader, split_into_batches(photographs, 16))
     recomputed = loss.cross_entropy(predict(net, faces.loader, photographs, 64), faces.labels[:64])
@@ -187,10 +189,9 @@ def test_a_step_in_bf16_is_nearly_the_same_step(faces):
     assert torch.cosine_similarity(*steps, dim=0) > 0.98
 
 
-def test_prediction_in_bf16_says_what_float32_says(faces):
+def test_prediction_in_bf16_says_what_float32_says(faces, resnet):
     """Batch norm folded, weights in bf16: logits nearly the same, and the class of the plain net nearly everywhere."""
-    everything = np.arange(40)
-    net = trained_resnet(faces, everything, epochs=3)
+    everything, net = np.arange(40), copy.deepcopy(resnet)
     with torch.inference_mode():
         plain = torch.cat([net.eval()(inputs) for inputs in faces.loader.load([everything])])
     fast = on(faces, device.Machine(CPU.device, torch.bfloat16))
