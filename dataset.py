@@ -28,7 +28,7 @@ from toolkit.system.console import InputError, listed, say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from toolkit.label_errors.corrections import Report
+    from toolkit.label_errors.corrections import CorrectionReport
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
@@ -94,7 +94,7 @@ class Corrected(NamedTuple):
 
     table: pd.DataFrame
     as_found: pd.DataFrame  # the table before corrections, which may also leave photographs out
-    report: Report
+    report: CorrectionReport
     passed_over: list[str]  # files and folders that are no photographs
 
 

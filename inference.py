@@ -15,9 +15,8 @@ import model
 from toolkit.config import settings, sources
 from toolkit.demo import synthetic
 from toolkit.labels import PROBABILITY_COLUMNS
-from toolkit.scoring.decision import Answer
 from toolkit.serving import handlers, model_archive
-from toolkit.serving.ensemble import Ensemble
+from toolkit.serving.ensemble import Answer, Ensemble
 from toolkit.system import console, distributed, files, locks, world
 from toolkit.system.console import InputError, listed, say
 

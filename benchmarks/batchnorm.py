@@ -5,9 +5,9 @@ python benchmarks/batchnorm.py [--pairs vgg11,vgg11_bn ...] [--only NAME ...] [-
 One epoch of the seed's recipe (SGD at 1e-3 without momentum and decay, moving averages of statistics, from scratch) on
 the drawn faces, and then one suspect after the other taken away, or put in:
 
-    running statistics   settled on training photographs before validation, in place of the moving averages
+    running statistics   recomputed on training photographs before validation, in place of the moving averages
     weight decay         0.05 in place of none
-    learning rate        0.01, with the moving averages, and with statistics settled; 0.1
+    learning rate        0.01, with the moving averages, and with recomputed statistics; 0.1
     weights              from a net that knows drawn faces (of other people), with a fresh last layer. The plain twin
                          gets the same weights, with batch norm folded into the convolutions: the same function
     weights of its own   likewise, but the plain twin learned to know faces by itself, as torchvision's nets did

@@ -27,14 +27,17 @@ import torch  # noqa: E402
 import export  # noqa: E402
 import model  # noqa: E402
 from toolkit.config.types import height_and_width  # noqa: E402
+from toolkit.data.loader import Loader  # noqa: E402
 from toolkit.data.store import Store  # noqa: E402
 from toolkit.demo import synthetic  # noqa: E402
-from toolkit.labels import CLASS_NAMES, CLASSES  # noqa: E402
-from toolkit.models import onnx_export, onnx_file  # noqa: E402
-from toolkit.runs import checkpoint  # noqa: E402
-from toolkit.scoring.decision import Decision, Prior  # noqa: E402
+from toolkit.labels import CLASSES  # noqa: E402
+from toolkit.models import onnx_export, onnx_file, placement  # noqa: E402
+from toolkit.models.batch_norm import recompute_batch_norm_statistics  # noqa: E402
+from toolkit.models.predict import predict  # noqa: E402
+from toolkit.runs.weights import Header  # noqa: E402
+from toolkit.scoring.decision import Decision  # noqa: E402
+from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
 from toolkit.system import device  # noqa: E402
-from toolkit.training import step  # noqa: E402
 from train import MEAN, STD  # noqa: E402
 
 BATCHES = (1, 3, 5)
@@ -68,14 +71,13 @@ def main() -> None:
 def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     """The cells of a row, after its first three."""
     machine = device.choose("cpu", "fp32")
-    faces, everything = step.Faces(store, machine, MEAN, STD), np.arange(len(store))
+    loader, everything = Loader(store, machine, MEAN, STD), np.arange(len(store))
     torch.manual_seed(0)
     net, _ = model.build(name, store.size, pretrained=False, head=head)
     wake(net)
-    step.settle_batch_norm(net, faces, [everything[:14]])
-    spread = float(step.predict(net, faces, everything[:14])[:, :CLASSES].std(1).mean())
-    header = {"backbone": name, "head": head, "size": store.size, "mean": MEAN, "std": STD, "run": name, "scores": {}}
-    header |= {"format": checkpoint.FORMAT, "classes": CLASS_NAMES, "decision": uneven(spread).as_header()}
+    recompute_batch_norm_statistics(net, loader, [everything[:14]])
+    spread = float(predict(net, loader, everything[:14])[:, :CLASSES].std(1).mean())
+    header = Header(name, name, head, store.size, MEAN, STD, uneven(spread))
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         made = onnx_export.build(net, header)
@@ -84,17 +86,17 @@ def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     seconds = time.perf_counter() - started
     candidate = onnx_file.OnnxModel(pathlib.Path("model.onnx"), content)
     farthest, same = export.compare(net, header, candidate, store, BATCHES)
-    machine.place(net)
-    batch = machine.batch_for_prediction(store.size)
+    placement.to_device(net, machine)
+    batch_size = machine.prediction_batch_size(store.size)
     ways = {
-        "torch": lambda: step.predict(net, faces, everything),
-        "onnx": lambda: candidate.predict(store, batch),
+        "torch": lambda: predict(net, loader, everything),
+        "onnx": lambda: candidate.predict(store, batch_size),
     }
     rates = {way: [] for way in ways}
     for _ in range(turns):
-        for way, predict in ways.items():
+        for way, run in ways.items():
             began = time.perf_counter()
-            predict()
+            run()
             rates[way].append(len(store) / (time.perf_counter() - began))
     distances = [f"{farthest[size]:.1e}" for size in BATCHES]
     speeds = [f"{statistics.median(rate):.0f}" if rate else "" for rate in rates.values()]
@@ -113,9 +115,9 @@ def wake(net) -> None:
 def uneven(temperature: float) -> Decision:
     """A decision in which every part acts."""
     rng = np.random.default_rng(0)
-    shares, shown = rng.dirichlet(np.full(CLASSES, 5.0), 2)
-    prior = Prior(tuple(shares), tuple(shown), tuple(rng.uniform(0.5, 2, CLASSES)))
-    return Decision(temperature, 0.5, prior)
+    priors, sampled_priors = rng.dirichlet(np.full(CLASSES, 5.0), 2)
+    correction = PriorCorrection(tuple(priors), tuple(sampled_priors), tuple(rng.uniform(0.5, 2, CLASSES)))
+    return Decision(temperature, 0.5, correction)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def ours(case: Case, kind: str) -> np.ndarray:
 def by_photograph(score, of_attribute: bool, combine, case: Case, kind: str) -> np.ndarray:
     """The score (labels, probabilities) -> suspicion of each photograph, combined for each folder."""
     if of_attribute:
-        labels, p = case.table[kind].to_numpy(), case.probabilities @ metrics.members(kind)
+        labels, p = case.table[kind].to_numpy(), case.probabilities @ metrics.membership(kind)
     else:
         labels, p = dataset.labels(case.table), case.probabilities
     values = score(labels.astype(int), p / p.sum(1, keepdims=True))

@@ -45,6 +45,10 @@ LONGEST = (
     "model",
 )  # fmt: skip
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
+FOLDS = {
+    "NAME": "shufflenet_v2_x0_5", "FOLDS": "2", "HEAD": "factored", "MIX": "cutmix", "BORDER_AGES": "soften",
+    "EMA": "true", "SAMPLER": "balanced", **QUICK,
+}  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -123,6 +127,16 @@ def trained(drawn, tmp_path_factory) -> pathlib.Path:
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, NAME="resnet18", **QUICK)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def folds(drawn, tmp_path_factory):
+    """A run of two folds with a factored head, all that is soft, and the average."""
+    runs = tmp_path_factory.mktemp("folds")
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **FOLDS)
+    assert done.returncode == 0, done.stderr
+    assert "no report is written" not in done.stdout
+    return runs
 
 
 @pytest.fixture(scope="module")

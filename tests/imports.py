@@ -24,6 +24,27 @@ def imported(path: pathlib.Path, for_types: bool = True) -> Iterator[tuple[int, 
                 yield node.lineno, file
 
 
+def used_names(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of each name that a file takes from a module of this repository."""
+    tree, modules = ast.parse(path.read_text()), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (ROOT / f"{node.module}.{alias.name}".replace(".", "/")).with_suffix(".py").is_file():
+                    modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                elif (ROOT / node.module.replace(".", "/")).with_suffix(".py").is_file():
+                    yield node.lineno, node.module, alias.name
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            modules |= {name: name for name in names if (ROOT / f"{name}.py").is_file()}
+    local = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    local |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    modules = {name: module for name, module in modules.items() if name not in local}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield node.lineno, modules[node.value.id], node.attr
+
+
 def closure(*scripts: str) -> set[str]:
     """All files that these scripts run, directly or through others, themselves too: paths below the root."""
     found, left = set(), [ROOT / script for script in scripts]

@@ -1,6 +1,7 @@
 """The shape of the repository: what stands on what, and what importing costs."""
 
 import graphlib
+import importlib
 import re
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 from conftest import ROOT, run_script
-from imports import imported
+from imports import imported, used_names
 
 from toolkit.config import sources
 from toolkit.config.settings import SCRIPTS
@@ -52,6 +53,13 @@ def test_what_can_change_a_result_stands_on_nothing_that_may_change_freely(name)
     """The fingerprint of a run leaves these folders out."""
     for line, other in imported(ROOT / name):
         assert other.relative_to(ROOT).parts[1] not in CHANGES_NO_RESULT, f"line {line} imports {name_of(other)}"
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *ROOT.glob("benchmarks/*.py"), *ROOT.glob("docs/*.py")], ids=name_of)
+def test_every_name_that_is_taken_from_a_module_is_there(path):
+    """Also in benchmarks, which nothing else runs."""
+    for line, module, name in used_names(path):
+        assert hasattr(importlib.import_module(module), name), f"line {line}: {module} has no {name}"
 
 
 def test_one_place_finds_the_root_of_the_repository():

@@ -87,7 +87,8 @@ def serve(address: str) -> None:
     """Run what programs ask for, until the process that started this one is gone."""
     sys.path.insert(0, str(ROOT))
     for name in MODULES:
-        importlib.import_module(name)
+        with contextlib.suppress(Exception):  # what is broken fails in the tests that import it
+            importlib.import_module(name)
     import torch
 
     torch.set_num_threads(1)  # a process with threads cannot be forked

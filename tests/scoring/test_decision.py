@@ -9,10 +9,11 @@ from scipy.optimize import minimize_scalar
 from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
 from toolkit.scoring import calibration, decision, metrics, prior_shift
 from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.serving import ensemble
 
 PRIORS = np.outer([5, 1, 1], np.outer([0.386, 0.614], [0.474, 0.455, 0.071])).ravel() / 7
 EVEN = (1 / CLASSES,) * CLASSES
-AS_SHOWN = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
+SAME_PRIORS = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
 SHIFTED = np.outer([5, 1, 1], np.outer([0.6, 0.4], [0.384, 0.366, 0.25])).ravel() / 7
 
 
@@ -64,7 +65,7 @@ def test_strength_favours_rare_classes_and_is_chosen_where_macro_f1_calls_for_it
     old = [(to_attributes(decision.decide(p, PRIORS, tau))["age"] == 2).sum() for tau in decision.TAUS]
     assert old == sorted(old) and old[0] < old[-1]
     assert (decision.decide(p, PRIORS, 0.0) == p.argmax(1)).all()
-    offset = decision.Decision(2.0, 0.5, AS_SHOWN).logit_offset()
+    offset = decision.Decision(2.0, 0.5, SAME_PRIORS).logit_offset()
     assert ((logits + offset).argmax(1) == decision.decide(calibration.softmax(logits, 2.0), PRIORS, 0.5)).all()
     # A net that favours rare classes by itself already, and one that favours the common ones twice.
     for tilt, best in ((-1, 0.0), (1, 1.0)):
@@ -77,14 +78,14 @@ def test_strength_favours_rare_classes_and_is_chosen_where_macro_f1_calls_for_it
 @pytest.mark.parametrize("seed", range(3))
 def test_moved_shares_are_found_and_win_macro_f1(seed):
     logits, labels, people = people_of(PRIORS, 300, seed)
-    decided = decision.fit_decision(logits, labels, people, AS_SHOWN, tau=0.0)
+    decided = decision.fit_decision(logits, labels, people, SAME_PRIORS, tau=0.0)
     assert set(decided.em_bias) == {"gender", "age"}
     for priors, gain in ((SHIFTED, 0.015), (PRIORS, -0.005)):
         logits, labels, _ = people_of(priors, 600, 100 + seed)
         p = decided.probabilities(logits)[None]
         scores = []
         for adapt in (False, True):
-            answers, _, found = decision.decide_together([decided], p, "mean", adapt)
+            answers, _, found = ensemble.decide_together([decided], p, "mean", adapt)
             scores.append(metrics.macro_f1(metrics.confusion(labels, answers)))
         assert scores[1] - scores[0] >= gain
         assert [one.adapted for one in found] == [priors is SHIFTED] * 2
@@ -97,13 +98,13 @@ def test_a_net_that_takes_too_many_for_old_does_not_find_more_of_them_than_there
     """Its error is the same among validation people; without that, it was taken for priors that have moved."""
     wrong = 0.7 * (to_attributes(np.arange(CLASSES))["age"] == 2)
     logits, labels, people = people_of(PRIORS, 300, seed)
-    decided = decision.fit_decision(logits + wrong, labels, people, AS_SHOWN)
+    decided = decision.fit_decision(logits + wrong, labels, people, SAME_PRIORS)
     assert decided.em_bias["age"][2] > 1.2
     for priors in (PRIORS, SHIFTED):
         logits, labels, _ = people_of(priors, 600, 100 + seed)
         p = decided.probabilities(logits + wrong)[None]
-        answers, _, found = decision.decide_together([decided], p, "mean", True)
-        before, _, _ = decision.decide_together([decided], p, "mean", False)
+        answers, _, found = ensemble.decide_together([decided], p, "mean", True)
+        before, _, _ = ensemble.decide_together([decided], p, "mean", False)
         scores = [metrics.macro_f1(metrics.confusion(labels, one)) for one in (before, answers)]
         assert scores[1] - scores[0] >= -0.005
         assert found[1].adapted == (priors is SHIFTED)
@@ -113,7 +114,7 @@ def test_a_net_that_takes_too_many_for_old_does_not_find_more_of_them_than_there
 
 def test_a_net_that_was_shown_rare_classes_more_decides_as_one_that_was_not():
     logits, labels, people = people_of(PRIORS, 300, 0)
-    plain = decision.fit_decision(2 * logits, labels, people, AS_SHOWN, 0.5)
+    plain = decision.fit_decision(2 * logits, labels, people, SAME_PRIORS, 0.5)
     correction = PriorCorrection(tuple(PRIORS), EVEN)
     balanced = decision.fit_decision(2 * (logits - np.log(PRIORS)), labels, people, correction, 0.5)
     assert balanced.temperature == pytest.approx(plain.temperature, rel=0.02) == pytest.approx(2, rel=0.1)
@@ -133,7 +134,7 @@ def test_a_net_whose_loss_weighed_rare_classes_more_decides_as_one_whose_did_not
         return np.log(0.9 * calibration.softmax(logits) + 0.1 / CLASSES)
 
     logits, labels, people = people_of(PRIORS, 300, 0)
-    plain = decision.fit_decision(seen_by_net(logits), labels, people, AS_SHOWN, 0.5)
+    plain = decision.fit_decision(seen_by_net(logits), labels, people, SAME_PRIORS, 0.5)
     prior = PriorCorrection(tuple(PRIORS), tuple(PRIORS), tuple(weights))
     weighed = decision.fit_decision(seen_by_net(logits) + np.log(weights), labels, people, prior, 0.5)
     assert weighed.temperature == pytest.approx(plain.temperature) and plain.temperature < 0.9
@@ -164,8 +165,8 @@ def test_shares_are_left_alone_where_the_net_cannot_tell():
     blind = np.log(PRIORS) + 3 * rng.normal(size=logits.shape)  # sure of itself, and wrong
     em_bias = prior_shift.adaptation_helps(calibration.softmax(blind), labels, PRIORS)
     assert em_bias == {}
-    answers, p, found = decision.decide_together(
-        [decision.Decision(1.0, 0.5, AS_SHOWN, em_bias)], calibration.softmax(blind)[None], "mean", True
+    answers, p, found = ensemble.decide_together(
+        [decision.Decision(1.0, 0.5, SAME_PRIORS, em_bias)], calibration.softmax(blind)[None], "mean", True
     )
     # One that never says old: nothing can be concluded from its finding none among validation people either.
     young = logits - 30 * (to_attributes(np.arange(CLASSES))["age"] == 2)
@@ -178,8 +179,8 @@ def test_votes_and_means_of_several_runs():
     p = np.full((3, 2, CLASSES), 0.01)
     p[0, :, 5], p[1, 0, 5], p[1, 1, 3], p[2, :, 7] = 0.1, 0.1, 0.1, 5.0
     p /= p.sum(2, keepdims=True)
-    assert decision.decide_together([one] * 3, p, "mean", False)[0].tolist() == [7, 7]
-    assert decision.decide_together([one] * 3, p, "vote", False)[0].tolist() == [5, 7]  # a draw of three: the mean
+    assert ensemble.decide_together([one] * 3, p, "mean", False)[0].tolist() == [7, 7]
+    assert ensemble.decide_together([one] * 3, p, "vote", False)[0].tolist() == [5, 7]  # a draw of three: the mean
 
 
 def test_a_decision_survives_its_header():
@@ -196,13 +197,13 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
     for tau in decision.TAUS:
         assert (to_attributes(decision.decide(p, priors, tau))["age"] == 2).mean() < 0.1
     one = decision.fit_decision(np.log(p), labels, people, PriorCorrection(tuple(priors), tuple(priors)))
-    _, p, found = decision.decide_together([one], p[None], "mean", True)
+    _, p, found = ensemble.decide_together([one], p[None], "mean", True)
     assert (
         np.isfinite(p).all()
         and np.isfinite([line.evidence for line in found]).all()
         and np.isfinite(one.logit_offset()).all()
     )
-    assert decision.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)
+    assert ensemble.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)
 
 
 def test_a_class_that_is_never_shown_is_not_favoured_for_it():
@@ -216,10 +217,10 @@ def test_a_class_that_is_never_shown_is_not_favoured_for_it():
 
 
 def test_a_draw_of_votes_favours_rare_classes_as_the_mean_does():
-    one = decision.Decision(1.0, 1.0, AS_SHOWN)
+    one = decision.Decision(1.0, 1.0, SAME_PRIORS)
     p = np.full((2, 1, CLASSES), 0.001)
     p[0, 0, 4], p[0, 0, 5] = 0.9, 0.05
     p[1, 0, 4], p[1, 0, 5] = 0.5, 0.4
     p /= p.sum(2, keepdims=True)
-    by_mean, by_vote = (decision.decide_together([one], p, how, False)[0][0] for how in ("mean", "vote"))
+    by_mean, by_vote = (ensemble.decide_together([one], p, how, False)[0][0] for how in ("mean", "vote"))
     assert by_mean == by_vote == 5

@@ -1,7 +1,6 @@
-"""From logits to classes: temperature, priors, logit adjustment, and several runs that decide together."""
+"""From logits to classes: temperature, priors and logit adjustment."""
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from toolkit.labels import AGE_FROM_YEARS, CLASSES
 from toolkit.scoring import metrics
 from toolkit.scoring.calibration import cross_validated_temperature
 from toolkit.scoring.prior_correction import PriorCorrection, at_least, normalised
-from toolkit.scoring.prior_shift import SHIFTING, PriorShift, adapt_priors, adaptation_helps
+from toolkit.scoring.prior_shift import adaptation_helps
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of logit adjustment
 DEFAULT_TAU = 0.5
@@ -57,7 +56,7 @@ class Decision:
 
     def logit_offset(self) -> np.ndarray:
         """A vector, shape (18,), such that `classes` = argmax(logits + offset)."""
-        after_temperature = self.prior_correction.log_prior_shift() - self.tau * _log_priors(self.class_priors)
+        after_temperature = self.prior_correction.log_prior_shift() - self.tau * log_priors(self.class_priors)
         return self.temperature * after_temperature - self.prior_correction.log_loss_weights()
 
     def with_old_from(self, year: int) -> "Decision":
@@ -100,7 +99,7 @@ def decide(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
     Post-hoc logit adjustment (Menon et al., 2021). With tau = 0 it is the likeliest class; with 1 the class whose
     probability rose most above its prior, which is best for balanced accuracy.
     """
-    return (np.log(at_least(p)) - tau * _log_priors(priors)).argmax(1)
+    return (np.log(at_least(p)) - tau * log_priors(priors)).argmax(1)
 
 
 def choose_tau(p: np.ndarray, labels: np.ndarray, people: np.ndarray, priors: np.ndarray) -> float:
@@ -116,36 +115,6 @@ def choose_tau(p: np.ndarray, labels: np.ndarray, people: np.ndarray, priors: np
     return min(good, key=lambda tau: abs(tau - DEFAULT_TAU))
 
 
-class Answer(NamedTuple):
-    """What one run or several say of n photographs."""
-
-    classes: np.ndarray  # int64, shape (n,)
-    probabilities: np.ndarray  # float64, shape (n, 18)
-    prior_shifts: list[PriorShift]  # what was found of each attribute's priors
-
-
-def decide_together(decisions: list[Decision], p: np.ndarray, how: str, adapt: bool) -> Answer:
-    """The answer of several runs with probabilities `p`, shape (runs, n, 18), adapted to the priors here if `adapt`.
-
-    "mean" decides by the mean of the runs' probabilities; with "vote" each run has a vote, and that mean decides a tie.
-    """
-    priors = np.mean([decision.class_priors for decision in decisions], 0)
-    tau = np.mean([decision.tau for decision in decisions])
-    ratio, shifts = np.ones(CLASSES), []
-    if adapt and p.shape[1]:
-        in_all = [name for name in SHIFTING if all(name in decision.em_bias for decision in decisions)]
-        bias = {name: np.mean([decision.em_bias[name] for decision in decisions], 0) for name in in_all}
-        ratio, shifts = adapt_priors(p.mean(0), priors, bias)
-    priors, mean = normalised(priors * ratio), normalised(p.mean(0) * ratio)
-    if how == "mean":
-        return Answer(decide(mean, priors, tau), mean, shifts)
-    votes = np.zeros(mean.shape)
-    for one in normalised(p * ratio):
-        votes[np.arange(len(mean)), decide(one, priors, tau)] += 1
-    tie_break = normalised(at_least(mean) * np.exp(-tau * _log_priors(priors)))
-    return Answer((votes + 0.5 * tie_break).argmax(1), mean, shifts)
-
-
-def _log_priors(priors: np.ndarray) -> np.ndarray:
+def log_priors(priors: np.ndarray) -> np.ndarray:
     """log priors. A class that training does not have counts as the commonest: no adjustment favours it."""
     return np.log(np.where(priors > 0, priors, priors.max()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from toolkit.config.settings import InferenceSettings
 from toolkit.labels import CLASSES
 from toolkit.runs import lookup
 from toolkit.runs.weights import Header
-from toolkit.scoring.decision import Answer, Decision, decide_together
+from toolkit.scoring.decision import Decision, decide, log_priors
+from toolkit.scoring.prior_correction import at_least, normalised
+from toolkit.scoring.prior_shift import SHIFTING, PriorShift, adapt_priors
 from toolkit.serving import runtimes
 from toolkit.system.console import InputError, listed, say
 
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 
     from toolkit.data.store import Store
     from toolkit.models.onnx_file import OnnxModel
+
+
+class Answer(NamedTuple):
+    """What one run or several say of n photographs."""
+
+    classes: np.ndarray  # int64, shape (n,)
+    probabilities: np.ndarray  # float64, shape (n, 18)
+    prior_shifts: list[PriorShift]  # what was found of each attribute's priors
 
 
 class Ensemble:
@@ -106,3 +116,25 @@ class Ensemble:
             "settings": self.config.model_dump(mode="json"),
             "prior_shifts": [shift.as_plain() for shift in answer.prior_shifts],
         }
+
+
+def decide_together(decisions: list[Decision], p: np.ndarray, how: str, adapt: bool) -> Answer:
+    """The answer of several runs with probabilities `p`, shape (runs, n, 18), adapted to the priors here if `adapt`.
+
+    "mean" decides by the mean of the runs' probabilities; with "vote" each run has a vote, and that mean decides a tie.
+    """
+    priors = np.mean([decision.class_priors for decision in decisions], 0)
+    tau = np.mean([decision.tau for decision in decisions])
+    ratio, shifts = np.ones(CLASSES), []
+    if adapt and p.shape[1]:
+        in_all = [name for name in SHIFTING if all(name in decision.em_bias for decision in decisions)]
+        bias = {name: np.mean([decision.em_bias[name] for decision in decisions], 0) for name in in_all}
+        ratio, shifts = adapt_priors(p.mean(0), priors, bias)
+    priors, mean = normalised(priors * ratio), normalised(p.mean(0) * ratio)
+    if how == "mean":
+        return Answer(decide(mean, priors, tau), mean, shifts)
+    votes = np.zeros(mean.shape)
+    for one in normalised(p * ratio):
+        votes[np.arange(len(mean)), decide(one, priors, tau)] += 1
+    tie_break = normalised(at_least(mean) * np.exp(-tau * log_priors(priors)))
+    return Answer((votes + 0.5 * tie_break).argmax(1), mean, shifts)

@@ -1,0 +1,80 @@
+"""The split by person: what both sides hold, the folds of cross-validation, and border ages."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dataset
+from toolkit.data.split import Split, describe, held_out_people, split_by_person, without_border_ages
+from toolkit.system.console import InputError
+
+
+def sides_of(faces: pd.DataFrame, ratio=0.2, folds=0, fold=0, seed=0) -> Split:
+    return split_by_person(faces, held_out_people(faces, ratio, folds, fold, seed))
+
+
+def people(count: int, seed: int = 0, photographs: int = 7) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    person = np.repeat([f"{number:06}" for number in range(count)], photographs)
+    gender, years = (
+        np.repeat(rng.integers(0, 2, count), photographs),
+        np.repeat(rng.integers(18, 61, count), photographs),
+    )
+    age = (years >= 30) * 1 + (years >= 60)
+    mask = np.resize([0, 0, 0, 0, 0, 1, 2], count * photographs)
+    return pd.DataFrame(
+        {"person": person, "folder": person, "mask": mask, "gender": gender, "age": age, "years": years}
+    )
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.2, 1 / 3, 0.5])
+def test_a_split_holds_out_whole_people_and_keeps_the_shares_of_every_group(ratio):
+    faces = people(301)
+    sides = sides_of(faces, ratio, seed=3)
+    assert sorted([*sides.train, *sides.validation]) == list(range(len(faces)))
+    train, validation = (set(faces["person"].iloc[rows]) for rows in (sides.train, sides.validation))
+    assert not train & validation and abs(len(validation) - 301 * ratio) <= 0.5
+    everybody = faces.drop_duplicates("person")
+    for _, group in everybody.groupby(["gender", "age"]):
+        assert abs(group["person"].isin(validation).sum() - ratio * len(group)) <= 1
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 7])
+def test_folds_hold_out_everybody_once(folds):
+    faces = people(23)
+    held_out = [sides_of(faces, folds=folds, fold=fold).validation for fold in range(folds)]
+    assert sorted(np.concatenate(held_out)) == list(range(len(faces)))
+    sizes = [len(rows) // 7 for rows in held_out]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_who_is_held_out_depends_on_the_seed_and_the_people_alone():
+    faces = people(40)
+    held_out = held_out_people(faces, 0.2, 0, 0, seed=1)
+    assert held_out == held_out_people(faces.sample(frac=1, random_state=0), 0.2, 0, 0, seed=1)
+    assert held_out == held_out_people(faces.groupby("person").head(1), 0.2, 0, 0, seed=1)
+    assert held_out != held_out_people(faces, 0.2, 0, 0, seed=2)
+
+
+def test_a_side_without_people_is_refused():
+    for count, ratio in ((1, 0.5), (4, 0.1), (3, 0.9)):
+        with pytest.raises(InputError, match="expected people for training and for validation"):
+            sides_of(people(count), ratio)
+    with pytest.raises(InputError, match="found 1 and 1 photographs of 2 people"):
+        sides_of(people(2, photographs=1), 0.5)
+
+
+def test_the_counts_of_both_sides_are_shown():
+    faces = people(50)
+    text = describe(dataset.labels(faces), faces["person"], sides_of(faces))
+    assert text.splitlines()[-1].split() == ["people", "40", "10"]
+    assert text.splitlines()[-2].split() == ["all", "photographs", "280", "70"]
+
+
+def test_border_ages_are_left_out_of_training_only(drawn):
+    table, _ = dataset.read_faces(drawn.train)
+    table["years"] = np.where(np.arange(len(table)) % 3, 40.0, 58.0)
+    sides = split_by_person(table, held_out_people(table, 0.5, 0, 0, seed=0))
+    left = without_border_ages(table, sides)
+    assert set(table["years"].iloc[left.train]) == {40.0} and left.validation is sides.validation
+    assert len(left.train) == (table["years"].iloc[sides.train] == 40).sum()

@@ -1,0 +1,106 @@
+"""Runs of folds: what they predict, how they continue after a stop, and what outlives the machine."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from conftest import FOLDS, run_here
+
+import dataset
+from toolkit.config.settings import TrainSettings
+from toolkit.runs import cross_validation
+
+
+def test_folds_say_something_of_every_photograph_by_the_run_that_never_saw_it(drawn, folds):
+    assert "never saw its person" in (folds / "shufflenet_v2_x0_5" / "report.html").read_text()
+    group = folds / "shufflenet_v2_x0_5"
+    table = pd.read_csv(group / "out_of_fold.csv", dtype={"person": str})
+    faces, _ = dataset.read_faces(drawn.train)
+    assert table["path"].tolist() == sorted(path.decode() for path in dataset.paths(faces))
+    assert table.groupby("person")["fold"].nunique().eq(1).all() and set(table["fold"]) == {0, 1}
+    for fold in (0, 1):
+        validation = pd.read_csv(group / f"fold-{fold}" / "validation.csv")
+        of_fold = table[table["fold"] == fold]
+        assert of_fold["p7"].tolist() == validation.sort_values("path")["p7"].tolist()
+    board = pd.read_csv(folds / "leaderboard.csv")
+    assert board["run"].tolist() == ["shufflenet_v2_x0_5"]
+    assert board["accuracy"].tolist() == pytest.approx([(table["label"] == table["predicted"]).mean()])
+    assert not list(group.rglob("*.lock")) and not list(group.rglob("state-*"))
+
+
+def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(folds, runs)
+    group = runs / "shufflenet_v2_x0_5"
+    (group / "result.json").unlink()
+    (group / "fold-1" / "result.json").unlink()  # killed in this moment: there are weights, but no state
+    (group / "fold-0" / "state-1.safetensors").write_bytes(b"left behind")
+    before = (group / "fold-0" / "model.safetensors").stat().st_mtime_ns
+    oof = (group / "out_of_fold.csv").read_bytes()
+    checkpoints = tmp_path / "checkpoints"  # have come to be there: what is done is kept in them, and goes in the end
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, SM_CHECKPOINT_DIR=checkpoints, **FOLDS)
+    assert list(checkpoints.iterdir()) == []
+    assert done.returncode == 0 and "fold 0 of 2: done before" in done.stdout, done.stderr
+    assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
+    assert (group / "out_of_fold.csv").read_bytes() == oof
+    assert sorted(path.name for path in runs.iterdir()) == ["leaderboard.csv", "shufflenet_v2_x0_5"]
+    assert sorted(path.name for path in group.glob("fold-*")) == ["fold-0", "fold-1"]
+    assert not list(group.rglob("state-*"))
+
+
+def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_path):
+    runs, checkpoints = tmp_path / "runs", tmp_path / "checkpoints"
+
+    def started(photographs: str, **given):
+        for folder in (runs, checkpoints):
+            folder.mkdir(exist_ok=True)
+        config = TrainSettings(sm_channel_train=tmp_path, sm_model_dir=runs, sm_checkpoint_dir=checkpoints, folds=2)
+        config = config.model_copy(update=given)
+        return config, cross_validation.open_folds(config, {"settings": {}, "photographs": photographs, "code": {}})
+
+    def folders_of(config):
+        return config.sm_model_dir, config.sm_checkpoint_dir
+
+    config, opening = started("a")
+    with pytest.raises(KeyboardInterrupt), opening as (folder, done):
+        assert done == []
+        for fold, name in ((0, "result.json"), (1, "model.safetensors")):
+            own = cross_validation.fold_settings(config, folder, fold)
+            (folder / own.name).mkdir()
+            (folder / own.name / name).write_text("{}")
+            (own.sm_checkpoint_dir / own.name).mkdir()
+        (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").touch()
+        cross_validation.back_up(config, folder, 0)
+        raise KeyboardInterrupt
+    shutil.rmtree(runs)
+    for other in (started("b")[1], started("a", resume="never")[1]):  # of something else: what is kept stays
+        with other as (folder, done):
+            assert folder.name != "resnet18" and done == []
+        shutil.rmtree(checkpoints / folder.name)
+    shutil.rmtree(runs)
+    config, opening = started("a")
+    with opening as (folder, done):
+        assert (folder.name, done) == ("resnet18", [0])
+        assert [path.name for path in folder.glob("fold-*/*")] == ["result.json"]
+        assert (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").exists()
+        cross_validation.remove_backup(config, folder)
+    assert list(checkpoints.iterdir()) == []
+    # Begun without SM_CHECKPOINT_DIR, a fold goes on from the state that it has.
+    config, opening = started("a", sm_checkpoint_dir=None)
+    with opening as (folder, _):
+        (folder / "fold-1").mkdir()
+        (folder / "fold-1" / "state-1.safetensors").touch()
+    config, opening = started("a")
+    with opening as (folder, _):
+        assert folders_of(cross_validation.fold_settings(config, folder, 1)) == (folder, folder)
+        assert folders_of(cross_validation.fold_settings(config, folder, 0)) == (folder, checkpoints / folder.name)
+        (folder / "result.json").write_text("{}")  # killed in this moment
+    with started("a")[1] as (folder, _):
+        assert folder.name == "resnet18-2" and not (checkpoints / "resnet18").exists()
+    shutil.rmtree(checkpoints)
+    # A single run of that name, of which only the state outlived the machine, is not taken for one of folds.
+    (checkpoints / "resnet18").mkdir(parents=True)
+    (checkpoints / "resnet18" / "state-1.safetensors").touch()
+    shutil.rmtree(runs)
+    with started("a")[1] as (folder, _):
+        assert folder.name == "resnet18-2"
