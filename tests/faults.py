@@ -45,9 +45,8 @@ def environment(**variables) -> dict[str, str]:
 def start(script: str, *, launcher=(), largest_file: int | None = None, **variables) -> subprocess.Popen:
     """A process of that script; `largest_file` in bytes is what the disk takes.
 
-    It is a fork of a Python that has torch imported; a launcher is a new one, and what it starts are forks again.
+    It is a fork of a Python that has torch imported, and so is what a launcher starts unless PYTHON_EXEC says more.
     """
-    python = sys.executable if launcher else zygote.python()
     if launcher:
         variables = {"PYTHON_EXEC": zygote.python(), **variables}
 
@@ -57,7 +56,7 @@ def start(script: str, *, launcher=(), largest_file: int | None = None, **variab
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     return subprocess.Popen(
-        [python, *launcher, ROOT / script], cwd=ROOT, env=environment(**variables), text=True,
+        [zygote.python(), *launcher, ROOT / script], cwd=ROOT, env=environment(**variables), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=prepare,
     )  # fmt: skip
 

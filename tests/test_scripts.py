@@ -70,7 +70,7 @@ def test_training_says_what_it_does(drawn, tmp_path):
     (junk / ".DS_Store").touch()
     before = sorted(junk.rglob("*"))
     done = run_script(
-        "train.py", "--patience", "1", python=sys.executable, SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs",
+        "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs",
         NAME="squeezenet1_1", EPOCHES="3", LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

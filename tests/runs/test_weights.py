@@ -49,6 +49,18 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path):
         load_weights(path)
 
 
+def test_a_flipped_bit_anywhere_in_the_header_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(path, {"a": torch.zeros(1)}, HEADER)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(InputError):
+            load_weights(path)
+
+
 @pytest.mark.parametrize("classes", [CLASS_NAMES[:-1], (*CLASS_NAMES[:-1], "a cat"), CLASS_NAMES[::-1]])
 def test_weights_of_another_class_table_are_refused(tmp_path, classes):
     tensor_file.save(tmp_path / "w", {"a": torch.zeros(1)}, HEADER.as_plain() | {"classes": classes})

@@ -50,7 +50,7 @@ def read_header(path: pathlib.Path) -> dict:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def load(path: pathlib.Path) -> dict[str, Tensor]:
@@ -64,10 +64,11 @@ def load(path: pathlib.Path) -> dict[str, Tensor]:
             # file that is mapped into memory.
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
-def _damaged(path: pathlib.Path, error: Exception) -> InputError:
+def damaged(path: pathlib.Path, error: Exception) -> InputError:
+    """What to raise for a file in which this went wrong."""
     return InputError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {error}")
 
 

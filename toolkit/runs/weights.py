@@ -45,7 +45,17 @@ class Header:
 
     @classmethod
     def from_plain(cls, values: dict, path: pathlib.Path) -> Header:
-        """Raises InputError that names the file if it is not a run's, of another format, or of other classes."""
+        """Raises InputError that names the file if it is damaged, not a run's, of another format or other classes."""
+        try:
+            cls._refuse_other_files(values, path)
+            known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+            tuples = {name: tuple(values[name]) for name in ("size", "mean", "std")}
+            return cls(**known | tuples | {"decision": Decision.from_plain(values["decision"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a bit flipped in a name or a number
+            raise tensor_file.damaged(path, error) from None
+
+    @classmethod
+    def _refuse_other_files(cls, values: dict, path: pathlib.Path) -> None:
         if missing := [key for key in ("format", "classes", *cls.REQUIRED) if key not in values]:
             raise InputError(
                 f"{path}: expected weights that train.py wrote, found a file without {', '.join(missing)} in its header"
@@ -61,9 +71,6 @@ class Header:
                 f"{path}: expected the {len(CLASS_NAMES)} classes of toolkit/labels.py, "
                 f"found {len(names)}, of which differ {', '.join(differing[:3]) or 'the last'}"
             )
-        known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-        tuples = {name: tuple(values[name]) for name in ("size", "mean", "std")}
-        return cls(**known | tuples | {"decision": Decision.from_plain(values["decision"])})
 
 
 def save_weights(path: pathlib.Path, state: dict[str, Tensor], header: Header) -> None:
