@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -16,6 +17,7 @@ import loss
 import model
 import train
 from toolkit.system import console, world
+from toolkit.system.console import InputError
 
 steps = []
 
@@ -48,7 +50,11 @@ def main(argv: list[str]) -> None:
     model.OWN["tiny"] = net
     train.CHOICES["name"] = model.names()
     loss.LOSSES |= {name: noted(of_batch) for name, of_batch in loss.LOSSES.items()}
-    train.main(argv)
+    try:
+        train.main(argv)
+    except InputError:
+        time.sleep(0.5)  # so that torchrun sees the process that died first, not the one that lost it
+        raise
 
 
 if __name__ == "__main__":
