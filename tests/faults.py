@@ -45,7 +45,7 @@ def environment(**variables) -> dict[str, str]:
 def start(script: str, *, launcher=(), largest_file: int | None = None, **variables) -> subprocess.Popen:
     """A process of that script; `largest_file` in bytes is what the disk takes.
 
-    It is a fork of a Python that has torch imported, and so is what a launcher starts unless PYTHON_EXEC says more.
+    It is a fork of a Python that has torch imported, and so is what a launcher starts unless PYTHON_EXEC names another.
     """
     if launcher:
         variables = {"PYTHON_EXEC": zygote.python(), **variables}

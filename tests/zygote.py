@@ -116,20 +116,22 @@ def begin(program: socket.socket) -> int:
     """The number of a fork that runs what the program asks for."""
     length, files, _, _ = socket.recv_fds(program, 8, 3)
     content = b""
-    while len(content) < int.from_bytes(length, "little"):
-        content += program.recv(2**16)
+    # A program that is killed in this moment sends no more, and its fork ends over what is missing.
+    while len(content) < int.from_bytes(length, "little") and (more := program.recv(2**16)):
+        content += more
     pid = os.fork()
     if pid == 0:
-        run(json.loads(content.decode("utf-8", "surrogateescape")), files)
+        run(content, files)
     for file in files:
         os.close(file)
     return pid
 
 
-def run(job: dict, files: array.array) -> None:
+def run(content: bytes, files: array.array) -> None:
     """In the fork: become the process that was asked for, and end."""
     status = 1
     try:
+        job = json.loads(content.decode("utf-8", "surrogateescape"))
         for number, file in enumerate(files):
             os.dup2(file, number)
         os.closerange(3, 256)
