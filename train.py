@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from toolkit.system.device import Machine
     from toolkit.training.task import Task
 
-MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # columns of leaderboard.csv
 CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
@@ -63,7 +62,7 @@ def train(config: settings.TrainSettings, origin: dict, table: pd.DataFrame, spl
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
         dataset.refuse_bad_photographs(table, config.sm_channel_train, store.wait())
     say(str(store))
-    loader = make_loader(store, backbone.machine)
+    loader = make_loader(store, backbone)
     tasks = [make_task(config, table, sides, loader) for sides in splits]
     setup = Setup(config, origin, backbone, corrections)
     if config.find_lr:
@@ -114,7 +113,7 @@ def decoded(config: settings.TrainSettings, table: pd.DataFrame) -> Iterator[Sto
 class Backbone(NamedTuple):
     name: str
     model: nn.Module  # on the machine
-    weights: str  # that it starts from: torchvision's name for them, or "none"
+    start: model.Start  # what it starts from
     machine: Machine
 
 
@@ -127,16 +126,16 @@ def build_model(config: settings.TrainSettings) -> Backbone:
 
     machine = device.choose(config.device, config.precision)
     torch.manual_seed(config.seed)
-    net, weights = model.build(config.name, config.size, config.pretrained, config.head)
+    net, start = model.build(config.name, config.size, config.pretrained, config.head)
     size = sum(parameter.numel() for parameter in net.parameters())
-    say(f"{config.name} of {size:,} weights, pretrained: {weights}\nrunning on {machine}")
-    return Backbone(config.name, placement.to_device(net, machine), weights, machine)
+    say(f"{config.name} of {size:,} weights, pretrained: {start.weights}\nrunning on {machine}")
+    return Backbone(config.name, placement.to_device(net, machine), start, machine)
 
 
-def make_loader(store: Store, machine: Machine) -> Loader:
+def make_loader(store: Store, backbone: Backbone) -> Loader:
     from toolkit.data.loader import Loader
 
-    loader = Loader(store, machine, MEAN, STD)
+    loader = Loader(store, backbone.machine, backbone.start.mean, backbone.start.std)
     loader.move_to_gpu()
     return loader
 
@@ -282,9 +281,9 @@ def make_header(setup: Setup, run: str) -> Header:
         backbone=setup.backbone.name,  # NAME is that of the fold in a run of folds
         head=config.head,
         size=config.size,
-        mean=MEAN,
-        std=STD,
-        pretrained=setup.backbone.weights,
+        mean=setup.backbone.start.mean,
+        std=setup.backbone.start.std,
+        pretrained=setup.backbone.start.weights,
         corrections=setup.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",
     )
@@ -305,7 +304,7 @@ def summary(setup: Setup, run: str, best: dict, started: str, seconds: float) ->
     return {
         "run": run,
         "backbone": setup.backbone.name,
-        "pretrained": setup.backbone.weights,
+        "pretrained": setup.backbone.start.weights,
         "size": sources.as_text(config.size),
         "epochs": config.epochs,
         "best_epoch": best["epoch"],

@@ -128,7 +128,7 @@ def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) ->
     sides = split_by_person(table, held_out_people(table, 0.2, 0, 0, seed=42))
     store = Store(dataset.paths(table, folder / "train"), size)
     assert not store.fill()
-    loader = Loader(store, device.choose("auto", "fp32"), train.MEAN, train.STD)
+    loader = Loader(store, device.choose("auto", "fp32"), model.MEAN, model.STD)
     return train.make_task(default_settings(1), table, sides, loader)
 
 

@@ -38,7 +38,6 @@ from toolkit.runs.weights import Header  # noqa: E402
 from toolkit.scoring.decision import Decision  # noqa: E402
 from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
 from toolkit.system import device  # noqa: E402
-from train import MEAN, STD  # noqa: E402
 
 BATCHES = (1, 3, 5)
 ROW = "| {:16} | {:8} | {:7} | {:>6} | {:>6} | {:>8} | {:>8} | {:>8} | {:7} | {:>6} | {:>6} |"
@@ -71,13 +70,13 @@ def main() -> None:
 def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     """The cells of a row, after its first three."""
     machine = device.choose("cpu", "fp32")
-    loader, everything = Loader(store, machine, MEAN, STD), np.arange(len(store))
+    loader, everything = Loader(store, machine, model.MEAN, model.STD), np.arange(len(store))
     torch.manual_seed(0)
     net, _ = model.build(name, store.size, pretrained=False, head=head)
     wake(net)
     recompute_batch_norm_statistics(net, loader, [everything[:14]])
     spread = float(predict(net, loader, everything[:14])[:, :CLASSES].std(1).mean())
-    header = Header(name, name, head, store.size, MEAN, STD, uneven(spread))
+    header = Header(name, name, head, store.size, model.MEAN, model.STD, uneven(spread))
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         made = onnx_export.build(net, header)

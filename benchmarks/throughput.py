@@ -59,7 +59,6 @@ from toolkit.training.optimizer import make_optimizer  # noqa: E402
 from toolkit.training.sampler import epoch_order  # noqa: E402
 from toolkit.training.step import Recipe, train_one_epoch  # noqa: E402
 from toolkit.training.task import Task  # noqa: E402
-from train import MEAN, STD  # noqa: E402
 
 BATCH, STEPS, WARM_UP, LR = 64, 6, 4, 5e-4
 RATIOS = {
@@ -99,7 +98,7 @@ class Bench:
         self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
         store = Store(self.paths, size)
         assert not store.fill()
-        self.loader = Loader(store, self.machine, MEAN, STD)
+        self.loader = Loader(store, self.machine, model.MEAN, model.STD)
         self.loader.move_to_gpu()
         self.everything = np.arange(len(self.paths))
         labels = torch.from_numpy(labels).to(self.machine.device)
@@ -127,7 +126,8 @@ class Bench:
         }
 
     def plain_loader(self, augmentation: list, **options):
-        steps = [transforms.Resize(self.size), *augmentation, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        normalise = transforms.Normalize(model.MEAN, model.STD)
+        steps = [transforms.Resize(self.size), *augmentation, transforms.ToTensor(), normalise]
         data = Photographs(self.paths, self.task.labels.tolist(), transforms.Compose(steps))
         return torch.utils.data.DataLoader(data, BATCH, num_workers=cpu_count(), pin_memory=self.cuda, **options)
 
@@ -221,7 +221,7 @@ class Bench:
         run.mkdir(exist_ok=True)
         even = (1 / CLASSES,) * CLASSES
         decision, scores = Decision(1.0, 0.0, PriorCorrection(even, even)), {"epoch": 3, "macro_f1": 0.0}
-        header = Header("run", self.name, "flat", self.size, MEAN, STD, decision, scores)
+        header = Header("run", self.name, "flat", self.size, model.MEAN, model.STD, decision, scores)
         save_weights(run / WEIGHTS, trained.state_dict(), header)
         (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
         flags = [

