@@ -27,18 +27,21 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 
 
 def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, smoothing: float) -> Tensor:
-    """Cross entropy with (1 - smoothing) * label + smoothing / 18 (Szegedy et al., 2016)."""
+    """Cross entropy with (1 - smoothing) * label + smoothing / 18 (Szegedy et al., 2016).
+
+    The sum over the photographs is divided by their number. torch divides by their weights: then one of a rare class
+    makes its own batch count less, and the net learns less than the weights say (0.4 nats less in batches of 32).
+    """
     import torch.nn.functional as F
 
-    return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
+    return F.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=smoothing) / len(labels)
 
 
 def focal(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, gamma: float) -> Tensor:
-    """-(1 - p)^gamma log p of the true class (Lin et al., 2017); with weights their weighted mean."""
+    """-(1 - p)^gamma log p of the true class (Lin et al., 2017), times its weight: the mean over the photographs."""
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
     loss = (1 - log_p.exp()) ** gamma * -log_p
-    weight_of_row = loss.new_ones(loss.shape) if weight is None else weight[labels]
-    return (loss * weight_of_row).sum() / weight_of_row.sum()
+    return (loss if weight is None else loss * weight[labels]).mean()
 
 
 def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -62,9 +65,7 @@ def logit_adjusted(
     The model then learns what a photograph says beyond how common its class is. `priors` are the shares of the classes
     in training, shape (18,).
     """
-    import torch.nn.functional as F
-
-    return F.cross_entropy(logits + tau * priors.log(), labels, weight)
+    return cross_entropy(logits + tau * priors.log(), labels, weight)
 
 
 LOSSES = {

@@ -18,9 +18,9 @@ def test_cross_entropy_by_hand():
     assert loss.cross_entropy(LOGITS, LABELS).item() == pytest.approx((-math.log(3 / 4) - math.log(1 / 5)) / 2)
 
 
-def test_class_weights_make_a_weighted_mean():
+def test_a_photograph_counts_as_its_class_weighs_whatever_the_others_of_its_batch_weigh():
     weight = torch.tensor([1.0, 3.0])
-    expected = (-math.log(3 / 4) - 3 * math.log(1 / 5)) / 4
+    expected = (-math.log(3 / 4) - 3 * math.log(1 / 5)) / 2
     assert loss.cross_entropy(LOGITS, LABELS, weight).item() == pytest.approx(expected)
     assert loss.focal(LOGITS, LABELS, weight, gamma=0.0).item() == pytest.approx(expected)
 
@@ -82,13 +82,14 @@ def test_class_weights_are_inverse_to_the_counts_with_mean_one_over_the_photogra
 
 
 def test_what_a_net_learns_to_expect_is_where_its_loss_is_least():
-    """Photographs that say nothing: the best constant logits are log(priors * loss_weights)."""
+    """Photographs that say nothing: the best constant logits are log(priors * loss_weights), also in small batches."""
     torch.manual_seed(0)
     labels = torch.multinomial(torch.arange(1.0, 19.0), 4000, replacement=True)
     counts = torch.bincount(labels, minlength=18)
     priors = counts / counts.sum()
     for name, options, weights, tau in (
         ("cross_entropy", {}, "sqrt", 1.0),
+        ("cross_entropy", {}, "balanced", 1.0),
         ("logit_adjusted", {"priors": priors, "tau": 0.5}, "none", 0.5),
         ("logit_adjusted", {"priors": priors, "tau": 0.5}, "balanced", 0.5),
     ):
@@ -96,5 +97,6 @@ def test_what_a_net_learns_to_expect_is_where_its_loss_is_least():
         given = torch.ones(18) if weight is None else weight
         expected = priors * loss.loss_weights(name, given, priors, tau)
         logits = (expected / expected.sum()).log().requires_grad_()
-        loss.build(name, weight, **options)(logits.expand(len(labels), 18), labels).backward()
+        criterion, batches = loss.build(name, weight, **options), labels.split(8)
+        (sum(criterion(logits.expand(8, 18), batch) for batch in batches) / len(batches)).backward()
         assert logits.grad.abs().max() < 1e-6
