@@ -37,11 +37,14 @@ def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None
     return F.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=smoothing) / len(labels)
 
 
-def focal(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, gamma: float) -> Tensor:
-    """-(1 - p)^gamma log p of the true class (Lin et al., 2017), times its weight: the mean over the photographs."""
+def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
+    """The mean of -(1 - p)^gamma log p of the true class (Lin et al., 2017).
+
+    It takes no weights. Its best net does not have p = weight x posterior (Charoenphakdee et al., 2021), so they could
+    not be taken out again; meant to help the old, they would cost them.
+    """
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
-    loss = (1 - log_p.exp()) ** gamma * -log_p
-    return (loss if weight is None else loss * weight[labels]).mean()
+    return ((1 - log_p.exp()) ** gamma * -log_p).mean()
 
 
 def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -102,9 +105,10 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
 def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of the model's outputs and targets (toolkit/training/targets.py).
 
-    `options` are the loss's own keywords. Targets with years behind the 18 classes add the cross entropy of the years.
+    `options` are the loss's own keywords; a loss gets `weight` only where there is one. Targets with years behind the
+    18 classes add the cross entropy of the years.
     """
-    loss = partial(LOSSES[name], weight=weight, **options)
+    loss = partial(LOSSES[name], **options, **({} if weight is None else {"weight": weight}))
 
     def criterion(outputs: Tensor, targets: Tensor) -> Tensor:
         logits = outputs[:, :CLASSES]

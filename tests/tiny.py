@@ -29,8 +29,8 @@ def net(classes: int) -> nn.Module:
 
 
 def noted(of_batch):
-    def criterion(logits, labels, weight=None, **options):
-        value = of_batch(logits, labels, weight, **options)
+    def criterion(logits, labels, **options):
+        value = of_batch(logits, labels, **options)
         if value.requires_grad:  # a step, no validation
             steps.append(value.item())
             if world.rank() == 0:

@@ -113,6 +113,8 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
         ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count"),
         ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "set SAMPLER=balanced in their place, or HEAD=flat"),
+        ({"LOSS": "focal", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: with LOSS=focal the decision cannot take"),
+        ({"LOSS": "focal", "CLASS_WEIGHTS": "balanced"}, "set SAMPLER=balanced in their place, or LOSS"),
         ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),
         ({"RELABEL": f"sure, {__file__},no.csv,"}, "with commas between them; found no such file: 'no.csv', ''"),
         ({"RELABEL": "sure,none"}, "RELABEL=sure,none: expected none alone, found it beside sure"),

@@ -172,14 +172,14 @@ def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypa
 
 def test_class_weights_come_from_the_training_side(task, drawn):
     table, _ = dataset.read_faces(drawn.train)
-    config = TrainSettings(class_weights="balanced", loss="focal", gamma=3.0)
+    config = TrainSettings(class_weights="balanced", loss="label_smoothing", smoothing=0.3)
     made = train.make_task(config, table, Split(task.train, task.validation), task.loader)
     of_classes = inspect.getclosurevars(made.criterion).nonlocals["loss"]
     labels = dataset.labels(table)
     counts = np.bincount(labels[task.train], minlength=18)
     assert (counts != np.bincount(labels[task.validation], minlength=18)).any()
     torch.testing.assert_close(of_classes.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
-    assert of_classes.func is loss.focal and of_classes.keywords["gamma"] == 3.0
+    assert of_classes.func is loss.label_smoothing and of_classes.keywords["smoothing"] == 0.3
 
 
 def test_priors_are_those_of_all_people_and_sampled_priors_those_of_what_the_model_learns_from(drawn):
@@ -209,7 +209,7 @@ def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
     assert resolved().class_weights == resolved(loss="cross_entropy").class_weights == "sqrt"
     for given in ({"head": "factored"}, {"sampler": "balanced"}, {"loss": "logit_adjusted"}, {"loss": "focal"}):
         assert resolved(**given).class_weights == "none"
-    assert resolved(loss="focal", class_weights="balanced").class_weights == "balanced"
+    assert resolved(loss="logit_adjusted", class_weights="balanced").class_weights == "balanced"
 
 
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(task):

@@ -262,13 +262,13 @@ def test_a_batch_in_pieces_has_the_loss_and_the_gradients_of_the_batch(faces, cr
     weight = torch.linspace(0.1, 2, 18)
     adjusted = {"priors": torch.linspace(0.01, 0.1, 18), "tau": 1.0}
     own = {loss.label_smoothing: {"smoothing": 0.1}, loss.focal: {"gamma": 2.0}, loss.logit_adjusted: adjusted}
-    options = own.get(criterion, {})
+    options = own.get(criterion, {}) | ({} if criterion is loss.focal else {"weight": weight})
     nets, losses = [], []
     for micro_batch_size in (None, 7):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 8, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 18))
         optimizer = make_optimizer("sgd", net, lr=0.5, weight_decay=0.0)
-        task = learning(faces, np.arange(66), criterion=partial(criterion, weight=weight, **options))
+        task = learning(faces, np.arange(66), criterion=partial(criterion, **options))
         steps = Recipe(lambda step: 0.5, 33, 0.0, 0, POLICIES["light"], micro_batch_size=micro_batch_size)
         losses.append(train_one_epoch(net, optimizer, task, steps, 0))
         nets.append(nn.utils.parameters_to_vector(net.parameters()))

@@ -124,6 +124,11 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
                 "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count classes, but this head learns years of "
                 "age; set SAMPLER=balanced in their place, or HEAD=flat"
             )
+        if self.loss == "focal" and self.class_weights in ("sqrt", "balanced"):
+            yield (
+                f"CLASS_WEIGHTS={self.class_weights}: with LOSS=focal the decision cannot take weights out again, and "
+                "rare classes would lose by them; set SAMPLER=balanced in their place, or LOSS=label_smoothing"
+            )
         if self.freeze_epochs >= self.epochs:
             yield f"FREEZE_EPOCHS={self.freeze_epochs}: expected less than EPOCHS={self.epochs}; lower it"
 
