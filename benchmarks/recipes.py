@@ -1,18 +1,29 @@
-"""What does each part of the recipe gain? One change at a time, on drawn faces made hard (benchmarks/hard_faces.py).
+"""What does each part of the recipe gain? One change at a time, with paired seeds, on real or drawn faces.
 
-python benchmarks/recipes.py [--folder recipes] [--seeds 1,2,3] [--only TTA=true ...] [--epochs 6] [--size 64x48]
+python benchmarks/recipes.py --data FACES --shared EPOCHS=6 PRETRAINED=false --only EMA=true "LR=1e-3 MIX=mixup"
 
-Every line is the defaults with one change, trained from scratch by train.py, answered by inference.py and scored by
-evaluation.py on three sets of other people: in the shares of training, in equal shares, with 60 % male and 25 % old.
-Printed are the mean macro F1 over the seeds with the lowest and highest, and the difference to the defaults with the
-same seeds. What was measured stays in the folder, and is not measured again: take another one for other code.
+FACES holds `train/`, and any number of eval folders that have a `gt.csv`, of other people than `train/`. Without
+--data, hard faces are drawn (benchmarks/hard_faces.py). Every line is the shared settings with one change, trained by
+train.py, answered by inference.py and scored by evaluation.py. Printed are the mean macro F1 over the seeds with the
+lowest and highest and, pair by pair of seeds, the gain over the shared settings: its mean and standard deviation.
+
+All that was ever measured stands in measured.csv: it is not measured again for the same settings, seed and code, so a
+benchmark that was stopped goes on. --jobs processes of one thread each share the machine.
 """
 
 import argparse
+import csv
+import datetime
+import hashlib
 import json
+import os
 import pathlib
 import statistics
 import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -20,15 +31,17 @@ sys.path.insert(0, str(ROOT))
 import hard_faces  # noqa: E402
 import scripts  # noqa: E402
 
-PEOPLE, EVAL_PEOPLE = 600, 400
-DEFAULTS = "the defaults"
-OF_INFERENCE = ("TTA", "ADAPT_PRIORS")
+from toolkit.config.settings import InferenceSettings, TrainSettings  # noqa: E402
+from toolkit.runs import fingerprint  # noqa: E402
+
+PEOPLE, EVAL_PEOPLE = 600, 400  # that are drawn
+DRAWN = {"NAME": "resnet18", "SIZE": "64x48", "EPOCHS": "6", "PRETRAINED": "false"}
+DEFAULTS = ""  # the recipe that changes nothing
+OF_INFERENCE = ("inference.py", "toolkit/serving/ensemble.py", "toolkit/serving/runtimes.py")  # code of answers
 RECIPES = (
-    DEFAULTS,
     "ADAPT_PRIORS=false",
     "TTA=true",
     "LOGIT_ADJUSTMENT=0",
-    "LOGIT_ADJUSTMENT=0 ADAPT_PRIORS=false",
     "HEAD=factored",
     "BATCH_SIZE=64",
     "LOSS=cross_entropy",
@@ -39,71 +52,140 @@ RECIPES = (
     "SAMPLER=balanced",
     "LOSS=logit_adjusted",
     "CLASS_WEIGHTS=none",
-    "CLASS_WEIGHTS=none AUGMENT=flip",
     "EMA=true",
-    "BORDER_AGES=soften",
     "LR=2e-3",
     "LR=5e-4",
-    "LOSS=focal",
-    "AUGMENT=none",
-    "BORDER_AGES=leave_out",
 )
-ROW = "{:40}" + " {:>24} {:>8}" * len(hard_faces.EVALS)
+SCORES = ("macro_f1", "mask", "gender", "age")
+COLUMNS = ("date", "commit", "code", "machine", "data", "settings", "seed", "seconds", "set", *SCORES)
 
 
 def main() -> None:
+    options = parse()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.data is None:
+        options.data = options.folder / "faces"
+        hard_faces.make(options.data, PEOPLE, EVAL_PEOPLE)
+        options.shared = {**DRAWN, **options.shared}
+    bench = Benchmark(options.data.absolute(), options.folder.absolute())
+    print(f"{as_text(options.shared)}; {len(options.seeds)} seeds; {bench.data}")
+    recipes = [as_settings(recipe.split()) for recipe in (DEFAULTS, *options.only)]
+    if options.jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    with ThreadPoolExecutor(options.jobs) as pool:
+        answers = {
+            (number, seed): pool.submit(bench.scores, {**options.shared, **recipe}, seed)
+            for number, recipe in enumerate(recipes)
+            for seed in options.seeds
+        }
+        for number, recipe in enumerate(recipes):
+            pairs = [(answers[number, seed].result(), answers[0, seed].result()) for seed in options.seeds]
+            print(as_line(as_text(recipe) or "the shared settings", pairs), flush=True)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", default="recipes", type=pathlib.Path)
+    parser.add_argument("--data", type=pathlib.Path)
+    parser.add_argument("--folder", default="recipes", type=pathlib.Path, help="for measured.csv and the cache")
+    parser.add_argument("--shared", nargs="*", default=[], help="settings of every line, NAME=value")
+    parser.add_argument("--only", nargs="*", default=RECIPES, help="the changes, each as 'NAME=value NAME=value'")
     parser.add_argument("--seeds", default="1,2,3", type=lambda text: text.split(","))
-    parser.add_argument("--only", nargs="*", default=RECIPES)
-    parser.add_argument("--epochs", default="6")
-    parser.add_argument("--size", default="64x48")
+    parser.add_argument("--jobs", default=1, type=int)
     options = parser.parse_args()
-    folder = options.folder.absolute()
-    folder.mkdir(exist_ok=True)
-    hard_faces.make(folder / "faces", PEOPLE, EVAL_PEOPLE)
-    shared = {"SIZE": options.size, "EPOCHS": options.epochs, "PRETRAINED": "false", "CACHE_DIR": folder / "cache"}
-    print(
-        f"{PEOPLE} people, resnet18 from scratch at {options.size}, {options.epochs} epochs, n = {len(options.seeds)}"
-    )
-    print(ROW.format("macro F1", *(word for name in hard_faces.EVALS for word in (f"{name}, mean (range)", "gain"))))
-    usual = [scores(folder, DEFAULTS, shared, seed) for seed in options.seeds]
-    for recipe in options.only:
-        found = [scores(folder, recipe, shared, seed) for seed in options.seeds]
-        cells = []
-        for name in hard_faces.EVALS:
-            values, before = [one[name] for one in found], [one[name] for one in usual]
-            gain = statistics.mean(values) - statistics.mean(before)
-            cells += [f"{statistics.mean(values):.4f} ({min(values):.4f}-{max(values):.4f})", f"{gain:+.4f}"]
-        print(ROW.format(recipe, *cells), flush=True)
+    options.shared = as_settings(options.shared)
+    return options
 
 
-def scores(folder: pathlib.Path, recipe: str, shared: dict, seed: str) -> dict[str, float]:
-    """Macro F1 on each set; of before, where it was measured."""
-    changes = {} if recipe == DEFAULTS else dict(word.split("=") for word in recipe.split())
-    training = {key: value for key, value in changes.items() if key not in OF_INFERENCE}
-    infer = {key: value for key, value in changes.items() if key in OF_INFERENCE}
-    of_run = "-".join([shared["SIZE"], shared["EPOCHS"], seed, *(f"{key}_{value}" for key, value in training.items())])
-    run, measured = folder / "runs" / of_run, folder / f"{of_run}{'-'.join(['', *infer, *infer.values()])}.json"
-    if measured.exists():
-        return json.loads(measured.read_text())
-    if not (run / "resnet18" / "result.json").exists():
-        run.mkdir(parents=True, exist_ok=True)
-        scripts.run(
-            "train.py", SM_CHANNEL_TRAIN=folder / "faces" / "train", SM_MODEL_DIR=run, SEED=seed, **shared, **training
+def as_settings(words: list[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in words)
+
+
+def as_text(values: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(values.items()))
+
+
+def as_line(name: str, pairs: list[tuple[dict, dict]]) -> str:
+    """One row of the table, from {set: macro F1} of each seed with the change and without it."""
+    cells = []
+    for part in pairs[0][0]:
+        values, gains = [new[part] for new, _ in pairs], [new[part] - old[part] for new, old in pairs]
+        spread = statistics.stdev(gains) if len(gains) > 1 else float("nan")
+        mean = statistics.mean(values)
+        cells.append(
+            f"{part} {mean:.3f} ({min(values):.3f}-{max(values):.3f}) {statistics.mean(gains):+.3f} +- {spread:.3f}"
         )
-    found = {}
-    for name in hard_faces.EVALS:
-        data, out = folder / "faces" / name, run / name
-        cache = {"CACHE_DIR": shared["CACHE_DIR"]}
-        scripts.run(
-            "inference.py", SM_CHANNEL_EVAL=data, SM_CHANNEL_MODEL=run, SM_OUTPUT_DATA_DIR=out, NAME="resnet18",
-            **cache, **infer,
-        )  # fmt: skip
-        scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=data, SM_OUTPUT_DATA_DIR=out)
-        found[name] = json.loads((out / "evaluation.json").read_text())["macro_f1"]
-    measured.write_text(json.dumps(found))
-    return found
+    return f"{name:40} {' | '.join(cells)}"
+
+
+class Benchmark:
+    """A folder of faces, and measured.csv."""
+
+    def __init__(self, data: pathlib.Path, folder: pathlib.Path):
+        self.data, self.folder, self.table = data, folder, folder / "measured.csv"
+        self.evals = sorted(path.parent for path in data.glob("*/gt.csv"))
+        self.writing = threading.Lock()
+        code = fingerprint.make_fingerprint({}, "")["code"] | fingerprint.digests(OF_INFERENCE)
+        self.code = hashlib.sha256(json.dumps(code).encode()).hexdigest()[:12]
+
+    def scores(self, values: dict[str, str], seed: str) -> dict[str, float]:
+        """Macro F1 on validation and on each eval folder: of before, where it was measured."""
+        key = {"code": self.code, "data": str(self.data), "settings": as_text(values), "seed": seed}
+        if not (rows := self.measured(key)):
+            began = time.monotonic()
+            machine, found = self.measure(values, seed)
+            of_all = {
+                **key,
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "commit": scripts.commit(),
+                "machine": machine,
+                "seconds": round(time.monotonic() - began),
+            }
+            rows = [{**of_all, "set": part, **scores} for part, scores in found.items()]
+            self.add(rows)
+        return {row["set"]: float(row["macro_f1"]) for row in rows}
+
+    def measured(self, key: dict[str, str]) -> list[dict]:
+        with self.writing:
+            if not self.table.exists():
+                return []
+            with self.table.open(newline="") as file:
+                return [row for row in csv.DictReader(file) if all(row[name] == key[name] for name in key)]
+
+    def add(self, rows: list[dict]) -> None:
+        with self.writing:
+            is_new = not self.table.exists()
+            with self.table.open("a", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                if is_new:
+                    writer.writeheader()
+                writer.writerows(rows)
+
+    def measure(self, values: dict[str, str], seed: str) -> tuple[str, dict[str, dict[str, float]]]:
+        """Train, answer, evaluate: the machine, and {set: {score: value}}."""
+        # NAME and BATCH_SIZE mean another thing in inference.py.
+        both = (InferenceSettings.model_fields.keys() & TrainSettings.model_fields.keys()) - {"name", "batch_size"}
+        training = {name: value for name, value in values.items() if name.lower() in TrainSettings.model_fields}
+        inference = {name: value for name, value in values.items() if name.lower() in both or name not in training}
+        shared = {"CACHE_DIR": self.folder / "cache", "REPORT_PHOTOS": "false"}
+        with tempfile.TemporaryDirectory() as runs:
+            scripts.run(
+                "train.py", SM_CHANNEL_TRAIN=self.data / "train", SM_MODEL_DIR=runs, SEED=seed, **shared, **training
+            )
+            (result,) = pathlib.Path(runs).glob("*/result.json")
+            of_training = json.loads(result.read_text())
+            found = {"validation": {name: of_training[name] for name in SCORES}}
+            for folder in self.evals:
+                out = pathlib.Path(runs, "answers", folder.name)
+                scripts.run(
+                    "inference.py", SM_CHANNEL_EVAL=folder, SM_CHANNEL_MODEL=result.parent, SM_OUTPUT_DATA_DIR=out,
+                    **shared, **inference,
+                )  # fmt: skip
+                scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=folder, SM_OUTPUT_DATA_DIR=out, **shared)
+                scores = json.loads((out / "evaluation.json").read_text())
+                attributes = {name: attribute["accuracy"] for name, attribute in scores["attributes"].items()}
+                found[folder.name] = {"macro_f1": scores["macro_f1"], **attributes}
+            machine = json.loads((result.parent / "settings.json").read_text())["run"]["machine"]
+        return machine, found
 
 
 if __name__ == "__main__":

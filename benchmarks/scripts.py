@@ -17,3 +17,11 @@ def run(script: str, *flags: str, **variables) -> str:
     if done.returncode:
         sys.exit(done.stderr)
     return done.stdout
+
+
+def commit() -> str:
+    """The commit that is checked out, with a + behind it if files differ from it."""
+    git = ["git", "-C", ROOT]
+    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout
+    return f"{name}+" if changed else name
