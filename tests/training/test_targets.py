@@ -36,6 +36,34 @@ def test_years_are_soft_and_nothing_where_unknown():
     assert years[0, 57] / years[0, 59] == pytest.approx(math.exp(-0.5)) and (years[2] == 0).all()
 
 
+def test_the_years_of_a_person_lie_in_the_bands_of_the_label():
+    """Also next to a border, and where BORDER_AGES=soften shares a label between two bands."""
+    years = torch.tensor([18.0, 29.0, 30.0, 57.0, 58.0, 59.0, 60.0, 100.0, 61.0])
+    ages = torch.tensor([0, 0, 1, 1, 1, 1, 2, 2, 1])  # the last was corrected to another band
+    for soften in (False, True):
+        table = make_targets(to_class(0, 1, ages), years, False, soften, True)
+        bands = torch.stack([table[:, CLASSES + a : CLASSES + b].sum(1) for a, b in ((0, 30), (30, 60), (60, 101))], 1)
+        torch.testing.assert_close(bands, table[:, :CLASSES].view(-1, 6, 3).sum(1))
+        assert ((bands[:, 2] > 0) == ((ages == 2) | (soften & (years > 56) & (years < 60)))).all()
+    assert table[6, CLASSES + 61] / table[6, CLASSES + 60] == pytest.approx(math.exp(-1 / 8))
+
+
+def test_the_best_net_for_somebody_who_is_certainly_old_says_old():
+    parts = torch.zeros(1, sum(factored_head.PARTS), requires_grad=True)
+    target = make_targets(torch.tensor([17]), torch.tensor([60.0]), False, False, True)
+    criterion, net = loss.build("cross_entropy"), factored_head.FactoredHead(nn.Identity())
+    descent = torch.optim.LBFGS([parts], max_iter=200, line_search_fn="strong_wolfe")
+
+    def step() -> torch.Tensor:
+        descent.zero_grad()
+        value = criterion(net(parts), target)
+        value.backward()
+        return value
+
+    descent.step(step)
+    assert net(parts)[0, :CLASSES].exp()[17].item() > 0.99
+
+
 def outputs() -> torch.Tensor:
     torch.manual_seed(0)
     return factored_head.FactoredHead(nn.Linear(4, sum(factored_head.PARTS)))(torch.randn(5, 4))

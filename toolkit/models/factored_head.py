@@ -6,6 +6,8 @@ Its outputs look like those of any model: the first 18 columns are the log-proba
 years 0 to 100 follow.
 """
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -47,10 +49,17 @@ def with_old_from(outputs: torch.Tensor, year: int) -> torch.Tensor:
     return join(mask_and_gender.logsumexp(2), mask_and_gender.logsumexp(1), years, year)
 
 
-def soft_years(years: torch.Tensor) -> torch.Tensor:
+def soft_years(years: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
     """Each age as a Gaussian over the years around it: float32, shape (n, YEARS); zeros where the age is NaN.
 
-    Neighbouring ages look alike, so one photograph teaches them all (Geng, Label Distribution Learning, 2016).
+    Neighbouring ages look alike, so one photograph teaches them all (Geng, Label Distribution Learning, 2016). `bands`,
+    shape (n, 3), says how much of it lies in each age band: a Gaussian that crosses the border of 60 would teach that
+    somebody who is certainly 60 is younger with a probability of 0.4.
     """
     distance = torch.arange(YEARS, device=years.device) - years.float()[:, None]
-    return (-0.5 * (distance / SPREAD_YEARS) ** 2).softmax(1).nan_to_num(0.0)
+    log_p = -0.5 * (distance / SPREAD_YEARS) ** 2
+    parts = [
+        log_p[:, first:end].softmax(1) * bands[:, [band]]
+        for band, (first, end) in enumerate(itertools.pairwise((0, *AGE_FROM_YEARS, YEARS)))
+    ]
+    return torch.cat(parts, 1).nan_to_num(0.0)

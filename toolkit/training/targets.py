@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from toolkit.labels import AGE_FROM_YEARS, BORDER_YEARS, CLASSES, age_band, to_attributes
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, BORDER_YEARS, CLASSES, age_band, to_attributes
 from toolkit.models import factored_head
 
 
@@ -15,7 +15,7 @@ def make_targets(
 
     `labels` itself if nothing is soft; else float32 of shape (n, 18) or, `with_years`, (n, 18 + factored_head.YEARS).
     `mixed` photographs need shares to be mixed. `soften` moves a part of BORDER_YEARS to the class of 60 and over: that
-    of a Gaussian around their age which lies above 59.5.
+    of a Gaussian around their age which lies above 59.5. The shares of years agree with those of the classes.
     """
     if not (mixed or soften or with_years):
         return labels
@@ -27,4 +27,7 @@ def make_targets(
             rows = (years == border) & (to_attributes(labels)["age"] == age_band(border))
             # Age is the last digit of a class, so the next class is the next age band.
             table[rows] = (1 - old) * table[rows] + old * table[rows].roll(1, 1)
-    return torch.cat([table, factored_head.soft_years(years)], 1) if with_years else table
+    if not with_years:
+        return table
+    bands = table.view(len(table), -1, len(ATTRIBUTES["age"])).sum(1)
+    return torch.cat([table, factored_head.soft_years(years, bands)], 1)
