@@ -182,11 +182,12 @@ class Setup(NamedTuple):
 
 
 def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
-    """Try learning rates from low to high, and print which one to take. Nothing is trained or kept."""
+    """Try learning rates from low to high, and print the curve and which one to take. Nothing is trained or kept."""
     from toolkit.training import loop, lr_finder
 
     state = loop.make_train_state(config, net, model.head_weights(net))
-    say(lr_finder.report(lr_finder.sweep(config, state, task)))
+    rate = lr_finder.suggestion(lr_finder.sweep(config, state, task))
+    say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
 
 
 def train_run(setup: Setup, net: nn.Module, task: Task) -> None:
@@ -196,7 +197,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> None:
     from toolkit.runs.artefacts import Validation
     from toolkit.runs.fingerprint import make_fingerprint
     from toolkit.training import loop
-    from toolkit.training.checkpointer import Checkpointer
+    from toolkit.training.checkpointer import Checkpointer, Result
 
     config = setup.config
     fingerprint = make_fingerprint(config.deciding(), task.digest())
@@ -216,11 +217,22 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> None:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
         on_epoch = (lambda row: tensorboard.add_epoch(log, row)) if log else (lambda row: None)
-        result = loop.train(config, state, task, checkpointer, on_epoch)
+
+        def write_report(result: Result) -> dict:
+            pictures = report.write(run.folder, config, header, net, task, result)
+            say(f"report: {(run.folder / report.PAGE).absolute()}")
+            return pictures
+
+        try:
+            result = loop.train(config, state, task, checkpointer, on_epoch)
+        except KeyboardInterrupt:  # a second one ends the report too
+            if run and checkpointer.best_epoch:
+                with unless_it_fails():
+                    write_report(checkpointer.result())
+            raise
         if run:
             with unless_it_fails():
-                pictures = report.write(run.folder, config, header, net, task, result)
-                say(f"report: {(run.folder / report.PAGE).absolute()}")
+                pictures = write_report(result)
                 if log:
                     scores = {name: result.best[name] for name in ("macro_f1", "accuracy", "val_loss")}
                     tensorboard.add_summary(log, pictures, config.deciding(), scores)

@@ -10,9 +10,10 @@ import sys
 import time
 
 import pytest
+import tiny
 import torch
 import zygote
-from conftest import ROOT, run_here
+from conftest import QUICK, ROOT, run_here
 from faults import (
     SMALL,
     Forked,
@@ -27,6 +28,7 @@ from safetensors.torch import save_file
 import model
 import train
 from toolkit.data import store
+from toolkit.pages import report
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.weights import load_weights
 from toolkit.system.console import InputError
@@ -71,6 +73,26 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
     assert all("saved at epoch" in text for text in said[1:3])
     assert differing(tmp_path / "runs" / SMALL["NAME"], expected) == ""
     assert [path.name for path in states.glob("*/*")] == [f"{CHECKPOINTS[0]}.sagemaker-uploading"]
+
+
+def test_a_run_that_is_stopped_after_an_epoch_has_its_report_and_a_second_signal_ends_that_too(drawn, tmp_path):
+    given = QUICK | {"NAME": "tiny", "BATCH_SIZE": "64", "EPOCHS": "3", "LOSSES": tmp_path / "losses"}
+    given |= {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "DYING_RANK": 0, "DYING_STEP": 4}
+    del given["epochs"]
+    page = tmp_path / "runs" / "tiny" / "report.html"
+
+    def interrupted_again(argv: list[str]) -> None:
+        report.write = lambda *given: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
+        tiny.main(argv)
+
+    for main, code in ((interrupted_again, 130), (tiny.main, 143)):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        process = Forked(main, tmp_path / "log", DYING_SIGNAL=int(signal.SIGTERM), **given)
+        assert process.wait(30) == code, process.log.read_text()
+        assert page.exists() == (main is tiny.main) and "no report is written" not in process.log.read_text()
+    assert "saved at epoch 2, after 1 of its steps" in process.log.read_text()
+    assert "best epoch 1 of 1, stopped before EPOCHS=3" in page.read_text()
+    assert not page.with_name("result.json").exists()
 
 
 def newest(folder: pathlib.Path) -> list[int]:

@@ -1,6 +1,7 @@
 """train.py with a net of a single convolution, without batch norm and dropout, and losses that are written down.
 
-Every step's loss goes to the file LOSSES. In its first life the process DYING_RANK kills itself at the step DYING_STEP.
+Every step's loss goes to the file LOSSES. In its first life the process DYING_RANK sends itself DYING_SIGNAL, or
+SIGKILL, at the step DYING_STEP.
 """
 
 import os
@@ -39,7 +40,7 @@ def noted(of_batch):
             first_life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
             dying = (str(world.rank()), str(len(steps)))
             if first_life and dying == (os.environ.get("DYING_RANK"), os.environ.get("DYING_STEP")):
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), int(os.environ.get("DYING_SIGNAL", signal.SIGKILL)))
         return value
 
     return criterion

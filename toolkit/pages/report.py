@@ -38,7 +38,7 @@ CURVES = {
 def write(
     folder: pathlib.Path, config: TrainSettings, header: Header, model: nn.Module, task: Task, result: Result
 ) -> dict[str, Image.Image]:
-    """Write report.html into the folder of a run whose epochs are done. Returns its pictures, by title.
+    """Write report.html into the folder of a run that is done, or that was stopped. Returns its pictures, by title.
 
     `model` gets the weights of the kept epoch.
     """
@@ -47,12 +47,13 @@ def write(
     context = template_context(predictions, lambda rows, classes: _saliency(model, task, rows, classes))
     augmented = augmented_photographs(config, task) if config.report_photos else []
     history = result.history
+    stopped = f", stopped before EPOCHS={config.epochs}" if len(history) < config.epochs else ""
     render.write(
         folder / PAGE,
         "report.html",
         title=f"Run {folder.name}",
         facts=f"{header.backbone} at {sources.as_text(config.size)}, pretrained: {header.pretrained}; "
-        f"best epoch {result.best['epoch']} of {len(history)}, on validation people; "
+        f"best epoch {result.best['epoch']} of {len(history)}{stopped}, on validation people; "
         f"started {result.started[:16].replace('T', ' ')} UTC",
         curves=[_chart(title, columns, history) for title, columns in CURVES.items()],
         history=history,

@@ -12,6 +12,9 @@ import traceback
 
 from toolkit.system import signals, world
 
+SECONDS_BETWEEN_LINES = 10  # of progress, where is no terminal: a log keeps every line
+LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left"
+
 
 class InputError(Exception):
     """Bad input. The text is what the person reads: one line, or one line for each problem.
@@ -23,15 +26,41 @@ class InputError(Exception):
 def say(text: str) -> None:
     """Print lines on rank 0, in one write and flushed: SageMaker cuts lines that are written in pieces."""
     if world.rank() == 0:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        with _without_bars():
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
 
 def bar(items=None, what: str = "", total: int | None = None):
-    """tqdm's progress bar over `items`: on a terminal and rank 0 only, and removed at the end."""
+    """tqdm's progress bar over `items`, on rank 0, removed at the end.
+
+    Where there is no terminal it is a line every SECONDS_BETWEEN_LINES, and nothing for what is done sooner.
+    """
     from tqdm import tqdm
 
-    return tqdm(items, what, total, leave=False, disable=None if world.rank() == 0 else True)
+    options = {}
+    if not sys.stderr.isatty():
+        seconds = SECONDS_BETWEEN_LINES
+        options = {"file": _Lines(), "bar_format": LINE, "position": 0, "miniters": 1}
+        options |= {"delay": seconds, "mininterval": seconds}
+    return tqdm(items, what, total, leave=False, disable=world.rank() != 0, **options)
+
+
+class _Lines:
+    """A file for tqdm: what it writes over its last state is said as a line."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip("\r\n "):  # else it removes the last state
+            say(f"  {state}")
+
+    def flush(self) -> None:
+        pass
+
+
+def _without_bars():
+    """A context in which no bars are on the terminal: a line would begin behind them."""
+    shown = sys.modules.get("tqdm") if sys.stderr.isatty() else None
+    return shown.tqdm.external_write_mode() if shown else contextlib.nullcontext()
 
 
 def listed(items, most: int = 5) -> str:

@@ -164,7 +164,7 @@ class Checkpointer:
             raise
 
     def result(self) -> Result:
-        """Of rank 0, when all epochs are done."""
+        """Of rank 0, after an epoch at least."""
         checkpoint = self._checkpoint
         return Result(
             history=checkpoint.history,

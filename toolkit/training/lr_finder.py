@@ -1,12 +1,11 @@
 """A learning-rate finder: train while the rate rises, and see where the loss falls (Smith, 2017, the LR range test)."""
 
 import dataclasses
-import math
 
 import torch
 
 from toolkit.config.settings import TrainSettings
-from toolkit.system.console import InputError
+from toolkit.system.console import InputError, say
 from toolkit.training.loop import make_recipe
 from toolkit.training.step import train_one_epoch
 from toolkit.training.task import Task
@@ -15,7 +14,7 @@ from toolkit.training.train_state import TrainState
 STEPS, LOWEST, HIGHEST = 120, 1e-6, 1.0
 SMOOTHING = 0.9  # of the moving average over the steps' losses
 DIVERGED = 2.0  # times the lowest loss
-ROWS, WIDTH = 24, 50  # of the printed curve
+STEPS_PER_LINE, WIDTH = 5, 50  # of the printed curve, in which no loss and DIVERGED times the first lie WIDTH apart
 
 
 class _Enough(Exception):  # noqa: N818 (no error: it ends train_one_epoch from within)
@@ -25,7 +24,7 @@ class _Enough(Exception):  # noqa: N818 (no error: it ends train_one_epoch from 
 def sweep(config: TrainSettings, state: TrainState, task: Task) -> list[tuple[float, float]]:
     """(learning rate, smoothed loss) of each step, until STEPS, or until the loss is DIVERGED times its lowest.
 
-    Raises InputError if the loss is not finite at the lowest rate already.
+    Prints the curve as it goes. Raises InputError if the loss is not finite at the lowest rate already.
     """
 
     def rate(step: int) -> float:
@@ -33,6 +32,7 @@ def sweep(config: TrainSettings, state: TrainState, task: Task) -> list[tuple[fl
 
     recipe = dataclasses.replace(make_recipe(config, STEPS), learning_rate=rate)
     points, average = [], 0.0
+    say(f"{'lr':>8}  {'loss':>8}")
 
     def after_step(losses: torch.Tensor) -> None:
         nonlocal average
@@ -40,7 +40,10 @@ def sweep(config: TrainSettings, state: TrainState, task: Task) -> list[tuple[fl
             raise _Enough
         average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1].item()
         points.append((rate(len(points)), average / (1 - SMOOTHING ** (len(points) + 1))))  # without the start at 0
-        if len(points) == STEPS or points[-1][1] > DIVERGED * min(loss for _, loss in points):
+        is_last = len(points) == STEPS or points[-1][1] > DIVERGED * min(loss for _, loss in points)
+        if is_last or len(points) % STEPS_PER_LINE == 1:
+            say(_line(*points[-1], DIVERGED * points[0][1]))
+        if is_last:
             raise _Enough
 
     try:
@@ -60,10 +63,6 @@ def suggestion(points: list[tuple[float, float]]) -> float:
     return min(points, key=lambda point: point[1])[0] / 10
 
 
-def report(points: list[tuple[float, float]]) -> str:
-    """The curve, in lines of text, and the suggestion."""
-    low, high = (pick(loss for _, loss in points) for pick in (min, max))
-    lines = [f"{'lr':>8}  {'loss':>8}"]
-    for rate, loss in points[:: math.ceil(len(points) / ROWS)]:
-        lines.append(f"{rate:8.1e}  {loss:8.4f}  {'*':>{1 + round(WIDTH * (loss - low) / max(high - low, 1e-12))}}")
-    return "\n".join([*lines, f"suggestion, a tenth of the rate of the lowest loss: LR={suggestion(points):.1e}"])
+def _line(rate: float, loss: float, highest: float) -> str:
+    """A line of the curve: numbers, and a star as far to the right as the loss is high."""
+    return f"{rate:8.1e}  {loss:8.4f}  {'*':>{1 + round(WIDTH * min(loss / max(highest, 1e-12), 1.0))}}"
