@@ -4,11 +4,13 @@ leaderboard.html, a page that compares them.
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> SM_CHANNEL_EVAL=<folder> SM_GROUND_TRUTH_DIR=<folder> \\
 SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
 
-The same command goes on where it was stopped. A backbone that fails does not stop the others.
+The same command goes on where it was stopped. A backbone that fails does not stop the others. With other settings the
+table gets more rows, and a column for each setting that differs; rows of other photographs or code are left out.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -20,8 +22,10 @@ import dataset
 import loss
 import model
 from toolkit.config import settings, sources
+from toolkit.config.types import as_text
 from toolkit.demo import synthetic
 from toolkit.runs import folders
+from toolkit.runs import leaderboard as runs_leaderboard
 from toolkit.runs.fingerprint import digests, make_fingerprint, matching
 from toolkit.system import console, files, locks, subprocesses
 from toolkit.system.console import InputError, say
@@ -31,6 +35,9 @@ COLUMNS = (
     "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
     "val_f1", "parameters", "photographs_per_second", "seconds", "note",
 )  # fmt: skip
+SCORES = ("val_acc", "board_f1", "board_acc", "val_f1")  # columns of which there are means over seeds
+OTHER_NAMES = {"name": "model", "epochs": "epoch", "batch_size": "batch size"}  # settings that COLUMNS have
+RUNS = "leaderboard"  # folder in SM_MODEL_DIR: inference.py with NAME unset takes the newest run beside it, none in it
 PROGRESS = "progress.json"  # of a backbone: its fingerprint, run and row, as far as they are made
 # What decides the score of a run, besides the code of its training. settings.py: how inference.py decides by default.
 SCORING = (
@@ -48,14 +55,15 @@ def main(argv: list[str]) -> None:
         files.make_folder(getattr(config, name), name.upper())
     synthetic.ensure_for(config)
     fingerprint = fingerprint_of(config)
+    failed = []
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
-        make_row(config, origin, fingerprint, name)
-        rows = write(config, fingerprint)
-    say(as_markdown(rows))
+        failed += [name] if make_row(config, origin, fingerprint, name)["note"] else []
+        rows, seeds = write(config, fingerprint)
+    say("\n\n".join(as_markdown(table) for table in (rows, seeds) if table))
     if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
-        say(f"note: {left_out} backbones were compared with other settings, code or photographs, and are left out")
-    if failed := [row["model"] for row in rows if row["note"] and row["model"] in names]:
+        say(f"note: {left_out} rows were made with other code or photographs, and are left out")
+    if failed:
         raise InputError(f"{', '.join(failed)} failed: see train.log in {config.sm_output_data_dir}/<name>")
 
 
@@ -66,7 +74,7 @@ def refuse_unknown(names: list[str]) -> None:
 
 
 def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
-    """What all rows of one table have in common: settings, code, photographs, labels and corrections."""
+    """Settings, of the rows that are made now; code, photographs, labels and corrections, of all rows of a table."""
     training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     fingerprint = make_fingerprint(training, digest_data(config))
     fingerprint["code"] |= digests(matching(SCORING))
@@ -94,13 +102,15 @@ def digest_data(config: settings.LeaderboardSettings) -> str:
     return digest.hexdigest()
 
 
-def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: dict, name: str) -> None:
+def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: dict, name: str) -> dict:
     """Train, infer and evaluate, as far as that is not done. progress.json gets the row, with a note if it failed."""
-    folder = files.make_folder(config.sm_output_data_dir / name, "SM_OUTPUT_DATA_DIR")
-    progress = read_progress(folder, fingerprint)
+    folder = folder_of(config, fingerprint, name)
+    progress = read_progress(folder)
+    if progress.get("fingerprint") != fingerprint:
+        progress = {"fingerprint": fingerprint}
     if "row" in progress and not progress["row"]["note"]:
         say(f"  done before: macro F1 {progress['row']['board_f1']}")
-        return
+        return progress["row"]
     try:
         if "run" not in progress or not pathlib.Path(progress["run"], folders.RESULT).exists():
             progress |= train(config, origin, name, folder)
@@ -112,22 +122,39 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
         say(f"  failed: {error}")
         progress["row"] = {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
     files.write_json(folder / PROGRESS, progress)
+    return progress["row"]
 
 
-def read_progress(folder: pathlib.Path, fingerprint: dict) -> dict:
-    """A backbone's progress.json; only the fingerprint where the file is missing, damaged or has another one."""
+def folder_of(config: settings.LeaderboardSettings, fingerprint: dict, name: str) -> pathlib.Path:
+    """The folder of a backbone with these settings: its name, or name-2 and so on where other settings have that."""
+    for number in itertools.count(1):
+        folder = config.sm_output_data_dir / (name if number == 1 else f"{name}-{number}")
+        before = read_progress(folder).get("fingerprint", {})
+        if before == fingerprint or not is_comparable(before, fingerprint):
+            return files.make_folder(folder, "SM_OUTPUT_DATA_DIR")
+
+
+def is_comparable(one: dict, other: dict) -> bool:
+    """Whether two fingerprints belong into one table: they may differ in settings only."""
+    return all(one.get(key) == other[key] for key in ("photographs", "code"))
+
+
+def read_progress(folder: pathlib.Path) -> dict:
+    """A backbone's progress.json; nothing where the file is missing, damaged or foreign."""
     try:
         progress = json.loads((folder / PROGRESS).read_text())
-        return progress if progress["fingerprint"] == fingerprint else {"fingerprint": fingerprint}
+        return progress if isinstance(progress["fingerprint"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"fingerprint": fingerprint}
+        return {}
 
 
 def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
     """Train one backbone: the run's folder, the number of parameters, and the speed. Raises ChildProcessError."""
-    own = settings.TrainSettings.model_fields.keys() - {"name", "sm_channel_train", "sm_model_dir"}
+    own = settings.TrainSettings.model_fields.keys() - {"name"}
     given = {key: getattr(config, key) for key in own if origin[key] != "default"}
-    given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir}
+    given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir / RUNS}
+    if config.sm_checkpoint_dir:
+        given["sm_checkpoint_dir"] = config.sm_checkpoint_dir / RUNS
     output = run("train.py", given, folder)
     run_folder = re.search(r"run folder: (.+)", output)
     parameters = re.search(r" of ([\d,]+) weights", output)
@@ -182,41 +209,71 @@ def run(script: str, given: dict, folder: pathlib.Path) -> str:
     return output
 
 
-def write(config: settings.LeaderboardSettings, fingerprint: dict) -> list[dict]:
-    """Write tables and page of all rows with this fingerprint, made now or before; the rows."""
+def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list[dict], list[dict]]:
+    """Write tables and page of all rows that can be compared, made now or before: these rows, and means over seeds."""
     folder = config.sm_output_data_dir
     with locks.locked(folder):
-        made = [found for name in model.names() if "row" in (found := read_progress(folder / name, fingerprint))]
-        rows = [progress["row"] for progress in made]
-        files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in COLUMNS})
-        files.write(folder / "leaderboard.md", as_markdown(rows) + "\n")
-        if done := [progress for progress in made if not progress["row"]["note"]]:
-            write_page(config, rows, done)
-    return rows
+        made = comparable(folder, fingerprint)
+        rows, differing = with_settings(made)
+        of_seeds = [*OTHER_NAMES.values(), *(name for name in differing if name != "seed")]
+        seeds = runs_leaderboard.over_seeds(rows, of_seeds, SCORES)
+        columns = rows[0] if rows else COLUMNS
+        files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
+        tables = [as_markdown(table) for table in (rows, seeds) if table]
+        files.write(folder / "leaderboard.md", "\n\n".join(tables) + "\n")
+        if done := {path: progress for path, progress in made.items() if not progress["row"]["note"]}:
+            write_page(config, rows, seeds, done)
+    return rows, seeds
 
 
-def write_page(config: settings.LeaderboardSettings, rows: list[dict], done: list[dict]) -> None:
+def comparable(folder: pathlib.Path, fingerprint: dict) -> dict[pathlib.Path, dict]:
+    """{folder of a backbone: its progress.json} of all rows with this code and data, in the order of model.names()."""
+    found = {path.parent: read_progress(path.parent) for path in sorted(folder.glob(f"*/{PROGRESS}"))}
+    rows = {path: one for path, one in found.items() if "row" in one and is_comparable(one["fingerprint"], fingerprint)}
+    order = {name: number for number, name in enumerate(model.names())}
+    return dict(sorted(rows.items(), key=lambda item: order.get(item[1]["row"]["model"], len(order))))
+
+
+def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]]:
+    """The rows with a column for each setting that differs between them, and the names of these columns."""
+    given = [{name: as_text(value) for name, value in one["fingerprint"]["settings"].items()} for one in made.values()]
+    # As trained, with the defaults that depend on the backbone; a row that failed may have no run.
+    trained = [runs_leaderboard.settings_of(pathlib.Path(one["run"])) if "run" in one else {} for one in made.values()]
+    found = dict.fromkeys(runs_leaderboard.differing(given) + runs_leaderboard.differing(trained))
+    differing = [name for name in found if name not in OTHER_NAMES]
+    several = any(path.name != one["row"]["model"] for path, one in made.items())  # of one backbone
+    rows = []
+    for (path, one), *known in zip(made.items(), given, trained, strict=True):
+        values = {name: (known[0] | known[1]).get(name, "") for name in differing}
+        folder = {"folder": path.name} if several else {}
+        row = {name: value for name, value in one["row"].items() if name != "note"}
+        rows.append({**row, **values, **folder, "note": one["row"]["note"]})
+    return rows, differing
+
+
+def write_page(
+    config: settings.LeaderboardSettings, rows: list[dict], seeds: list[dict], done: dict[pathlib.Path, dict]
+) -> None:
     """leaderboard.html: all rows, and the training curves and predictions of the backbones that are done."""
     from toolkit.pages import leaderboard as leaderboard_page
     from toolkit.scoring import submission
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     compared = []
-    for progress in done:
-        name = progress["row"]["model"]
+    for folder, progress in done.items():
         with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
-            answers = submission.read(config.sm_output_data_dir / name / "output.csv", "SM_OUTPUT_DATA_DIR")
+            answers = submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR")
             submission.refuse_other_photographs(truth, answers)
             predicted = np.array([answers[image] for image in truth])
             history = leaderboard_page.read_history(pathlib.Path(progress["run"]))
-            compared.append(leaderboard_page.ComparedRun(name, history, predicted))
+            compared.append(leaderboard_page.ComparedRun(folder.name, history, predicted))
     images = config.sm_channel_eval / "images" if config.report_photos else None
     page = config.sm_output_data_dir / "leaderboard.html"
-    leaderboard_page.write(page, rows, compared, truth, images)
+    leaderboard_page.write(page, rows, seeds, compared, truth, images)
 
 
 def as_markdown(rows: list[dict]) -> str:
-    lines = [COLUMNS, ["--"] * len(COLUMNS), *([row[name] for name in COLUMNS] for row in rows)]
+    lines = [rows[0], ["--"] * len(rows[0]), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import datetime
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +22,7 @@ from toolkit.config import defaults, extras, settings, sources
 from toolkit.data import split
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
-from toolkit.labels import ATTRIBUTES, CLASSES
+from toolkit.labels import CLASSES
 from toolkit.system import console, distributed, files, world
 from toolkit.system.console import InputError, listed, say
 
@@ -32,18 +32,22 @@ if TYPE_CHECKING:
 
     from toolkit.data.loader import Loader
     from toolkit.data.store import Store
+    from toolkit.runs.artefacts import Outcome
     from toolkit.runs.weights import Header
     from toolkit.system.device import Machine
     from toolkit.training.task import Task
 
-SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # columns of leaderboard.csv
 CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> Outcome | None:
+    """Train as these flags and the environment say. None with FIND_LR, and on ranks other than 0.
+
+    A finished run of the same settings, photographs and code is not trained again unless RESUME=never.
+    """
     config, origin = sources.read(settings.TrainSettings, argv, CHOICES)
     if distributed.is_idle_host():
-        return
+        return None
     refuse_what_does_not_fit(config)
     config, origin = defaults.resolve(config, origin)
     say(sources.describe(config, origin))
@@ -53,10 +57,12 @@ def main(argv: list[str]) -> None:
     synthetic.ensure_for(config)
     table, splits, corrections = read_table(config)
     with distributed.joined(config.device):
-        train(config, origin, table, splits, corrections)
+        return train(config, origin, table, splits, corrections)
 
 
-def train(config: settings.TrainSettings, origin: dict, table: pd.DataFrame, splits: list[Split], corrections: dict):
+def train(
+    config: settings.TrainSettings, origin: dict, table: pd.DataFrame, splits: list[Split], corrections: dict
+) -> Outcome | None:
     """Table, split, store, model, task, loop, report: a run for each split."""
     with decoded(config, table) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
@@ -66,11 +72,14 @@ def train(config: settings.TrainSettings, origin: dict, table: pd.DataFrame, spl
     tasks = [make_task(config, table, sides, loader) for sides in splits]
     setup = Setup(config, origin, backbone, corrections)
     if config.find_lr:
-        find_lr(config, backbone.model, tasks[0])
-    elif len(tasks) == 1:
-        train_run(setup, backbone.model, tasks[0])
-    else:
-        train_folds(setup, tasks)
+        return find_lr(config, backbone.model, tasks[0])
+    outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
+    if world.rank() == 0:
+        from toolkit.pages import runs
+
+        with unless_it_fails():
+            runs.write(config.sm_model_dir)
+    return outcome
 
 
 def refuse_what_does_not_fit(config: settings.TrainSettings) -> None:
@@ -190,11 +199,10 @@ def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
     say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
 
 
-def train_run(setup: Setup, net: nn.Module, task: Task) -> None:
+def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     """One run in its folder, with its report and its row of leaderboard.csv."""
     from toolkit.pages import report
-    from toolkit.runs import folders, leaderboard, tensorboard
-    from toolkit.runs.artefacts import Validation
+    from toolkit.runs import artefacts, folders, leaderboard, tensorboard
     from toolkit.runs.fingerprint import make_fingerprint
     from toolkit.training import loop
     from toolkit.training.checkpointer import Checkpointer, Result
@@ -202,17 +210,20 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> None:
     config = setup.config
     fingerprint = make_fingerprint(config.deciding(), task.digest())
     rows = task.validation
-    validation = Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].cpu().numpy())
+    validation = artefacts.Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].cpu().numpy())
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
-            folders.open_run(config.sm_model_dir, config.sm_checkpoint_dir, config.name, fingerprint, config.resume)
+            folders.open_run(config.sm_model_dir, config.sm_checkpoint_dir, config.run, fingerprint, config.resume)
         )
+        if distributed.broadcast(run is not None and run.is_finished):
+            return run and finished_before(run.folder)
         header = make_header(setup, run.folder.name if run else "")
         checkpointer = Checkpointer(run, fingerprint, header, validation, config.checkpoint_seconds)
         log = None
         if run:
             say(f"run folder: {run.folder.absolute()}")
-            write_settings(run.folder, setup, header, checkpointer.started)
+            more = hashes(fingerprint, task) | {"started": checkpointer.started}
+            artefacts.write_settings(run.folder, config, setup.origin, header, more)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
@@ -230,27 +241,31 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> None:
                 with unless_it_fails():
                     write_report(checkpointer.result())
             raise
-        if run:
-            with unless_it_fails():
-                pictures = write_report(result)
-                if log:
-                    scores = {name: result.best[name] for name in ("macro_f1", "accuracy", "val_loss")}
-                    tensorboard.add_summary(log, pictures, config.deciding(), scores)
-            leaderboard.finish(run.folder, summary(setup, run.folder.name, result.best, result.started, result.seconds))
-            run.checkpoints.remove()
-            best = result.best
-            say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
+        if not run:
+            return None
+        with unless_it_fails():
+            pictures = write_report(result)
+            if log:
+                scores = {name: result.best[name] for name in ("macro_f1", "accuracy", "val_loss")}
+                tensorboard.add_summary(log, pictures, config.deciding(), scores)
+        best = result.best
+        leaderboard.finish(run.folder, artefacts.summary(config, header, best, result.started, result.seconds))
+        run.checkpoints.remove()
+        say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
+        return artefacts.outcome(run.folder)
 
 
-def train_folds(setup: Setup, tasks: list[Task]) -> None:
+def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     """A run for each fold, all in one folder; then the out-of-fold probabilities of every photograph."""
     from toolkit.pages import report
-    from toolkit.runs import cross_validation, leaderboard
+    from toolkit.runs import artefacts, cross_validation, folders, leaderboard
     from toolkit.runs.fingerprint import make_fingerprint
 
     config = setup.config
     fingerprint = make_fingerprint(config.deciding(), "/".join(task.digest() for task in tasks))
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
+        if distributed.broadcast((folder / folders.RESULT).exists()):
+            return finished_before(folder)
         for fold, task in enumerate(tasks):
             say(f"fold {fold} of {config.folds}{': done before' if fold in done else ''}")
             of_fold = cross_validation.fold_settings(config, folder, fold)
@@ -259,17 +274,37 @@ def train_folds(setup: Setup, tasks: list[Task]) -> None:
                 # Every fold starts from the same weights, so each gets a copy of its own.
                 train_run(setup._replace(config=of_fold), copy.deepcopy(setup.backbone.model), task)
             cross_validation.back_up(config, folder, fold)
-        if world.rank() == 0:
-            best, started, seconds = cross_validation.join(folder, config.folds)
-            paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
-            with unless_it_fails():
-                report.write_out_of_fold(folder, paths if config.report_photos else None)
-            leaderboard.finish(folder, summary(setup, folder.name, best, started, seconds))
-            cross_validation.remove_backup(config, folder)
-            say(
-                f"out of {config.folds} folds: macro F1 {best['macro_f1']:.4f}; "
-                f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
-            )
+        if world.rank():
+            return None
+        best, started, seconds = cross_validation.join(folder, config.folds)
+        paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
+        with unless_it_fails():
+            report.write_out_of_fold(folder, paths if config.report_photos else None)
+        header, more = make_header(setup, folder.name), hashes(fingerprint, tasks[0]) | {"started": started}
+        artefacts.write_settings(folder, config, setup.origin, header, more)
+        leaderboard.finish(folder, artefacts.summary(config, header, best, started, seconds))
+        cross_validation.remove_backup(config, folder)
+        say(
+            f"out of {config.folds} folds: macro F1 {best['macro_f1']:.4f}; "
+            f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
+        )
+        return artefacts.outcome(folder)
+
+
+def finished_before(folder: pathlib.Path) -> Outcome | None:
+    """Say that this run needs no training."""
+    from toolkit.runs import artefacts
+
+    say(
+        f"run folder: {folder.absolute()}\nthis run was finished before, with the same settings, photographs and code; "
+        "RESUME=never trains it again"
+    )
+    return None if world.rank() else artefacts.outcome(folder)
+
+
+def hashes(fingerprint: dict, task: Task) -> dict:
+    """Of photographs and labels; the same with split and targets; and of every file of code that decides the result."""
+    return {"data": task.data_digest(), **{key: fingerprint[key] for key in ("photographs", "code")}}
 
 
 @contextlib.contextmanager
@@ -290,7 +325,7 @@ def make_header(setup: Setup, run: str) -> Header:
     config = setup.config
     return Header(
         run=run,
-        backbone=setup.backbone.name,  # NAME is that of the fold in a run of folds
+        backbone=setup.backbone.name,
         head=config.head,
         size=config.size,
         mean=setup.backbone.start.mean,
@@ -299,32 +334,6 @@ def make_header(setup: Setup, run: str) -> Header:
         corrections=setup.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",
     )
-
-
-def write_settings(folder, setup: Setup, header: Header, started: str) -> None:
-    """settings.json: every setting, where its value comes from, and what the run starts from."""
-    from toolkit.runs import folders
-
-    run = {key: value for key, value in vars(header).items() if key not in ("decision", "scores", "checksum")}
-    values = {"settings": setup.config.model_dump(mode="json"), "origin": setup.origin, "run": run}
-    files.write_json(folder / folders.SETTINGS, {**values, "started": started})
-
-
-def summary(setup: Setup, run: str, best: dict, started: str, seconds: float) -> dict:
-    """The run's result.json, and its row of leaderboard.csv."""
-    config = setup.config
-    return {
-        "run": run,
-        "backbone": setup.backbone.name,
-        "pretrained": setup.backbone.start.weights,
-        "size": sources.as_text(config.size),
-        "epochs": config.epochs,
-        "best_epoch": best["epoch"],
-        **{score: best[score] for score in SCORES},
-        "seconds": round(seconds, 1),
-        "started": started,
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
                 process.kill()
             if (runs / variables["NAME"] / "result.json").exists():  # it may be stopped when all was done
                 break
-        there = sorted(path.name for path in runs.iterdir())
+        there = sorted(path.name for path in runs.iterdir() if path.name != "leaderboard.html")  # is written last
         if not outcome and there != sorted([variables["NAME"], "leaderboard.csv"]):
             outcome = f"found {there}"
         sent += here

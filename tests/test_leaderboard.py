@@ -9,6 +9,8 @@ from conftest import ROOT, refused, run_here, run_script
 
 import leaderboard
 from toolkit.config.settings import LeaderboardSettings
+from toolkit.runs import lookup
+from toolkit.system.console import InputError
 
 
 def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_done_twice(drawn, tmp_path):
@@ -22,7 +24,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     done = run_here("leaderboard.py", **folders, **given, NAMES=names)
     refused(done, "inception_v3 failed: see train.log")
     pages = [*tmp_path.rglob("*.html")]
-    assert len(pages) == 3 and not any("data:image" in page.read_text() for page in pages)
+    assert len(pages) == 4 and not any("data:image" in page.read_text() for page in pages)
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")
     assert table.columns.tolist()[:5] == ["epoch", "batch size", "val_acc", "board_f1", "board_acc"]
     assert "does not take SIZE=32x32" in table.loc["inception_v3", "note"]
@@ -33,7 +35,10 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     )
     again = run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given)
     assert again.returncode == 0 and "done before" in again.stdout, again.stderr
-    assert [path.name for path in (tmp_path / "runs").glob("shuf*")] == ["shufflenet_v2_x0_5"]
+    # Not beside a user's own runs, of which NAME unset takes the newest.
+    assert [path.parent.name for path in (tmp_path / "runs").rglob("shuf*")] == ["leaderboard"]
+    with pytest.raises(InputError, match="found no run"):
+        lookup.resolve(tmp_path / "runs", None)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model"), table)
 
 
@@ -59,19 +64,60 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     (tmp_path / "vgg11").mkdir()
     row = {**dict.fromkeys(leaderboard.COLUMNS, ""), "model": "vgg11"}
     (tmp_path / "vgg11" / "progress.json").write_text(json.dumps({"fingerprint": before, "row": row}))
-    assert leaderboard.write(config, before) == [row]
+    assert leaderboard.write(config, before) == ([row], [])
     with (tmp_path / "eval" / "gt.csv").open("a") as file:
         file.write("\n")
     after = leaderboard.fingerprint_of(config)
-    assert after != before and leaderboard.write(config, after) == []
+    assert after != before and leaderboard.write(config, after) == ([], [])
     next((tmp_path / "eval" / "images").iterdir()).unlink()
     assert leaderboard.fingerprint_of(config) != after
+
+
+def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_over_seeds(drawn, tmp_path):
+    folders = {"sm_channel_train": drawn.train, "sm_channel_eval": drawn.eval, "sm_model_dir": tmp_path / "runs"}
+    folders |= {"sm_ground_truth_dir": drawn.eval, "sm_output_data_dir": tmp_path / "out"}
+    table = (
+        ("resnet18", 1, 0.5, "0.001"), ("resnet18", 2, 0.7, "0.001"), ("vgg11", 1, 0.25, "0.0002"), ("vgg11", 2, "", "")
+    )  # fmt: skip
+    for model, seed, score, lr in table:
+        config = LeaderboardSettings(**folders, seed=seed)
+        fingerprint = leaderboard.fingerprint_of(config)
+        folder = leaderboard.folder_of(config, fingerprint, model)
+        assert folder.name == (model if seed == 1 else f"{model}-2")
+        row = {
+            **dict.fromkeys(leaderboard.COLUMNS, ""),
+            "model": model,
+            "board_f1": score,
+            "note": "" if lr else "failed",
+        }
+        progress = {"fingerprint": fingerprint, "row": row}
+        if lr:
+            progress["run"] = str(tmp_path / "runs" / folder.name)
+            settings = {"name": model, "seed": seed, "lr": float(lr), "size": [64, 48], "device": model}
+            record = {"settings": settings, "data": "", "code": dict.fromkeys(("dataset.py", "model.py", "loss.py"))}
+            (tmp_path / "runs" / folder.name).mkdir(parents=True)
+            (tmp_path / "runs" / folder.name / "settings.json").write_text(json.dumps(record))
+        (folder / "progress.json").write_text(json.dumps(progress))
+        assert leaderboard.folder_of(config, fingerprint, model) == folder
+    _, seeds = leaderboard.write(config, fingerprint)
+    found = pd.read_csv(tmp_path / "out" / "leaderboard.csv", dtype=str, keep_default_na=False)
+    assert found.columns.tolist() == [*leaderboard.COLUMNS[:-1], "seed", "lr", "folder", "note"]
+    assert found[["model", "seed", "lr", "folder"]].to_numpy().tolist() == [
+        ["resnet18", "1", "0.001", "resnet18"], ["resnet18", "2", "0.001", "resnet18-2"],
+        ["vgg11", "1", "0.0002", "vgg11"], ["vgg11", "2", "", "vgg11-2"],
+    ]  # fmt: skip
+    assert [(row["seeds"], row["lr"], row["board_f1"]) for row in seeds] == [
+        ("1, 2", "0.001", "0.6000 (0.5000 to 0.7000)")
+    ]
+    for name in ("leaderboard.md", "leaderboard.html"):
+        assert "0.6000 (0.5000 to 0.7000)" in (tmp_path / "out" / name).read_text()
 
 
 def test_wrong_names_are_refused(drawn):
     refused(run_script("leaderboard.py", NAMES="resnet18,resnet19"), "expected names of backbones, found resnet19")
     for given, message in (
         ({"NAME": "resnet18"}, "NAME=resnet18: has no effect here; remove it, or set NAMES="),
+        ({"RUN": "mine"}, "RUN=mine: has no effect here"),
         ({"LOSS": "focal", "MIX": "mixup"}, "MIX=mixup: LOSS=focal takes whole labels"),
     ):
         refused(run_script("leaderboard.py", **given), message)

@@ -55,6 +55,7 @@ def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     assert settings["settings"]["size"] == [32, 32] and settings["origin"]["size"] == "flag"
     assert settings["run"]["corrections"] == {"outliers.csv": files.sha256(ROOT / "outliers.csv")}
     assert settings["settings"]["lr"] == 1e-3 and settings["origin"]["lr"] == "adamw"
+    assert settings["code"]["loss.py"] == files.sha256(ROOT / "loss.py")[:16] and len(settings["data"]) == 16
     with safe_open(run / "model.safetensors", "pt") as file:
         header = {key: json.loads(value) for key, value in file.metadata().items()}
     assert header["corrections"] == settings["run"]["corrections"]
@@ -88,7 +89,15 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
     runs = tmp_path / "runs"
     shutil.copytree(trained, runs)
     weights = (runs / "resnet18" / "model.safetensors").read_bytes()
-    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **QUICK)
+    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": runs, **QUICK}
+    before = {path: path.read_bytes() for path in runs.rglob("*.*")}
+    done = run_here("train.py", **given)
+    assert done.returncode == 0 and "this run was finished before" in done.stdout and "epoch " not in done.stdout
+    assert f"run folder: {runs / 'resnet18'}\n" in done.stdout
+    assert {path: path.read_bytes() for path in runs.rglob("*.*") if path.suffix != ".html"} == {
+        path: content for path, content in before.items() if path.suffix != ".html"
+    }
+    done = run_here("train.py", **given, RESUME="never")
     assert done.returncode == 0 and "resnet18-2" in done.stdout
     assert (runs / "resnet18" / "model.safetensors").read_bytes() == weights
     assert pd.read_csv(runs / "leaderboard.csv")["run"].tolist() == ["resnet18", "resnet18-2"]
@@ -97,7 +106,12 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
     assert histories[0]["train_loss"].equals(histories[1]["train_loss"])
     assert (runs / "resnet18-2" / "validation.csv").read_bytes() == (runs / "resnet18" / "validation.csv").read_bytes()
     done = infer(SM_CHANNEL_MODEL=runs)
-    assert "there are newer runs of that name: resnet18-2" in done.stdout
+    assert "there are newer runs of that name: resnet18-2" in done.stdout and "better" not in done.stdout
+    result = json.loads((runs / "resnet18" / "result.json").read_text())
+    (runs / "resnet18" / "result.json").write_text(json.dumps(result | {"macro_f1": 0.75}))
+    done = infer(SM_CHANNEL_MODEL=runs, NAME="")
+    assert f"run {runs / 'resnet18-2'}" in done.stdout
+    assert "note: this is the newest run; resnet18 has a better validation macro F1: 0.7500; NAME=res" in done.stdout
 
 
 def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):

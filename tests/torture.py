@@ -154,7 +154,8 @@ def leaderboard(scratch, number):
 def together(scratch, number, expected, variables):
     runs = scratch / "runs"
     processes = [
-        faults.Forked(train.main, scratch / f"log-{run}", SM_MODEL_DIR=runs, **variables) for run in range(number)
+        faults.Forked(train.main, scratch / f"log-{run}", SM_MODEL_DIR=runs, RESUME="never", **variables)
+        for run in range(number)
     ]
     codes = [process.wait(300) for process in processes]
     names = [path for path in runs.iterdir() if path.is_dir()]

@@ -126,6 +126,10 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"SM_CHANNEL_TRAIN": "/nowhere"}, "SM_CHANNEL_TRAIN=/nowhere: expected a folder, found nothing there"),
         ({"SM_CHANNEL_TRAIN": __file__}, "expected a folder, found a file there"),
         ({"SM_MODEL_DIR": ""}, "SM_MODEL_DIR: expected a folder, found nothing set"),
+        *(
+            ({"RUN": name}, f"RUN={name}: expected the name of a new folder")
+            for name in ("a/b", "../a", "a\\b", ".a", "a,b", "a\n", "é" * 101, "fold-0", "final", "leaderboard")
+        ),
     ],
 )
 def test_settings_that_conflict_are_refused(given, variables, expected):
@@ -214,7 +218,7 @@ def test_without_folders_it_is_the_drawn_faces_and_their_defaults_which_a_flag_o
 
 
 def test_lists_begin_with_folders_and_settings_of_the_script_itself():
-    assert TrainSettings.in_order()[:4] == ["sm_channel_train", "sm_model_dir", "name", "pretrained"]
+    assert TrainSettings.in_order()[:4] == ["sm_channel_train", "sm_model_dir", "name", "run"]
     assert TrainSettings.in_order()[-1] == "report_photos"
     for cls in settings.SCRIPTS.values():
         assert sorted(cls.in_order()) == sorted(cls.model_fields)
@@ -248,3 +252,15 @@ def test_compile_takes_booleans_as_sagemaker_passes_them():
     assert [settings.TrainSettings(compile=value).compile for value in (True, "True", "false", "auto")] == [
         "true", "true", "false", "auto"
     ]  # fmt: skip
+
+
+def test_a_run_is_called_as_its_backbone_unless_run_says_otherwise(given):
+    def called(**variables) -> tuple[str, str]:
+        settings, origin = defaults.resolve(*given(**variables))
+        return settings.run, origin["run"]
+
+    assert called() == ("resnet18", "NAME")
+    assert called(NAME="vgg11", RUN="") == ("vgg11", "NAME")
+    assert called(RUN="누구 fold-0 (2)") == ("누구 fold-0 (2)", "environment")
+    settings, origin = given(RUN="")
+    assert defaults.resolve(settings.model_copy(update={"name": "timm/tiny_vit"}), origin)[0].run == "timm-tiny_vit"

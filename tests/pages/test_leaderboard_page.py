@@ -1,10 +1,12 @@
-"""leaderboard.html in a real browser."""
+"""leaderboard.html, of leaderboard.py and of a folder of runs, in a real browser."""
 
 import numpy as np
 import pandas as pd
 from browser import PHONE, opened, reads_well
 
 from toolkit.pages import leaderboard as leaderboard_page
+from toolkit.pages import runs as runs_page
+from toolkit.system import files
 
 
 def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path):
@@ -17,7 +19,8 @@ def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path)
         for name, predicted in (("a", half), ("b<i>", true), ("c", true))
     ]
     rows = [{"model": run.name, "seconds": seconds} for run, seconds in zip(runs, (9, 100, 20), strict=True)]
-    leaderboard_page.write(tmp_path / "page.html", rows, runs, truth, drawn.eval / "images")
+    seeds = [{"model": "a", "seeds": "1, 2", "seconds": "9.0000 (8.0000 to 10.0000)"}]
+    leaderboard_page.write(tmp_path / "page.html", rows, seeds, runs, truth, drawn.eval / "images")
     with opened(browser, tmp_path / "page.html", viewport=PHONE, color_scheme="dark") as shown:
         reads_well(shown)
         names = shown.locator("#table tbody th")
@@ -33,3 +36,25 @@ def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path)
         shown.get_by_label("First", exact=True).select_option("c")
         assert "Shown below: 0" in shown.inner_text("#summary")
         reads_well(shown)
+
+
+def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_mean_and_spread(browser, tmp_path):
+    (tmp_path / "b & <i>?").mkdir()
+    (tmp_path / "b & <i>?" / "report.html").write_text("<title>the report</title>")
+    table = {
+        "run": ["a", "b & <i>?", "c"],
+        "macro_f1": [0.5, 0.61234, ""],
+        "lr": ["0.1"] * 2 + ["0.2"],
+        "seed": [1, 2, 3],
+    }
+    files.write_csv(tmp_path / "leaderboard.csv", table)
+    runs_page.write(tmp_path)
+    with opened(browser, tmp_path / "leaderboard.html", viewport=PHONE, color_scheme="light") as shown:
+        reads_well(shown)
+        assert shown.locator("#table tbody th").all_text_contents() == ["b & <i>?", "a", "c"]
+        seeds = shown.locator("table").nth(1).locator("tbody tr")
+        assert seeds.locator("th, td").all_text_contents() == ["0.1", "2, 1", "0.5562 (0.5000 to 0.6123)"]
+        shown.get_by_role("button", name="run").click()
+        assert shown.locator("#table tbody th").all_text_contents() == ["c", "b & <i>?", "a"]
+        shown.get_by_role("link", name="b &").click()
+        assert shown.title() == "the report"

@@ -1,5 +1,6 @@
 """Runs of folds: what they predict, how they continue after a stop, and what outlives the machine."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -43,7 +44,9 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     assert done.returncode == 0 and "fold 0 of 2: done before" in done.stdout, done.stderr
     assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
     assert (group / "out_of_fold.csv").read_bytes() == oof
-    assert sorted(path.name for path in runs.iterdir()) == ["leaderboard.csv", "shufflenet_v2_x0_5"]
+    assert sorted(path.name for path in runs.iterdir()) == [
+        "leaderboard.csv", "leaderboard.html", "shufflenet_v2_x0_5"
+    ]  # fmt: skip
     assert sorted(path.name for path in group.glob("fold-*")) == ["fold-0", "fold-1"]
     assert not list(group.rglob("state-*"))
 
@@ -55,7 +58,7 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         for folder in (runs, checkpoints):
             folder.mkdir(exist_ok=True)
         config = TrainSettings(sm_channel_train=tmp_path, sm_model_dir=runs, sm_checkpoint_dir=checkpoints, folds=2)
-        config = config.model_copy(update=given)
+        config = config.model_copy(update={"run": "resnet18", **given})
         return config, cross_validation.open_folds(config, {"settings": {}, "photographs": photographs, "code": {}})
 
     def folders_of(config):
@@ -66,9 +69,9 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         assert done == []
         for fold, name in ((0, "result.json"), (1, "model.safetensors")):
             own = cross_validation.fold_settings(config, folder, fold)
-            (folder / own.name).mkdir()
-            (folder / own.name / name).write_text("{}")
-            (own.sm_checkpoint_dir / own.name).mkdir()
+            (folder / own.run).mkdir()
+            (folder / own.run / name).write_text("{}")
+            (own.sm_checkpoint_dir / own.run).mkdir()
         (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").touch()
         cross_validation.back_up(config, folder, 0)
         raise KeyboardInterrupt
@@ -97,6 +100,20 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         (folder / "result.json").write_text("{}")  # killed in this moment
     with started("a")[1] as (folder, _):
         assert folder.name == "resnet18-2" and not (checkpoints / "resnet18").exists()
+        (folder / "fold-0").mkdir()
+    shutil.rmtree(checkpoints)
+    # What goes on is taken before what is finished, and that before a new folder.
+    record = {"settings": {"device": "cpu"}, "photographs": "a", "code": {}}
+    (runs / "resnet18" / "settings.json").write_text(json.dumps(record))
+    for photographs, expected in (("a", "resnet18-2"), ("b", "resnet18-3")):
+        with started(photographs)[1] as (folder, _):
+            assert folder.name == expected
+    for folder in (runs / "resnet18-2", runs / "resnet18-3", checkpoints):
+        shutil.rmtree(folder)
+    for photographs, resume, expected in (("a", "auto", "resnet18"), ("a", "never", "resnet18-2")):
+        with started(photographs, resume=resume)[1] as (folder, _):
+            assert folder.name == expected
+    assert (runs / "resnet18" / "result.json").exists()
     shutil.rmtree(checkpoints)
     # A single run of that name, of which only the state outlived the machine, is not taken for one of folds.
     (checkpoints / "resnet18").mkdir(parents=True)

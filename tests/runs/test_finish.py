@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pandas as pd
@@ -52,3 +53,46 @@ def test_runs_that_finish_together_all_get_their_line(tmp_path):
     ]
     assert [process.wait() for process in processes] == [0] * 8
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 8
+
+
+def test_settings_become_columns_once_they_differ(tmp_path):
+    def finish(run: str, started: str = "now", **settings):
+        (tmp_path / run).mkdir()
+        code = {"dataset.py": "d", "model.py": "m", "loss.py": settings.pop("loss_py", "l")}
+        record = {"settings": {"name": run, "device": run, **settings}, "code": code, "data": "x", "started": "now"}
+        (tmp_path / run / folders.SETTINGS).write_text(json.dumps(record))
+        leaderboard.finish(tmp_path / run, {"run": run, "epochs": settings["epochs"], "started": started})
+        table = pd.read_csv(tmp_path / "leaderboard.csv", dtype=str, keep_default_na=False).drop(columns="started")
+        return [table.columns.tolist(), *table.to_numpy().tolist()]
+
+    plain = {"epochs": 1, "ema": False, "size": [64, 48]}
+    assert finish("a", **plain) == [["run", "epochs"], ["a", "1"]]
+    (tmp_path / "b").mkdir()
+    leaderboard.finish(tmp_path / "b", {"run": "b", "epochs": 1})  # of an older version: nothing is known of it
+    assert finish("c", **plain | {"ema": True})[0] == ["run", "epochs", "ema"]
+    shutil.rmtree(tmp_path / "a")  # its line stays as it is
+    assert finish("d", **plain | {"size": [32, 32], "epochs": 2}, loss_py="k") == [
+        ["run", "epochs", "ema", "size", "loss.py"],
+        ["a", "1", "false", "", ""], ["b", "1", "", "", ""],
+        ["c", "1", "true", "64x48", "l"], ["d", "2", "false", "32x32", "k"],
+    ]  # fmt: skip
+    shutil.rmtree(tmp_path / "c")
+    assert finish("c", started="later", **plain)[-2:] == [
+        ["d", "2", "false", "32x32", "k"], ["c", "1", "", "", ""],
+    ]  # fmt: skip
+
+
+def test_scores_of_several_seeds_are_shown_as_mean_and_spread():
+    rows = [
+        {"lr": "1", "seed": "1", "f1": "0.5"},
+        {"lr": "1", "seed": "3", "f1": 0.25},
+        {"lr": "2", "seed": "1", "f1": 1},
+    ]
+    rows += [
+        {"lr": "2", "seed": "1", "f1": 0.5},
+        {"lr": "3", "seed": "1", "f1": ""},
+        {"lr": "3", "seed": "2", "f1": ""},
+    ]
+    assert leaderboard.over_seeds(rows, ["lr"], ["f1"]) == [
+        {"lr": "1", "seeds": "1, 3", "f1": "0.3750 (0.2500 to 0.5000)"}, {"lr": "3", "seeds": "1, 2", "f1": ""},
+    ]  # fmt: skip

@@ -37,6 +37,28 @@ def test_an_unfinished_run_of_the_same_settings_goes_on_and_a_finished_one_does_
         )  # the one before left nothing in it, and was taken away
 
 
+def test_a_finished_run_with_the_same_fingerprint_is_not_trained_again_unless_it_is_asked_for(tmp_path):
+    record = {**FINGERPRINT, "settings": {**FINGERPRINT["settings"], "device": "cpu"}, "started": "now"}
+    with open_run(tmp_path) as run:
+        files.write_json(run.folder / folders.SETTINGS, record)
+        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+    with pytest.raises(KeyError), open_run(tmp_path) as run:
+        assert run.is_finished and run.folder == tmp_path / "a" and run.checkpoint is None
+        raise KeyError
+    assert (tmp_path / "a" / folders.RESULT).exists()  # whatever happens meanwhile
+    others = {**FINGERPRINT, "settings": {"name": "a", "lr": 0.2}}
+    for given in ({"resume": "never"}, {"fingerprint": others}, {"name": "b"}):
+        with open_run(tmp_path, **given) as run:
+            assert not run.is_finished and run.folder.name == ("b" if "name" in given else "a-2")
+    with open_run(tmp_path, resume="never") as run:
+        save(run)
+    with open_run(tmp_path) as run:  # it goes on
+        assert run.folder.name == "a-2" and not run.is_finished
+    for damage in ("", "[]", "{}", '{"settings": []}'):
+        (tmp_path / "a" / folders.SETTINGS).write_text(damage)
+        assert folders.find_finished(tmp_path, "a", FINGERPRINT) is None
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from toolkit.config import shared
 from toolkit.config.shared import DEMO
-from toolkit.config.types import Corrections, InputFolder, lower_case
+from toolkit.config.types import Corrections, InputFolder, RunName, lower_case
 from toolkit.labels import AGE_FROM_YEARS
 
 
@@ -23,14 +23,16 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     DEMO_DEFAULTS: ClassVar[dict] = {"pretrained": False, "size": "96x72", "epochs": 7}
     # They say where and how fast a run is trained, and do not change its result: a run continues when they change.
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
-        "sm_channel_train", "sm_model_dir", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
+        "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
         "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard",
     )  # fmt: skip
 
     sm_model_dir: pathlib.Path = DEMO / "runs"
     """Folder for runs; each run gets a folder of its own."""
     name: str = "resnet18"
-    """Backbone, by its torchvision name; also the name of the run."""
+    """Backbone, by its torchvision name."""
+    run: RunName | None = None
+    """Name of the run's folder in SM_MODEL_DIR; unset: NAME. Where it is taken by another run: `RUN-2`, and so on."""
     pretrained: bool = True
     """Start from torchvision's ImageNet weights; `false` starts from random weights."""
     head: Literal["flat", "factored"] = "flat"
@@ -254,6 +256,8 @@ class LeaderboardSettings(TrainSettings, shared.EvalData, shared.GroundTruth):
         yield from super().problems()
         if "name" in self.model_fields_set:
             yield f"NAME={self.name}: has no effect here; remove it, or set NAMES={self.name}"
+        if "run" in self.model_fields_set:
+            yield f"RUN={self.run}: has no effect here, where runs are called as their backbones; remove it"
         if self.sm_output_data_dir.resolve() == self.sm_model_dir.resolve():
             yield (
                 f"SM_OUTPUT_DATA_DIR={self.sm_output_data_dir}: expected another folder than SM_MODEL_DIR; each has a "

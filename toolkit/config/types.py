@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 # Below 32 the deepest backbones have no pixel left after their pooling; above 2048 no machine has the memory.
 SIDES_PX = range(32, 2049)
+LONGEST_NAME = 200  # of a folder: systems allow 255 bytes, and -2 or a lock's name may be added
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
@@ -53,17 +54,31 @@ def height_and_width(value) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def folder_of_run(name: str) -> str:
+    """`name`, if the folder of a run may be called so. Raises ValueError."""
+    # NAME lists runs with commas. fold-0 and final are folders inside a run of folds: lookup.py would take the folder
+    # that holds one for such a run. leaderboard holds the runs of leaderboard.py.
+    plain = name == name.strip() and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\,")
+    if not plain or len(os.fsencode(name)) > LONGEST_NAME or re.fullmatch(r"fold-\d+|final|leaderboard", name):
+        raise ValueError(
+            "expected the name of a new folder, without slashes, commas and a leading dot, and none of "
+            f"fold-0, final, leaderboard; at most {LONGEST_NAME} bytes"
+        )
+    return name
+
+
 def lower_case(value) -> str:
     return str(value).lower()
 
 
 def as_text(value) -> str:
-    """A value as a person types it: true, 128x96, an empty text for None."""
-    if isinstance(value, tuple):
+    """A value, of Python or of JSON, as a person types it: true, 128x96, an empty text for None."""
+    if isinstance(value, tuple | list):
         return "x".join(map(str, value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
+RunName = Annotated[str, AfterValidator(folder_of_run)]
 Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
 Corrections = Annotated[str, AfterValidator(known_corrections)]

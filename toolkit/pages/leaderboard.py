@@ -27,14 +27,15 @@ class ComparedRun:
 def write(
     path: pathlib.Path,
     rows: Sequence[dict],
+    seeds: Sequence[dict],
     runs: Sequence[ComparedRun],
     truth: Mapping[str, int],
     images: pathlib.Path | None,
 ) -> None:
     """Write the page.
 
-    `rows`: of the leaderboard, also those of runs that failed; `truth`: ImageID -> class of n photographs; `images`:
-    their folder, None keeps photographs out of the page.
+    `rows`: of the leaderboard, also those of runs that failed; `seeds`: means over several seeds; `truth`: ImageID ->
+    class of n photographs; `images`: their folder, None keeps photographs out of the page.
     """
     true, names = np.array(list(truth.values())), list(truth)
     photos = {}
@@ -46,6 +47,7 @@ def write(
         "leaderboard.html",
         title="Comparison of runs",
         rows=rows,
+        seeds=seeds,
         runs=runs,
         curves=[_chart(title, column, runs) for column, title in CURVES.items()],
         data={

@@ -1,17 +1,25 @@
-"""The files that people read in a run's folder: weights, validation.csv, calibration.json and history.csv."""
+"""The files that people read in a run's folder: settings, weights, history, predictions, calibration, result."""
 
+import datetime
+import json
 import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.config.settings import TrainSettings
+from toolkit.config.types import as_text
+from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS
+from toolkit.runs.folders import RESULT, SETTINGS
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration
 from toolkit.scoring.decision import Decision
 from toolkit.system import files
+
+SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # on validation
 
 
 @dataclass(frozen=True)
@@ -55,3 +63,41 @@ def _calibration(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> 
     }
     scores = {side: {"nll": calibration.nll(p, labels), "ece": calibration.ece(p, labels)} for side, p in sides.items()}
     return {**decision.as_plain(), **scores}
+
+
+class Outcome(NamedTuple):
+    """What came of a training."""
+
+    folder: pathlib.Path  # of the run
+    scores: dict[str, float]  # of the kept epoch, by the names in SCORES
+
+
+def write_settings(
+    folder: pathlib.Path, config: TrainSettings, origin: dict[str, str], header: Header, more: dict
+) -> None:
+    """settings.json: every setting, where its value comes from, what the run starts from, and more, of JSON's types."""
+    run = {key: value for key, value in vars(header).items() if key not in ("decision", "scores", "checksum")}
+    values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": run}
+    files.write_json(folder / SETTINGS, values | more)
+
+
+def summary(config: TrainSettings, header: Header, best: dict, started: str, seconds: float) -> dict:
+    """The content of result.json, and the run's row of leaderboard.csv. `best`: the kept epoch's row of history.csv."""
+    return {
+        "run": header.run,
+        "backbone": header.backbone,
+        "pretrained": header.pretrained,
+        "size": as_text(config.size),
+        "epochs": config.epochs,
+        "best_epoch": best["epoch"],
+        **{score: best[score] for score in SCORES},
+        "seconds": round(seconds, 1),
+        "started": started,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def outcome(folder: pathlib.Path) -> Outcome:
+    """Of a finished run, from its result.json."""
+    result = json.loads((folder / RESULT).read_text())
+    return Outcome(folder, {name: result[name] for name in SCORES})

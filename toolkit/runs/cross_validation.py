@@ -28,11 +28,12 @@ LOCK = f".folds{locks.LOCK}"  # held for hours; the runs in this folder need its
 
 @contextlib.contextmanager
 def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathlib.Path, list[int]]]:
-    """The folder of the unfinished run of folds with this fingerprint, or of a new one; and the folds that are done.
+    """The folder of the run of folds with this fingerprint, unfinished or finished, or of a new one; and the folds that
+    are done.
 
-    The folder is sm_model_dir/name, or name-2 and so on where that is taken. No other process can open it until the
-    block ends. A block that ends with an error before a fold has begun removes it. Folds that are done are copied back
-    from sm_checkpoint_dir where the machine is a new one.
+    The folder is sm_model_dir/run, or run-2 and so on where that is taken. Unless the run is finished, no other process
+    can open it until the block ends. A block that ends with an error before a fold has begun removes it. Folds that are
+    done are copied back from sm_checkpoint_dir where the machine is a new one.
     """
     with contextlib.ExitStack() as stack:
         folder = _find_folder(config, fingerprint, stack) if world.rank() == 0 else None
@@ -49,10 +50,18 @@ def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathl
 
 
 def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.ExitStack) -> pathlib.Path:
-    """The first of name, name-2, ... that is free or goes on, locked until the stack is closed."""
+    """The first of run, run-2, ... that goes on or is free, locked until the stack is closed; or a finished run.
+
+    Runs that go on come first, then a finished one with this fingerprint, then the next name that is not there.
+    """
+    name, finished = config.run, None
+    if config.resume == "auto":
+        finished = folders.find_finished(config.sm_model_dir, name, fingerprint)
     for number in itertools.count(1):
-        folder = config.sm_model_dir / (config.name if number == 1 else f"{config.name}-{number}")
+        folder = config.sm_model_dir / (name if number == 1 else f"{name}-{number}")
         both = dict.fromkeys((folder, _backup_of(config, folder)))
+        if finished and not any(path.exists() for path in both):
+            return finished
         if folders.claim(both, partial(_is_usable, config, folder, fingerprint), stack, LOCK):
             say(f"run of {config.folds} folds: {folder.absolute()}")
             return folder
@@ -142,7 +151,7 @@ def clean_up_fold(config: TrainSettings, done: bool) -> None:
     """
     if world.rank():
         return
-    run, checkpoints = config.sm_model_dir / config.name, config.sm_checkpoint_dir / config.name
+    run, checkpoints = config.sm_model_dir / config.run, config.sm_checkpoint_dir / config.run
     if done:
         for folder in {run, checkpoints}:
             Checkpoints(folder).remove()
@@ -158,7 +167,7 @@ def fold_settings(config: TrainSettings, folder: pathlib.Path, fold: int) -> Tra
     # Its checkpoint stays where it is: SM_CHECKPOINT_DIR may have been set since.
     begun = any((folder / f"fold-{fold}" / file).exists() for file in CHECKPOINTS)
     checkpoints = folder if begun or world.rank() else _backup_of(config, folder)
-    own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "name": f"fold-{fold}", "fold": fold}
+    own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "run": f"fold-{fold}", "fold": fold}
     return config.model_copy(update=own)
 
 

@@ -38,6 +38,15 @@ def make_fingerprint(settings: dict, photographs: str) -> dict:
     return {"settings": settings, "photographs": photographs, "code": code}
 
 
+def is_record_of(record: dict, fingerprint: dict) -> bool:
+    """Whether `record`, the content of a settings.json, is that of a run with this fingerprint.
+
+    It has more settings: those that say where and how fast.
+    """
+    settings = {key: value for key, value in record["settings"].items() if key in fingerprint["settings"]}
+    return not differences({**record, "settings": settings}, fingerprint)
+
+
 def matching(patterns: Iterable[str]) -> list[str]:
     """The files of this repository that match any of the patterns: paths below its root, sorted."""
     return sorted({path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
-from toolkit.runs.fingerprint import differences
+from toolkit.runs.fingerprint import differences, is_record_of
 from toolkit.runs.weights import WEIGHTS
 from toolkit.system import locks, world
 from toolkit.system.console import listed, say
@@ -27,18 +27,23 @@ MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # endings of files th
 
 @dataclass
 class Run:
-    """A run whose folders this process has locked."""
+    """A run whose folders this process has locked; those of a finished run are not locked."""
 
     folder: pathlib.Path
     checkpoints: Checkpoints  # their folder may be another one
     checkpoint: Checkpoint | None  # where the run goes on; None for a new run
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was finished before: there is nothing to train."""
+        return (self.folder / RESULT).exists()
 
 
 @contextlib.contextmanager
 def open_run(
     runs: pathlib.Path, checkpoints: pathlib.Path | None, name: str, fingerprint: dict, resume: str
 ) -> Iterator[Run | None]:
-    """The unfinished run with this fingerprint, if `resume` is "auto" and there is one; else a new run.
+    """The unfinished run with this fingerprint, else a finished one, else a new one; with `resume` "never" a new one.
 
     A new run gets runs/name, or name-2, name-3, ... where that is taken. Its checkpoint is saved there too, or under
     that name in `checkpoints`. Both folders must exist. No other process can open the run until the block ends. A block
@@ -51,6 +56,9 @@ def open_run(
         checkpoints = runs
     with contextlib.ExitStack() as stack:
         run = _find_unfinished(runs, checkpoints, name, fingerprint, stack) if resume == "auto" else None
+        if run is None and resume == "auto" and (finished := find_finished(runs, name, fingerprint)):
+            yield Run(finished, Checkpoints(finished), None)
+            return
         if run is None:
             run = _make_new(runs, checkpoints, name, stack)
         try:
@@ -68,7 +76,7 @@ def _find_unfinished(
     runs: pathlib.Path, checkpoints: pathlib.Path, name: str, fingerprint: dict, stack: contextlib.ExitStack
 ) -> Run | None:
     """The newest unfinished run with this name and fingerprint, locked. Says why others do not go on."""
-    for folder in _newest_first(checkpoints, name):
+    for folder in _newest_first(checkpoints, name, CHECKPOINTS):
         run_folder = runs / folder.name
         if (run_folder / RESULT).exists():
             if (
@@ -97,11 +105,22 @@ def _find_unfinished(
     return None
 
 
-def _newest_first(checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """The folders name, name-2, ... that hold a checkpoint, the one with the newest first."""
+def find_finished(runs: pathlib.Path, name: str, fingerprint: dict) -> pathlib.Path | None:
+    """The newest of the folders name, name-2, ... that holds a finished run, or run of folds, with this fingerprint."""
+    for folder in _newest_first(runs, name, (RESULT,)):
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, AttributeError
+        ):  # no settings.json, or a foreign one
+            if is_record_of(json.loads((folder / SETTINGS).read_text()), fingerprint):
+                return folder
+    return None
+
+
+def _newest_first(folder: pathlib.Path, name: str, files: Iterable[str]) -> list[pathlib.Path]:
+    """The folders name, name-2, ... that hold one of these files, the one with the newest first."""
     pattern = re.compile(re.escape(name) + r"(-\d+)?")
     times = {}
-    for file in (file for each in CHECKPOINTS for file in checkpoints.glob(f"{glob.escape(name)}*/{each}")):
+    for file in (file for each in files for file in folder.glob(f"{glob.escape(name)}*/{each}")):
         with contextlib.suppress(FileNotFoundError):  # that run has just finished
             if pattern.fullmatch(file.parent.name):
                 times[file.parent] = max(times.get(file.parent, 0), file.stat().st_mtime)

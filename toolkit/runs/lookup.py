@@ -1,9 +1,12 @@
 """Which runs a NAME means, for what uses finished runs: inference.py, export.py and suspects.py."""
 
 import glob
+import json
+import math
 import pathlib
 import re
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterable
 
 from toolkit.runs.folders import EXPORTED, RESULT
 from toolkit.runs.weights import WEIGHTS, Header
@@ -31,6 +34,8 @@ def find_runs(
         _note_unfinished(chosen, runs)
         if newer := newer_runs(chosen, file):
             say(f"note: there are newer runs of that name: {listed(newer)}; NAME={newer[-1]} takes the last")
+        if name is None and chosen != folder:
+            _note_better(chosen, found.values(), file)
         headers |= found
     return headers
 
@@ -49,6 +54,27 @@ def _note_unfinished(chosen: pathlib.Path, runs: list[pathlib.Path]) -> None:
     """Say so where a run of folds is not finished: folds that are still to come do not answer."""
     if runs != [chosen] and not (chosen / RESULT).exists() and any((run / WEIGHTS).exists() for run in runs):
         say(f"note: {chosen.absolute()} did not finish, or is still running: {len(runs)} of its folds answer")
+
+
+def _note_better(chosen: pathlib.Path, headers: Iterable[Header], file: str) -> None:
+    """Say which finished run beside the newest one, whose headers these are, has a higher validation macro F1."""
+    scores = {run: _validation_score(chosen.parent / run) for run in _times(chosen.parent, "*", file)}
+    if math.isnan(scores[chosen.name]):  # it is not finished
+        scores[chosen.name] = statistics.fmean(header.scores.get("macro_f1", math.nan) for header in headers)
+    best = max(scores, key=lambda run: (scores[run] > -1, scores[run]))  # nan is never the best
+    if scores[best] > scores[chosen.name]:
+        say(
+            f"note: this is the newest run; {best} has a better validation macro F1: {scores[best]:.4f}; "
+            f"NAME={best} takes it"
+        )
+
+
+def _validation_score(run: pathlib.Path) -> float:
+    """The macro F1 of a finished run, or run of folds; NaN where it is not known."""
+    try:
+        return float(json.loads((run / RESULT).read_text())["macro_f1"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.nan
 
 
 def _is_unfinished(run: pathlib.Path) -> bool:

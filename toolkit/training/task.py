@@ -33,13 +33,15 @@ class Task:
 
     def digest(self) -> str:
         """A checksum of names, targets and sides. Raises InputError if another process has another one."""
-        digest = hashlib.sha256()
-        for array in (self.names, self.targets.cpu().numpy(), self.train, self.validation):
-            digest.update(repr(array.dtype).encode() + array.tobytes())
-        digests = distributed.all_gather_object(digest.hexdigest()[:16])
+        digest = _sha256(self.names, self.targets.cpu().numpy(), self.train, self.validation)
+        digests = distributed.all_gather_object(digest)
         if len(set(digests)) > 1:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")
         return digests[0]
+
+    def data_digest(self) -> str:
+        """A checksum of names and labels, which runs of any split and any targets on these data have in common."""
+        return _sha256(self.names, self.labels.cpu().numpy())
 
     @cached_property
     def prior_correction(self) -> PriorCorrection:
@@ -63,3 +65,11 @@ class Task:
             return ()
         years = self.targets[self.train, CLASSES:].cpu().double().numpy()
         return tuple(np.average(years, 0, self.sampling_weights).tolist())
+
+
+def _sha256(*arrays: np.ndarray) -> str:
+    """16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.dtype).encode() + array.tobytes())
+    return digest.hexdigest()[:16]

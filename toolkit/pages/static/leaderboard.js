@@ -1,17 +1,3 @@
-// The table: a column header sorts by it, the largest first; a second click turns the order round.
-const table = document.getElementById("table"), headers = [...table.tHead.rows[0].cells];
-headers.forEach((header, column) => header.querySelector("button").addEventListener("click", () => {
-  const isDescending = header.getAttribute("aria-sort") !== "descending";
-  headers.forEach((other) => other.removeAttribute("aria-sort"));
-  header.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
-  const value = (row) => row.cells[column].textContent;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    const [x, y] = [value(a), value(b)], [n, m] = [parseFloat(x), parseFloat(y)];
-    return (isNaN(n) || isNaN(m) ? x.localeCompare(y) : n - m) * (isDescending ? -1 : 1);
-  });
-  table.tBodies[0].append(...rows);
-}));
-
 // Two runs: their predictions for the photographs on which they differ. A class is a letter, "a" for class 0.
 const data = JSON.parse(document.getElementById("data").textContent), names = Object.keys(data.runs);
 const PAGE = 60;  // photographs at once: thousands would make the page slow
