@@ -155,6 +155,7 @@ def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.DatasetSettings, argv)
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     from toolkit.data import checks
+    from toolkit.data.framing import Framing
     from toolkit.data.store import Store
     from toolkit.pages import dataset as dataset_page
 
@@ -164,9 +165,9 @@ def main(argv: list[str]) -> None:
     sides = split.split_by_person(table, held_out)
     summary = [split.describe(labels(table), table["person"], sides), str(report)]
     say("\n".join(summary))
-    store = Store(paths(as_found, config.sm_channel_train), config.size)
+    store = Store(paths(as_found, config.sm_channel_train), Framing.of(config))
     with store:
-        problems = checks.find_problems(as_found, store.paths, config.size, MASK_OF_PHOTOGRAPH, store.wait())
+        problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, store.wait())
     if passed_over:
         problems = {"files and folders passed over, as they are no photographs": passed_over, **problems}
     for what, items in problems.items():

@@ -26,6 +26,7 @@ from toolkit.system import console, files
 from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
+    from toolkit.data.framing import Framing
     from toolkit.data.store import Store
 
 PHOTOGRAPHS = 12  # to compare on
@@ -56,7 +57,7 @@ def target_path(config: settings.ExportSettings, run: pathlib.Path) -> pathlib.P
 def export(config: settings.ExportSettings, run: pathlib.Path, target: pathlib.Path) -> None:
     """Load the run, build its ONNX file, check form and predictions, and write it. Raises InputError if one fails."""
     net, header = model.load(run / WEIGHTS)
-    store, source = sample_photographs(config, run, header.size)
+    store, source = sample_photographs(config, run, header.framing)
     made = onnx_export.build(net, header)
     content = onnx_file.as_bytes(made, header)
     say(onnx_export.check_form(made, content))
@@ -65,7 +66,7 @@ def export(config: settings.ExportSettings, run: pathlib.Path, target: pathlib.P
     say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
 
 
-def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, size: tuple[int, int]) -> tuple[Store, str]:
+def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, framing: Framing) -> tuple[Store, str]:
     """Decoded photographs to compare on, and a text that says which.
 
     They are validation photographs of the run if these are on this machine, else drawn faces, which reveal a wrong
@@ -82,7 +83,7 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, size:
         )
     with tempfile.TemporaryDirectory() as scratch:
         use_drawn = missing or not paths
-        store = Store(draw_faces(scratch) if use_drawn else paths, size)
+        store = Store(draw_faces(scratch) if use_drawn else paths, framing)
         if bad := store.fill():
             raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
     source = "drawn faces, as the run's own photographs are not here" if use_drawn else f"photographs of {images}"

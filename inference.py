@@ -56,8 +56,8 @@ def predict(
     from toolkit.data.disk_cache import open_store
 
     runtime, shard, unreadable, probabilities = ensemble.runtime, distributed.shard(paths), {}, {}
-    for size, runs in ensemble.by_size().items():
-        with open_store(shard, size, config.cache_gib, config.cache_dir) as store:
+    for framing, runs in ensemble.by_framing().items():
+        with open_store(shard, framing, config.cache_gib, config.cache_dir) as store:
             for run in runs:
                 net = runtime.load(run)
                 if not probabilities:

@@ -86,7 +86,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
         raise InputError(
             f"{file}: expected a backbone that torchvision {torchvision.__version__} knows, found {header.backbone}"
         )
-    make = partial(_with_head, header.backbone, header.size, None, header.head)
+    make = partial(_with_head, header.backbone, header.framing.size, None, header.head)
     try:
         if header.backbone in OWN:  # its builder may do with tensors what only real ones allow
             model = make()

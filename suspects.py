@@ -163,9 +163,9 @@ def collect_findings(
     from toolkit.data.disk_cache import open_store
     from toolkit.label_errors import duplicates, evidence
 
-    size = next(iter(headers.values())).size
+    framing = next(iter(headers.values())).framing  # one run of folds has one
     paths, is_judged = dataset.paths(table, config.sm_channel_train), folds != ""
-    with open_store(paths, size, config.cache_gib, config.cache_dir) as store:
+    with open_store(paths, framing, config.cache_gib, config.cache_dir) as store:
         dataset.refuse_bad_photographs(table, config.sm_channel_train, store.wait())
         say(str(store))
         probabilities = held_out_probabilities(config, headers, folds, store)

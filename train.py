@@ -20,6 +20,7 @@ import loss
 import model
 from toolkit.config import defaults, extras, settings, sources
 from toolkit.data import split
+from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
@@ -114,7 +115,7 @@ def decoded(config: settings.TrainSettings, table: pd.DataFrame) -> Iterator[Sto
     paths = dataset.paths(table, config.sm_channel_train)
     with (
         distributed.shared_folder() as shared,
-        open_store(paths, config.size, config.cache_gib, config.cache_dir or shared) as store,
+        open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir or shared) as store,
     ):
         yield store
 
@@ -327,7 +328,7 @@ def make_header(setup: Setup, run: str) -> Header:
         run=run,
         backbone=setup.backbone.name,
         head=config.head,
-        size=config.size,
+        framing=Framing.of(config),
         mean=setup.backbone.start.mean,
         std=setup.backbone.start.std,
         pretrained=setup.backbone.start.weights,

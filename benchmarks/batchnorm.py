@@ -40,6 +40,7 @@ import model  # noqa: E402
 import train  # noqa: E402
 from toolkit.config import defaults  # noqa: E402
 from toolkit.config.settings import TrainSettings  # noqa: E402
+from toolkit.data.framing import Framing  # noqa: E402
 from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
 from toolkit.data.split import held_out_people, split_by_person  # noqa: E402
 from toolkit.data.store import Store  # noqa: E402
@@ -126,7 +127,7 @@ def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) ->
     synthetic.ensure(folder, people=people, eval_people=6, seed=seed)
     table, _ = dataset.read_faces(folder / "train")
     sides = split_by_person(table, held_out_people(table, 0.2, 0, 0, seed=42))
-    store = Store(dataset.paths(table, folder / "train"), size)
+    store = Store(dataset.paths(table, folder / "train"), Framing(size))
     assert not store.fill()
     loader = Loader(store, device.choose("auto", "fp32"), model.MEAN, model.STD)
     return train.make_task(default_settings(1), table, sides, loader)

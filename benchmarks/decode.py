@@ -26,6 +26,7 @@ from PIL import Image  # noqa: E402
 
 from toolkit.config.types import height_and_width  # noqa: E402
 from toolkit.data import decode  # noqa: E402
+from toolkit.data.framing import Framing  # noqa: E402
 from toolkit.data.store import Store, cpu_count  # noqa: E402
 
 
@@ -50,6 +51,10 @@ def pillow_draft(path: str, size) -> np.ndarray:
 def pillow_then_torch(path: str, size) -> np.ndarray:
     with Image.open(path) as photo:
         return resized(np.array(photo.convert("RGB")), size)
+
+
+def ours(path: str, size) -> np.ndarray:
+    return decode.decode_file(path, Framing(size))
 
 
 def others() -> dict:
@@ -93,7 +98,7 @@ def compare(paths: list[str], size, turns: int) -> None:
         "Pillow, full, its resize": pillow,
         "Pillow, full, torch's resize": pillow_then_torch,
         "Pillow, draft, its resize": pillow_draft,
-        "ours: data/decode.py": decode.decode_file,
+        "ours: data/decode.py": ours,
         **others(),
     }
     full = [pillow(path, size).astype(int) for path in paths]
@@ -102,7 +107,7 @@ def compare(paths: list[str], size, turns: int) -> None:
     for _ in range(turns):
         for name, threads in everything:
             if name == "ours: the store":
-                store = Store(paths, size)
+                store = Store(paths, Framing(size))
                 started = time.perf_counter()
                 assert not store.fill()
             else:
@@ -115,7 +120,7 @@ def compare(paths: list[str], size, turns: int) -> None:
     print(f"{len(paths)} photographs to {size[0]}x{size[1]}, {turns} turns, {versions}")
     print(f"{'way':36} {'threads':>7} {'per second':>10} {'low':>7} {'high':>7} {'ratio':>6} {'difference':>10}")
     for (name, threads), rates in everything.items():
-        way, median = ways.get(name, decode.decode_file), statistics.median(rates)
+        way, median = ways.get(name, ours), statistics.median(rates)
         difference = np.mean(
             [np.abs(way(p, size) - pixels).mean() for p, pixels in zip(paths[:100], full, strict=False)]
         )

@@ -27,6 +27,7 @@ import torch  # noqa: E402
 import export  # noqa: E402
 import model  # noqa: E402
 from toolkit.config.types import height_and_width  # noqa: E402
+from toolkit.data.framing import Framing  # noqa: E402
 from toolkit.data.loader import Loader  # noqa: E402
 from toolkit.data.store import Store  # noqa: E402
 from toolkit.demo import synthetic  # noqa: E402
@@ -60,7 +61,7 @@ def main() -> None:
         synthetic.draw_people(cast, range(options.people), 0, path_of)
         paths = sorted(map(str, pathlib.Path(scratch).iterdir()))
         for size in options.sizes:
-            store = Store(paths, height_and_width(size))
+            store = Store(paths, Framing(height_and_width(size)))
             store.fill()
             for name in options.backbones:
                 for head in options.heads:
@@ -76,7 +77,7 @@ def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     wake(net)
     recompute_batch_norm_statistics(net, loader, [everything[:14]])
     spread = float(predict(net, loader, everything[:14])[:, :CLASSES].std(1).mean())
-    header = Header(name, name, head, store.size, model.MEAN, model.STD, uneven(spread))
+    header = Header(name, name, head, store.framing, model.MEAN, model.STD, uneven(spread))
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         made = onnx_export.build(net, header)

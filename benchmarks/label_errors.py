@@ -105,8 +105,8 @@ class Case:
             headers = suspects.read_folds(config)
             table, is_reviewed, _ = suspects.read_table(config)
             folds = suspects.held_out_folds(table, is_reviewed, headers)
-            size = tuple(next(iter(headers.values()))["size"])
-            store = Store(dataset.paths(table, config.sm_channel_train), size)
+            framing = next(iter(headers.values())).framing
+            store = Store(dataset.paths(table, config.sm_channel_train), framing)
             store.fill()
             return table, suspects.held_out_probabilities(config, headers, folds, store)
 

@@ -64,7 +64,7 @@ def train_and_score(run: pathlib.Path, data: pathlib.Path, flags: list[str], giv
 def prediction(run: pathlib.Path, data: pathlib.Path) -> str:
     net, header = model.load(run / "model.safetensors")
     net.eval()
-    store = Store(sorted(str(path) for path in data.rglob("images/**/*.*")), header.size)
+    store = Store(sorted(str(path) for path in data.rglob("images/**/*.*")), header.framing)
     assert not store.fill()
     everything = np.arange(len(store))
     plainly, quickly = (

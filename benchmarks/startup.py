@@ -37,8 +37,9 @@ part("folder, corrections, split")
 import torch
 part("torch")
 from toolkit.data.disk_cache import open_store
+from toolkit.data.framing import Framing
 paths = dataset.paths(table, config.sm_channel_train)
-with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store:
+with open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir) as store:
     import torchvision
     part("torchvision, beside decoding")
     backbone = train.build_model(config)
@@ -51,7 +52,7 @@ with open_store(paths, config.size, config.cache_gib, config.cache_dir) as store
     loop.make_train_state(config, backbone.model, [])
     inputs = next(loader.load([sides.train[:64]]))
     part("optimizer and first batch")
-open_store(paths, config.size, config.cache_gib, config.cache_dir).fill()
+open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir).fill()
 part(f"(the store of {len(paths)} once more, alone)")
 for (_, before), (name, after) in zip(clock, clock[1:]):
     print(f"{name}\\t{after - before}", file=sys.stderr)

@@ -45,6 +45,7 @@ import loss  # noqa: E402
 import model  # noqa: E402
 from toolkit.config.types import height_and_width  # noqa: E402
 from toolkit.data import augment  # noqa: E402
+from toolkit.data.framing import Framing  # noqa: E402
 from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
 from toolkit.data.store import Store, cpu_count  # noqa: E402
 from toolkit.labels import CLASSES  # noqa: E402
@@ -96,7 +97,7 @@ class Bench:
         self.untrained, _ = model.build(name, size, pretrained=False)
         table, _ = dataset.read_faces(folder)
         self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
-        store = Store(self.paths, size)
+        store = Store(self.paths, Framing(size))
         assert not store.fill()
         self.loader = Loader(store, self.machine, model.MEAN, model.STD)
         self.loader.move_to_gpu()
@@ -221,7 +222,7 @@ class Bench:
         run.mkdir(exist_ok=True)
         even = (1 / CLASSES,) * CLASSES
         decision, scores = Decision(1.0, 0.0, PriorCorrection(even, even)), {"epoch": 3, "macro_f1": 0.0}
-        header = Header("run", self.name, "flat", self.size, model.MEAN, model.STD, decision, scores)
+        header = Header("run", self.name, "flat", Framing(self.size), model.MEAN, model.STD, decision, scores)
         save_weights(run / WEIGHTS, trained.state_dict(), header)
         (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
         flags = [

@@ -27,6 +27,7 @@ from reviewing import images, suspects, thousands  # noqa: F401 (fixtures)
 
 import dataset
 import loss
+from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
 from toolkit.data.split import held_out_people, split_by_person
 from toolkit.data.store import Store
@@ -47,7 +48,7 @@ LONGEST = (
 QUICK = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "DEVICE": "cpu"}
 FOLDS = {
     "NAME": "shufflenet_v2_x0_5", "FOLDS": "2", "HEAD": "factored", "MIX": "cutmix", "BORDER_AGES": "soften",
-    "EMA": "true", "SAMPLER": "balanced", **QUICK,
+    "EMA": "true", "SAMPLER": "balanced", "CROP": "0.1,0.05,0.95,0.9", "FIT": "cover", **QUICK,
 }  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def task(drawn) -> Task:
 
 def task_of(table, folder: pathlib.Path, size: tuple[int, int], train: np.ndarray, validation=(), **given) -> Task:
     """A task of these rows of the table, on one CPU in float32, with cross entropy unless another loss is given."""
-    store = Store(dataset.paths(table, folder), size)
+    store = Store(dataset.paths(table, folder), Framing(size))
     assert store.fill() == {}
     loader = Loader(store, device.choose("cpu", "fp32"), (0.5,) * 3, (0.25,) * 3)
     labels = torch.from_numpy(dataset.labels(table))

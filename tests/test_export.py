@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, refused, run_here, run_script
+from PIL import Image
 
 import model
 from toolkit.data import decode
+from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.runs.weights import Header, load_weights, save_weights
 from toolkit.scoring.decision import Decision
@@ -70,7 +72,8 @@ def tiny(monkeypatch, tmp_path):
         three = np.random.default_rng(0).dirichlet(np.full(CLASSES, 5.0), 3)
         decision = Decision(0.2, 0.5, PriorCorrection(*(tuple(map(float, row)) for row in three)))
         scores = {"epoch": 1, "macro_f1": 0.5}
-        header = Header(name, "small", head, (40, 32), (0.5, 0.4, 0.3), (0.25,) * 3, decision, scores)
+        framing = Framing((40, 32), (0.1, 0.2, 0.9, 0.8), "pad")
+        header = Header(name, "small", head, framing, (0.5, 0.4, 0.3), (0.25,) * 3, decision, scores)
         (tmp_path / "runs" / name).mkdir(parents=True)
         save_weights(tmp_path / "runs" / name / "model.safetensors", net.state_dict(), header)
         return tmp_path / "runs" / name
@@ -105,7 +108,7 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
     metadata = session.get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["classes"])) == CLASS_NAMES and json.loads(metadata["size"]) == [32, 32]
     photographs = np.stack(
-        [decode.decode_file(drawn.eval / "images" / name, (32, 32)) for name in expected["ImageID"][:5]]
+        [decode.decode_file(drawn.eval / "images" / name, Framing((32, 32))) for name in expected["ImageID"][:5]]
     )
     (found,) = session.run(None, {"photographs": photographs})
     assert found.dtype == np.float32
@@ -118,8 +121,14 @@ def test_the_lines_of_the_export_page_run(both, drawn, monkeypatch, tmp_path, ca
     (tmp_path / "runs").symlink_to(both)
     shutil.copy(next((drawn.eval / "images").iterdir()), tmp_path / "face.jpg")
     monkeypatch.chdir(tmp_path)
-    exec(lines, {})
+    names = {}
+    exec(lines, names)
     assert capsys.readouterr().out.strip() in CLASS_NAMES
+    Image.open("face.jpg").save("face.png")
+    crops = {"squeeze": (0.1, 0.2, 0.9, 0.8), "pad": (0.0, 0.0, 0.5, 1.0), "cover": (0.25, 0.25, 0.75, 0.75)}
+    for fit, crop in crops.items():
+        pixels = names["prepare"]("face.png", (64, 48), crop, fit)
+        assert np.abs(decode.decode_file("face.png", Framing((64, 48), crop, fit)).astype(int) - pixels).mean() < 0.5
 
 
 def test_a_file_that_is_damaged_foreign_or_out_of_date_is_refused(both, infer, tmp_path):

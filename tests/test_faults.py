@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 import model
 import train
 from toolkit.data import store
+from toolkit.data.framing import Framing
 from toolkit.pages import report
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.weights import load_weights
@@ -170,7 +171,7 @@ def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"no pixel is ever looked at"))
-    (reason,) = store.Store([str(path)], (32, 32)).fill().values()
+    (reason,) = store.Store([str(path)], Framing((32, 32))).fill().values()
     assert "20000 x 20000" in reason or "exceeds limit" in reason
 
 

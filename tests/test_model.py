@@ -11,6 +11,7 @@ import torchvision
 from conftest import refused, run_here
 
 import model
+from toolkit.data.framing import Framing
 from toolkit.runs.weights import Header, load_into, save_weights
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
@@ -19,7 +20,9 @@ from toolkit.training.optimizer import make_optimizer
 
 SIZE = (64, 64)
 EVEN = (1 / 18,) * 18
-HEADER = Header("r", "", "flat", SIZE, (0.5,) * 3, (0.25,) * 3, Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN)))
+HEADER = Header(
+    "r", "", "flat", Framing(SIZE), (0.5,) * 3, (0.25,) * 3, Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN))
+)
 
 
 @pytest.fixture

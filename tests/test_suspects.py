@@ -54,7 +54,7 @@ def inputs(drawn, folds):
     )
     headers = suspects.read_folds(config)
     table, is_reviewed, _ = suspects.read_table(config)
-    store = Store(dataset.paths(table, drawn.train), (32, 32))
+    store = Store(dataset.paths(table, drawn.train), next(iter(headers.values())).framing)
     assert store.fill() == {}
     return config, headers, suspects.held_out_folds(table, is_reviewed, headers), store, table
 

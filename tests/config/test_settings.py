@@ -72,6 +72,20 @@ def test_a_size_in_every_spelling(given, value):
     assert given("--size", *value.split())[0].size == (128, 96)
 
 
+@pytest.mark.parametrize("value", ["0.1,0.2,0.9,0.8", "0.1 0.2 0.9 0.8", "[0.1, 0.2, 0.9, 0.8]", "(.1, .2, .9, .8)"])
+def test_a_crop_in_every_spelling(given, value):
+    assert given(CROP=value)[0].crop == given("--crop", *value.split())[0].crop == (0.1, 0.2, 0.9, 0.8)
+    config, origin = given(CROP=value, SM_HPS='{"fit": "pad"}')
+    lines = sources.describe(config, origin).splitlines()
+    assert [line.split()[1] for line in lines if line.split()[0] in ("crop", "fit")] == ["0.1,0.2,0.9,0.8", "pad"]
+    assert given(CROP=str(config.model_dump(mode="json")["crop"]))[0].crop == config.crop  # as in settings.json
+
+
+def test_a_wrong_crop_is_refused_in_one_line(given):
+    with pytest.raises(InputError, match=r"^CROP=0\.9,0,0\.1,1: expected top,left,bottom,right as shares of [^\n]+$"):
+        given(CROP="0.9,0,0.1,1")
+
+
 @pytest.mark.parametrize("value", ["128", "[128]", "128x96x3", "12896", "axb", "128x-96", "8x6", "99999x96"])
 def test_a_wrong_size_is_refused(given, value):
     with pytest.raises(InputError, match="SIZE=.*expected height and width"):

@@ -10,9 +10,10 @@ from PIL import Image
 
 from toolkit.data import decode
 from toolkit.data.decode import decode_file
+from toolkit.data.framing import Framing
 from toolkit.data.store import Store
 
-SIZE = (64, 48)
+FRAMING = Framing((64, 48))
 
 
 def scene() -> Image.Image:
@@ -33,7 +34,7 @@ def save(tmp_path):
 def test_height_comes_before_width_and_the_jpeg_decoders_scaling_keeps_the_picture(save):
     exact = np.asarray(scene().resize((48, 64), Image.Resampling.BILINEAR)).astype(int)
     for name, bound in (("a.png", 0.5), ("a.jpg", 2)):
-        pixels = decode_file(save(name, scene(), quality=95) if name == "a.jpg" else save(name, scene()), SIZE)
+        pixels = decode_file(save(name, scene(), quality=95) if name == "a.jpg" else save(name, scene()), FRAMING)
         assert pixels.shape == (64, 48, 3) and pixels.dtype == np.uint8
         assert np.abs(pixels - exact).mean() <= bound
 
@@ -48,7 +49,7 @@ def test_rgb_from_any_mode(save, mode):
     else:
         picture = scene().convert("RGBA").convert(mode) if mode in ("LA", "PA") else scene().convert(mode)
     name = {"CMYK": "a.jpg", "YCbCr": "a.jpg", "F": "a.tiff", "I": "a.tiff", "PA": "a.tiff"}.get(mode, "a.png")
-    pixels = decode_file(save(name, picture), SIZE).astype(int)
+    pixels = decode_file(save(name, picture), FRAMING).astype(int)
     expected = np.asarray(
         (grey if mode in ("L", "LA", "1", "I;16", "I", "F") else scene()).convert("RGB").resize((48, 64))
     )
@@ -64,7 +65,10 @@ def test_exif_orientation_is_undone(save, orientation):
     lying = scene().transpose(undo[orientation]) if orientation in undo else scene()
     exif = Image.Exif()
     exif[decode.EXIF_ORIENTATION] = orientation
-    upright, turned = decode_file(save("a.jpg", scene()), SIZE), decode_file(save("b.jpg", lying, exif=exif), SIZE)
+    upright, turned = (
+        decode_file(save("a.jpg", scene()), FRAMING),
+        decode_file(save("b.jpg", lying, exif=exif), FRAMING),
+    )
     assert np.abs(turned.astype(int) - upright).mean() < 3
 
 
@@ -79,12 +83,12 @@ def test_simplejpeg_gives_the_pixels_and_the_verdicts_of_pillow(save, tmp_path, 
         if number % 2:
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         (tmp_path / "a.jpg").write_bytes(content[: rng.randrange(len(content))] if number % 7 == 0 else content)
-        size, results = (rng.randint(16, 400), rng.randint(16, 400)), []
+        framing, results = Framing((rng.randint(16, 400), rng.randint(16, 400))), []
         for module in (decode.simplejpeg, None):
             with monkeypatch.context() as patch:
                 patch.setattr(decode, "simplejpeg", module)
                 try:
-                    results.append(decode_file(path, size))
+                    results.append(decode_file(path, framing))
                 except Exception as error:
                     results.append(str(error))
         assert np.array_equal(*results)
@@ -104,11 +108,11 @@ def broken_files(save, tmp_path) -> list[str]:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_store_names_every_bad_photograph_and_keeps_the_good_ones(save, tmp_path):
     paths = broken_files(save, tmp_path)
-    store = Store(paths, SIZE)
+    store = Store(paths, FRAMING)
     bad = store.fill()
     assert list(bad) == [1, 2, 3, 4, 5]
     assert bad[4] == "no such file" and "pixels" in bad[5]
-    assert (store.gather(torch.tensor([0]))[0].numpy() == decode_file(paths[0], SIZE)).all()
+    assert (store.gather(torch.tensor([0]))[0].numpy() == decode_file(paths[0], FRAMING)).all()
 
 
 def test_what_is_no_file_or_too_large_to_be_a_photograph_is_refused_unread(tmp_path):
@@ -117,4 +121,4 @@ def test_what_is_no_file_or_too_large_to_be_a_photograph_is_refused_unread(tmp_p
         file.truncate(decode.LARGEST_FILE + 1)
     for name in ("pipe.jpg", "large.jpg"):
         with pytest.raises(ValueError, match="expected a file of at most 256 MiB"):
-            decode.decode_file(tmp_path / name, (32, 32))
+            decode.decode_file(tmp_path / name, FRAMING)

@@ -16,11 +16,12 @@ from PIL import Image
 from toolkit.data import decode, disk_cache, store
 from toolkit.data.decode import decode_file
 from toolkit.data.disk_cache import CachedStore
+from toolkit.data.framing import Framing
 from toolkit.data.store import CHUNK, Store
 from toolkit.system import locks
 from toolkit.system.console import InputError
 
-SIZE = (24, 18)
+FRAMING = Framing((24, 18))
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def colours(some: Store) -> list[int]:
 
 def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkeypatch):
     index = torch.tensor([3, 0, 130, 3])
-    stores = [Store(paths, SIZE), Store(paths, SIZE, memory_gib=0), Store(paths, SIZE, memory_gib=0)]
+    stores = [Store(paths, FRAMING), Store(paths, FRAMING, memory_gib=0), Store(paths, FRAMING, memory_gib=0)]
     assert [some.fill() for some in stores[:2]] == [{}, {}]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
     assert stores[2].fill() == {}
@@ -57,9 +58,9 @@ def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
     monkeypatch.setattr(store, "cpu_count", lambda: 1)
     slow = decode.decode_file
     monkeypatch.setattr(
-        decode, "decode_file", lambda path, size: (store.threading.Event().wait(0.002), slow(path, size))[1]
+        decode, "decode_file", lambda path, framing: (store.threading.Event().wait(0.002), slow(path, framing))[1]
     )
-    with Store(paths, SIZE) as some:
+    with Store(paths, FRAMING) as some:
         assert some.gather(torch.tensor([1]))[0, 0, 0, 0] == 1
         assert some._filler.is_alive()  # and the rest is not waited for
         assert colours(some) == list(range(len(paths)))
@@ -67,8 +68,8 @@ def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
 
 
 def test_a_store_that_is_left_early_stops(paths, monkeypatch):
-    monkeypatch.setattr(decode, "decode_file", lambda path, size: store.threading.Event().wait(0.05))
-    with pytest.raises(ZeroDivisionError), Store(paths, SIZE) as some:
+    monkeypatch.setattr(decode, "decode_file", lambda path, framing: store.threading.Event().wait(0.05))
+    with pytest.raises(ZeroDivisionError), Store(paths, FRAMING) as some:
         raise ZeroDivisionError
     some._filler.join(timeout=30)
     assert not some._filler.is_alive()
@@ -81,7 +82,7 @@ def full(self, offset, content):
 
 
 def test_a_disk_that_gets_full_is_said_and_photographs_are_decoded_at_each_use(paths, capsys, monkeypatch):
-    some = Store(paths, SIZE, memory_gib=0)
+    some = Store(paths, FRAMING, memory_gib=0)
     monkeypatch.setattr(store.File, "write", full)
     assert some.fill() == {} and colours(some) == list(range(len(paths)))
     assert "No space left on device; photographs are decoded at each use" in capsys.readouterr().out
@@ -89,7 +90,7 @@ def test_a_disk_that_gets_full_is_said_and_photographs_are_decoded_at_each_use(p
 
 def kept(paths, folder: pathlib.Path, **given) -> CachedStore:
     folder.mkdir(exist_ok=True)
-    some = disk_cache.open_store(paths, given.pop("size", SIZE), given.pop("memory_gib", 1.0), folder)
+    some = disk_cache.open_store(paths, given.pop("framing", FRAMING), given.pop("memory_gib", 1.0), folder)
     assert some.fill() == {}
     return some
 
@@ -130,7 +131,7 @@ def test_a_changed_photograph_is_never_served_stale(paths, tmp_path):
 
 def test_another_size_other_photographs_and_another_decoder_are_other_stores(paths, tmp_path, monkeypatch):
     kept(paths, tmp_path / "cache")
-    assert not kept(paths, tmp_path / "cache", size=(18, 24)).reused
+    assert not kept(paths, tmp_path / "cache", framing=Framing((18, 24))).reused
     assert colours(kept(paths[:70], tmp_path / "cache")) == list(range(70))
     assert colours(kept(paths[::-1], tmp_path / "cache")) == list(range(len(paths)))[::-1]
     assert kept(paths, tmp_path / "cache").reused
@@ -170,7 +171,7 @@ def test_nothing_is_kept_of_bad_photographs(paths, tmp_path):
     pathlib.Path(paths[3]).write_bytes(b"no photograph")
     (tmp_path / "cache").mkdir()
     for _ in range(2):
-        some = disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache")
+        some = disk_cache.open_store(paths, FRAMING, 1.0, tmp_path / "cache")
         assert list(some.fill()) == [3] and not some.reused
         assert colours(some)[:5] == [0, 1, 2, 0, 4]
     assert list((tmp_path / "cache").glob("*/*")) == []
@@ -180,7 +181,7 @@ def test_what_was_decoded_for_a_place_that_is_given_up_is_not_taken_from_the_nex
     """Who asks while the disk of the cache gets full waits for the pixels to be decoded again."""
     monkeypatch.setattr(store.File, "write", full)
     (tmp_path / "cache").mkdir()
-    with disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
+    with disk_cache.open_store(paths, FRAMING, 1.0, tmp_path / "cache") as some:
         assert colours(some) == list(range(len(paths)))
         assert some.wait() == {}
 
@@ -189,14 +190,14 @@ def test_bad_photographs_are_0_where_they_are_decoded_at_each_use_too(paths, mon
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
     pathlib.Path(paths[3]).write_bytes(b"no photograph")
     os.unlink(paths[4])
-    some = Store(paths, SIZE, memory_gib=0)
+    some = Store(paths, FRAMING, memory_gib=0)
     assert list(some.fill()) == [3, 4]
     assert colours(some)[:6] == [0, 1, 2, 0, 0, 5]
 
 
 def test_what_ended_the_decoding_is_raised_to_who_asks_for_pixels(paths, monkeypatch):
     monkeypatch.setattr(store, "Memory", lambda pixels: 1 / 0)
-    some = Store(paths, SIZE)
+    some = Store(paths, FRAMING)
     for ask in (some.fill, lambda: some.gather(torch.tensor([0]))):
         with pytest.raises(ZeroDivisionError):
             ask()
@@ -204,7 +205,7 @@ def test_what_ended_the_decoding_is_raised_to_who_asks_for_pixels(paths, monkeyp
 
 def test_more_memory_than_there_is_says_which_setting_to_lower(paths):
     with pytest.raises(InputError, match=r"CACHE_GIB: expected \d+\.\d GiB of memory"):
-        Store(paths, (2**20, 2**20), memory_gib=2**40).fill()
+        Store(paths, Framing((2**20, 2**20)), memory_gib=2**40).fill()
 
 
 def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, capsys):
@@ -212,7 +213,7 @@ def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, c
     (folder,) = (tmp_path / "cache").iterdir()
     with locks.locked(folder) as alone:
         assert alone
-        with pytest.raises(ZeroDivisionError), disk_cache.open_store(paths, SIZE, 1.0, tmp_path / "cache") as some:
+        with pytest.raises(ZeroDivisionError), disk_cache.open_store(paths, FRAMING, 1.0, tmp_path / "cache") as some:
             some._filler.join(timeout=0.3)
             raise ZeroDivisionError
     assert not some._filler.is_alive()
@@ -232,7 +233,8 @@ def test_runs_at_once_share_what_the_first_one_makes(paths, tmp_path):
     code = """
 import pathlib, sys, torch
 from toolkit.data import disk_cache
-some = disk_cache.open_store(sys.argv[2:], (24, 18), 1.0, pathlib.Path(sys.argv[1]))
+from toolkit.data.framing import Framing
+some = disk_cache.open_store(sys.argv[2:], Framing((24, 18)), 1.0, pathlib.Path(sys.argv[1]))
 assert some.fill() == {}
 print(some.reused, some.gather(torch.arange(len(some)))[:, 5, 5, 0].tolist() == list(range(len(some))))
 """
@@ -246,10 +248,10 @@ def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):
     for number in (2, 100):
         pathlib.Path(paths[number]).write_bytes(b"no photograph")
     os.unlink(paths[7])
-    some = Store(paths, SIZE)
+    some = Store(paths, FRAMING)
     bad = some.fill()
     assert list(bad) == [2, 7, 100] and bad[7] == "no such file"
-    assert (some.gather(torch.tensor([3]))[0].numpy() == decode_file(paths[3], SIZE)).all()
+    assert (some.gather(torch.tensor([3]))[0].numpy() == decode_file(paths[3], FRAMING)).all()
     assert not some.gather(torch.tensor([7])).any() and np.array_equal(
         some.gather(torch.tensor([8]))[0, 0, 0], [8, 247, 7]
     )
@@ -258,8 +260,10 @@ def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):
 def test_what_lies_in_a_file_takes_no_memory(paths):
     code = """
 import resource, sys, torch
+from toolkit.data.framing import Framing
 from toolkit.data.store import Store
-few = [Store(sys.argv[1:], (64, 64), memory_gib=0), Store(sys.argv[1:] * 10, (240, 240), memory_gib=0)]
+small, large = Framing((64, 64)), Framing((240, 240))
+few = [Store(sys.argv[1:], small, memory_gib=0), Store(sys.argv[1:] * 10, large, memory_gib=0)]
 peaks = []
 for some in few:
     assert some.fill() == {}

@@ -15,8 +15,8 @@ HEAD = """\
 # Settings
 
 This page lists every setting of every script. It is generated: change the settings classes, then run `make docs`.
-`python train.py --help` prints the table of one script. The ten settings that people change most are in the
-[README](../README.md#ten-settings).
+`python train.py --help` prints the table of one script. The settings that people change most are in the
+[README](../README.md#main-settings).
 
 ## How to give a setting
 

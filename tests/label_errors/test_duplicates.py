@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 import dataset
+from toolkit.data.framing import Framing
 from toolkit.data.store import Store
 from toolkit.label_errors import duplicates, evidence
 
@@ -28,7 +29,7 @@ def test_copies_under_another_id_are_found_after_changes(drawn, tmp_path):
     both = pd.concat(
         [table.astype({"folder": str, "person": str, "file": str}), pd.DataFrame(copies)], ignore_index=True
     )
-    store = Store([*paths, *(str(tmp_path / one["file"]).encode() for one in copies)], (64, 48))
+    store = Store([*paths, *(str(tmp_path / one["file"]).encode() for one in copies)], Framing((64, 48)))
     assert store.fill() == {}
     found = {one.folder: one for one in duplicates.find_duplicates(evidence.with_correction_names(both), store)}
     for number, folder in enumerate(table["folder"].unique()[:3]):

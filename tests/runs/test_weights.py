@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES, CLASSES
 from toolkit.runs import tensor_file
 from toolkit.runs.weights import Header, load_weights, save_weights
@@ -18,7 +19,7 @@ HEADER = Header(
     run="r",
     backbone="resnet18",
     head="flat",
-    size=(64, 48),
+    framing=Framing((64, 48)),
     mean=(0.5,) * 3,
     std=(0.2,) * 3,
     decision=Decision(1.5, 0.25, PriorCorrection(EVEN, EVEN), {"age": (1.0, 0.9, 1.2)}, (0.5, 0.5)),

@@ -39,7 +39,7 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
     correction = header.decision.prior_correction
     assert not np.allclose(correction.priors, correction.sampled_priors)  # of SAMPLER=balanced
     paths = dataset.read_eval(drawn.eval)[1]
-    store = Store(np.array(paths, bytes), (32, 32))
+    store = Store(np.array(paths, bytes), header.framing)
     assert not store.fill()
     loader = Loader(store, device.choose("cpu", "fp32"), header.mean, header.std)
     outputs = factored_head.with_old_from(predict(net, loader, np.arange(len(paths))), 45)[:, :18].numpy()

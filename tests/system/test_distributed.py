@@ -17,6 +17,7 @@ from launcher import PAGES, Job, turn_at_the_port
 from torch import nn
 
 import inference
+from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
 from toolkit.data.store import Memory, Store
 from toolkit.models.batch_norm import recompute_batch_norm_statistics
@@ -131,7 +132,7 @@ def test_several_processes_save_when_they_are_told_to_stop(drawn, tmp_path):
 def recompute(_argv) -> None:
     """Print the running statistics of a batch norm, recomputed over some photographs."""
     with distributed.joined("cpu"):
-        store = Store([""] * 48, (8, 8))
+        store = Store([""] * 48, Framing((8, 8)))
         pixels = torch.randint(0, 255, (48, 8, 8, 3), generator=torch.Generator().manual_seed(0))
         store.storage = Memory(pixels.byte())
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))

@@ -19,6 +19,7 @@ import loss
 import train
 from toolkit.config import defaults
 from toolkit.config.settings import TrainSettings
+from toolkit.data.framing import Framing
 from toolkit.data.loader import split_into_batches
 from toolkit.data.split import Split, held_out_people, split_by_person, without_border_ages
 from toolkit.runs import folders
@@ -30,7 +31,7 @@ from toolkit.system.console import InputError
 from toolkit.training import loop
 from toolkit.training.checkpointer import Checkpointer, Result
 
-HEADER = Header("r", "resnet18", "flat", (32, 32), (0.5,) * 3, (0.25,) * 3)
+HEADER = Header("r", "resnet18", "flat", Framing((32, 32)), (0.5,) * 3, (0.25,) * 3)
 
 
 def train_in(folder, task, model, head=(), **given) -> Result:

@@ -210,7 +210,7 @@ class SuspectsSettings(shared.TrainingData, shared.Hardware):
 
     FOLDERS = ("sm_channel_train", "sm_output_data_dir")
     DEMO_DEFAULTS: ClassVar[dict] = {"pretrained": False, "size": "64x48"}
-    OF_FOLDS: ClassVar[tuple[str, ...]] = ("folds", "epochs", "pretrained", "size", "seed")  # that are trained here
+    OF_FOLDS: ClassVar[tuple[str, ...]] = ("folds", "epochs", "pretrained", "size", "crop", "fit", "seed")
 
     sm_output_data_dir: pathlib.Path = DEMO / "suspects"
     """Folder for `suspects.html`, `suspects.csv`, the folds trained here and, with SERVE, `corrections.csv`."""
@@ -221,7 +221,7 @@ class SuspectsSettings(shared.TrainingData, shared.Hardware):
     relabel: Corrections = "sure"
     """Label corrections as in train.py. People whom they name are decided, and not shown again."""
     folds: int = Field(3, ge=2)
-    """Number of folds that are trained here. FOLDS, EPOCHS, PRETRAINED, SIZE, SEED: only without SM_CHANNEL_MODEL."""
+    """Folds to train here. FOLDS, EPOCHS, PRETRAINED, SIZE, CROP, FIT and SEED: only without SM_CHANNEL_MODEL."""
     epochs: int = Field(4, ge=1)
     """Passes of each fold over its training photographs."""
     pretrained: bool = True

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from toolkit.config.types import Corrections, InputFolder, Size, as_text
+from toolkit.config.types import WHOLE, Corrections, Crop, Fit, InputFolder, Size, as_text
 
 DEMO = pathlib.Path("demo")  # folder of the drawn faces and of what the scripts make of them
 DEMO_DATA = DEMO / "data"
@@ -67,7 +67,11 @@ class TrainingData(Settings):
     relabel: Corrections = "sure"
     """Label corrections: `sure` or `all` rows of outliers.csv, paths of such files, several with commas, or `none`."""
     size: Size = (128, 96)
-    """Height x width of the input in pixels; photographs are resized to it and do not keep their proportions."""
+    """Height x width of the model's input in pixels."""
+    crop: Crop = WHOLE
+    """Part of each photograph to use: `top,left,bottom,right` as shares of it, or one number: a share in the middle."""
+    fit: Fit = "squeeze"
+    """How that part becomes SIZE: `squeeze` changes its proportions, `pad` repeats the edge, `cover` cuts overhangs."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seed of the split, the order, the augmentation and the first weights."""
 

@@ -3,13 +3,15 @@
 import os
 import pathlib
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
 # Below 32 the deepest backbones have no pixel left after their pooling; above 2048 no machine has the memory.
 SIDES_PX = range(32, 2049)
 LONGEST_NAME = 200  # of a folder: systems allow 255 bytes, and -2 or a lock's name may be added
+SHARE_DIGITS = 6
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # CROP that leaves nothing out
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
@@ -67,12 +69,36 @@ def folder_of_run(name: str) -> str:
     return name
 
 
+def crop_box(value) -> tuple[float, float, float, float]:
+    """(top, left, bottom, right) as shares, from 0 to 1, of a photograph's height and width: the inverse of `as_text`.
+
+    From "0.1,0.2,0.9,0.8", "[0.1, 0.2, 0.9, 0.8]", four numbers, or one: that share of height and width, in the middle.
+    Raises ValueError on anything else.
+    """
+    try:
+        numbers = [float(number) for number in re.split(r"[\s,]+", str(value).strip("[]() "))]
+        if len(numbers) == 1:
+            numbers = [(1 - numbers[0]) / 2] * 2 + [(1 + numbers[0]) / 2] * 2
+        top, left, bottom, right = (round(number, SHARE_DIGITS) for number in numbers)
+        if 0 <= top < bottom <= 1 and 0 <= left < right <= 1:
+            return top, left, bottom, right
+    except ValueError:  # no numbers, or not so many
+        pass
+    raise ValueError(
+        "expected top,left,bottom,right as shares of the photograph's height and width, such as 0.1,0.2,0.9,0.8, or "
+        "one number above 0, up to 1: that share of both, in the middle"
+    )
+
+
 def lower_case(value) -> str:
     return str(value).lower()
 
 
 def as_text(value) -> str:
-    """A value, of Python or of JSON, as a person types it: true, 128x96, an empty text for None."""
+    """A value, of Python or of JSON, as a person types it: true, 128x96, 0.1,0.2,0.9,0.8, an empty text for None."""
+    if isinstance(value, tuple | list) and len(value) == 4:  # CROP; one number, if that says the same
+        share = f"{round(value[2] - value[0], SHARE_DIGITS):.{SHARE_DIGITS}g}"
+        return share if crop_box(share) == tuple(value) else ",".join(f"{n:.{SHARE_DIGITS}g}" for n in value)
     if isinstance(value, tuple | list):
         return "x".join(map(str, value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -81,4 +107,6 @@ def as_text(value) -> str:
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
 RunName = Annotated[str, AfterValidator(folder_of_run)]
 Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
+Crop = Annotated[tuple[float, float, float, float], BeforeValidator(crop_box)]
+Fit = Literal["squeeze", "pad", "cover"]
 Corrections = Annotated[str, AfterValidator(known_corrections)]

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from toolkit.data import decode
+from toolkit.data.framing import Framing
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_class
 
 OLDEST = 100  # years; an age above it is taken for a mistake
 
 
 def find_problems(
-    table: pd.DataFrame, paths: np.ndarray, size: tuple[int, int], expected: Sequence[str], bad: Mapping[int, str]
+    table: pd.DataFrame, paths: np.ndarray, framing: Framing, expected: Sequence[str], bad: Mapping[int, str]
 ) -> dict[str, list[str]]:
     """{what is wrong: [where]} in the table of photographs before corrections, with a path for each row.
 
@@ -23,7 +25,7 @@ def find_problems(
     """
     problems = {
         "unreadable photographs": [f"{_name(table, row)} ({reason})" for row, reason in bad.items()],
-        f"photographs smaller than {size[0]}x{size[1]}": _too_small(table, paths, size, bad),
+        f"photographs smaller than {framing}": _too_small(table, paths, framing, bad),
         "folders without all photographs": _missing(table, expected),
         "photographs with several extensions": _several_extensions(table),
         "people with several folders": _several_folders(table),
@@ -38,13 +40,16 @@ def _name(table: pd.DataFrame, row: int) -> str:
     return f"{table['folder'].iloc[row]}/{table['file'].iloc[row]}"
 
 
-def _too_small(table, paths, size: tuple[int, int], bad) -> list[str]:
-    """Those that are enlarged to `size`."""
+def _too_small(table, paths, framing: Framing, bad) -> list[str]:
+    """Those of which less than SIZE is used, which is then enlarged."""
     small = []
     for row in (row for row in range(len(paths)) if row not in bad):
         with Image.open(os.fsdecode(paths[row])) as photo:  # reads the header only
-            if min(photo.size) < min(size) or max(photo.size) < max(size):
-                small.append(f"{_name(table, row)} ({photo.height}x{photo.width})")
+            height, width = decode.upright_size(photo)
+        top, left, bottom, right = framing.box(height, width)
+        rows, columns = framing.scaled(bottom - top, right - left)
+        if bottom - top < rows or right - left < columns:
+            small.append(f"{_name(table, row)} ({height}x{width})")
     return small
 
 

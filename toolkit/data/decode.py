@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from toolkit.data.framing import Framing
+
 try:
     import simplejpeg
 except ImportError:  # no more than quicker than Pillow: see `_pixels`
@@ -17,37 +19,52 @@ except ImportError:  # no more than quicker than Pillow: see `_pixels`
 EXIF_ORIENTATION = 0x0112
 TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 LARGEST_FILE = 2**28  # bytes
-VERSION = 2  # raise it when `decode_bytes` gives other pixels: stores in CACHE_DIR are then decoded anew
+GREATEST = (1, 255, 65535)  # value of a channel, in TIFF files of floats
+VERSION = 3  # raise it when `decode_bytes` gives other pixels: stores in CACHE_DIR are then decoded anew
 
 
-def decode_file(path: str | bytes, size: tuple[int, int]) -> np.ndarray:
+def decode_file(path: str | bytes, framing: Framing) -> np.ndarray:
     """What `decode_bytes` returns for a file. Raises ValueError or OSError if it is no regular file, or too large."""
     file = os.stat(path)
     if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe would never end
         raise ValueError(f"expected a file of at most {LARGEST_FILE >> 20} MiB")
     with open(path, "rb", buffering=0) as file:
         content = file.readall()
-    return decode_bytes(content, size)
+    return decode_bytes(content, framing)
 
 
-def decode_bytes(content: bytes, size: tuple[int, int]) -> np.ndarray:
-    """One photograph as RGB pixels of `size` = (height, width): uint8, shape (height, width, 3).
+def decode_bytes(content: bytes, framing: Framing) -> np.ndarray:
+    """The part of a photograph that `framing` takes, as RGB pixels of its size: uint8, shape (height, width, 3).
 
-    It may be of any mode; it is turned as its EXIF orientation says, transparency is dropped, and other proportions are
-    squeezed. A JPEG's decoder scales it down as far as at least `size` is left; the rest is an antialiased bilinear
-    resize. Raises whatever Pillow raises on content that it cannot read.
+    It may be of any mode; it is turned as its EXIF orientation says, and transparency is dropped. A JPEG's decoder
+    scales it down as far as twice the size is left; the rest is an antialiased bilinear resize. Raises whatever Pillow
+    raises on content that it cannot read.
     """
     if not content:
         raise ValueError("it is empty")
-    height, width = size
     with Image.open(io.BytesIO(content)) as photo:
         if photo.width * photo.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{photo.width} x {photo.height} pixels are more than a photograph has")
-        # getexif() takes long even where there is nothing to find, and few photographs have any EXIF.
-        tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
-        orientation = photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
-        photo.draft(None, (height, width) if orientation in TRANSPOSED else (width, height))
-        pixels = _pixels(photo, content, orientation)
+        least = framing.least(*upright_size(photo))
+        photo.draft(None, least if _orientation(photo) in TRANSPOSED else least[::-1])
+        pixels = _cut(photo, content, framing)
+    pixels = _resized(pixels, framing.scaled(*pixels.shape[:2]))
+    return pixels if pixels.shape[:2] == framing.size else _padded(pixels, framing.size)
+
+
+def upright_size(photo: Image.Image) -> tuple[int, int]:
+    """The (height, width) of a photograph that Pillow has opened, after it is turned."""
+    return photo.size if _orientation(photo) in TRANSPOSED else photo.size[::-1]
+
+
+def _orientation(photo: Image.Image) -> int:
+    # getexif() takes long even where there is nothing to find, and few photographs have any EXIF.
+    tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
+    return photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (uint8, shape (h, w, 3)) at `size` = (height, width), antialiased."""
     if pixels.shape[:2] == size:
         return pixels
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
@@ -55,25 +72,52 @@ def decode_bytes(content: bytes, size: tuple[int, int]) -> np.ndarray:
     return np.stack(tuple(planes.numpy()), axis=-1)  # plane by plane: one transposed copy takes three times as long
 
 
-def _pixels(photo: Image.Image, content: bytes, orientation: int) -> np.ndarray:
-    """The pixels of a photograph that Pillow has opened, upright: RGB, uint8, shape (height, width, 3).
+def _padded(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels in the middle of `size`, their edge repeated around them."""
+    missing = [side - there for side, there in zip(size, pixels.shape[:2], strict=True)]
+    return np.pad(pixels, [(count // 2, count - count // 2) for count in missing] + [(0, 0)], mode="edge")
+
+
+def _cut(photo: Image.Image, content: bytes, framing: Framing) -> np.ndarray:
+    """The part that `framing` takes of a photograph that Pillow has opened: RGB, uint8, shape (height, width, 3).
 
     Pillow reads every format on every platform, so it decides what can be read. It lets a JPEG's decoder scale down
     (`draft`), which saves most of the time. simplejpeg drives the same decoder to the same pixels with fewer copies and
     is half as fast again (benchmarks/decode.py), so it takes the ordinary JPEGs. torchcodec cannot scale, and is no
     faster than Pillow on single photographs.
     """
+    orientation = _orientation(photo)
     if simplejpeg and photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1:
         least = {"min_height": photo.height, "min_width": photo.width}  # after `draft`
         with contextlib.suppress(ValueError):  # what it refuses, Pillow may still read
             pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
             if pixels.shape[:2] == (photo.height, photo.width):
-                return pixels
+                top, left, bottom, right = framing.box(photo.height, photo.width)
+                return pixels[top:bottom, left:right]
     if orientation != 1:
         photo = ImageOps.exif_transpose(photo)
-    if photo.mode.startswith("I"):  # 16 bits a channel: convert() would clip them
-        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    photo = _to_8_bits(photo)
+    top, left, bottom, right = framing.box(photo.height, photo.width)
+    if (left, top, right, bottom) != (0, 0, *photo.size):
+        photo = photo.crop((left, top, right, bottom))  # before convert(), which copies
     return np.array(photo.convert("RGB"))
+
+
+def _to_8_bits(photo: Image.Image) -> Image.Image:
+    """A grey photograph of integers or floats as one of bytes: convert() would clip them. Others stay as they are.
+
+    Floats run from 0 to the first of GREATEST that is not exceeded. Raises ValueError on others.
+    """
+    if photo.mode.startswith("I"):  # 16 bits a channel
+        return Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    if photo.mode != "F":
+        return photo
+    values = np.asarray(photo)
+    least, most = values.min(), values.max()
+    greatest = [limit for limit in GREATEST if least >= 0 and most <= limit]  # none where a value is NaN
+    if not greatest:
+        raise ValueError(f"expected grey values from 0 to 1, 255 or 65535, found {least:g} to {most:g}")
+    return Image.fromarray((values * (255 / greatest[0])).round().astype(np.uint8))
 
 
 def reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import PIL
 import torch
 
 from toolkit.data import decode
+from toolkit.data.framing import Framing
 from toolkit.data.store import CHUNK, File, Memory, Store
 from toolkit.system import locks
 from toolkit.system.console import say
@@ -20,9 +21,11 @@ from toolkit.system.console import say
 PIXELS = "pixels"  # a file of all pixels, followed by JSON: a digest of their sources, and a checksum of each chunk
 
 
-def open_store(paths, size: tuple[int, int], memory_gib: float, cache_dir: pathlib.Path | None) -> Store:
+def open_store(paths, framing: Framing, memory_gib: float, cache_dir: pathlib.Path | None) -> Store:
     """A store of these photographs, kept in `cache_dir` if one is given."""
-    return Store(paths, size, memory_gib) if cache_dir is None else CachedStore(paths, size, memory_gib, cache_dir)
+    if cache_dir is None:
+        return Store(paths, framing, memory_gib)
+    return CachedStore(paths, framing, memory_gib, cache_dir)
 
 
 class CachedStore(Store):
@@ -32,8 +35,8 @@ class CachedStore(Store):
     at the same time wait for the first. If nothing can be written there, it is a plain store.
     """
 
-    def __init__(self, paths, size: tuple[int, int], memory_gib: float, folder: pathlib.Path):
-        super().__init__(paths, size, memory_gib)
+    def __init__(self, paths, framing: Framing, memory_gib: float, folder: pathlib.Path):
+        super().__init__(paths, framing, memory_gib)
         self.folder = folder
         self.reused = False  # whether an earlier run decoded the pixels
 
@@ -54,8 +57,8 @@ class CachedStore(Store):
             super()._fill()
 
     def _name(self) -> str:
-        """Of the folder for these paths at this size."""
-        digest = hashlib.sha256()
+        """Of the folder for these paths in this framing."""
+        digest = hashlib.sha256(repr(self.framing).encode())
         for path in self.paths:
             digest.update(os.path.abspath(os.fsencode(path)) + b"\0")
         return "x".join(map(str, self.size)) + "-" + digest.hexdigest()[:16]

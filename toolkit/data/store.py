@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from toolkit.data import decode
+from toolkit.data.framing import Framing
 from toolkit.system.console import InputError, bar, say
 
 CHUNK = 64  # photographs that are decoded, written and waited for together
@@ -82,15 +83,15 @@ class OnTheFly:
 
 
 class Store:
-    """Photographs of one size, (height, width), as uint8 pixels in the order of their paths.
+    """Photographs in one framing, as uint8 pixels in the order of their paths.
 
     They lie in memory up to `memory_gib`, beyond that in an unnamed temporary file (in TMPDIR), and are decoded at each
     use if the disk has no room for it. `start` decodes in the background; as a context manager it starts, and it stops
     when the block ends.
     """
 
-    def __init__(self, paths: Sequence[str | bytes], size: tuple[int, int], memory_gib: float = 8.0):
-        self.paths, self.size = paths, tuple(size)
+    def __init__(self, paths: Sequence[str | bytes], framing: Framing, memory_gib: float = 8.0):
+        self.paths, self.framing, self.size = paths, framing, framing.size
         self.shape = (len(paths), *self.size, 3)
         self.bytes = math.prod(self.shape)
         self.fits_memory = self.bytes <= memory_gib * 2**30
@@ -115,7 +116,7 @@ class Store:
 
     def decode(self, photograph: int) -> np.ndarray:
         """One photograph from its file: uint8, shape (height, width, 3). Raises whatever Pillow raises on a bad one."""
-        return decode.decode_file(self.paths[photograph], self.size)
+        return decode.decode_file(self.paths[photograph], self.framing)
 
     def start(self) -> None:
         """Begin to decode, in threads of their own."""

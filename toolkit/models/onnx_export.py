@@ -34,7 +34,7 @@ def build(model: nn.Module, header: Header) -> onnx.ModelProto:
     if sum(value.nbytes for value in whole.state_dict().values()) > MOST_BYTES:
         raise InputError(f"{header.backbone}: has more weights than the 2 GiB that one ONNX file can hold")
     # A batch of two, as the exporter takes a size of one for a constant.
-    example = torch.zeros(2, *header.size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, *header.framing.size, 3, dtype=torch.uint8)
     with silent():
         try:
             program = torch.onnx.export(

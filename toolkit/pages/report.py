@@ -52,7 +52,7 @@ def write(
         folder / PAGE,
         "report.html",
         title=f"Run {folder.name}",
-        facts=f"{header.backbone} at {sources.as_text(config.size)}, pretrained: {header.pretrained}; "
+        facts=f"{header.backbone} at {header.framing}, pretrained: {header.pretrained}; "
         f"best epoch {result.best['epoch']} of {len(history)}{stopped}, on validation people; "
         f"started {result.started[:16].replace('T', ' ')} UTC",
         curves=[_chart(title, columns, history) for title, columns in CURVES.items()],
@@ -123,10 +123,15 @@ def augmented_photographs(config: TrainSettings, task: Task) -> list[tuple[Image
     return [tuple(map(pictures.from_pixels, pair)) for pair in zip(before, after, strict=True)]
 
 
-def _saliency(model: nn.Module, task: Task, rows: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
-    """Grad-CAM of validation photographs, by their rows among these."""
-    inputs = next(task.loader.load([task.validation[rows]]))
-    return grad_cam.saliency(model, inputs, torch.from_numpy(classes).to(inputs.device))
+def _saliency(model: nn.Module, task: Task, rows: np.ndarray, classes: np.ndarray) -> list[Image.Image] | None:
+    """Validation photographs, by their rows among these, as the model sees them, with Grad-CAM."""
+    photographs = task.validation[rows]
+    inputs = next(task.loader.load([photographs]))
+    maps = grad_cam.saliency(model, inputs, torch.from_numpy(classes).to(inputs.device))
+    if maps is None:
+        return None
+    pixels = task.loader.store.gather(torch.from_numpy(photographs)).numpy()
+    return [pictures.with_saliency(pictures.from_pixels(photo), one) for photo, one in zip(pixels, maps, strict=True)]
 
 
 def _chart(title: str, columns: tuple[str, ...], history: list[dict]):

@@ -76,7 +76,8 @@ def write_settings(
     folder: pathlib.Path, config: TrainSettings, origin: dict[str, str], header: Header, more: dict
 ) -> None:
     """settings.json: every setting, where its value comes from, what the run starts from, and more, of JSON's types."""
-    run = {key: value for key, value in vars(header).items() if key not in ("decision", "scores", "checksum")}
+    ahead = ("decision", "scores", "classes", "format")  # of the epochs to come, or the same in every run
+    run = {key: value for key, value in header.as_plain().items() if key not in ahead}
     values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": run}
     files.write_json(folder / SETTINGS, values | more)
 

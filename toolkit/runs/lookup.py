@@ -41,9 +41,9 @@ def find_runs(
 
 
 def _describe(run: pathlib.Path, header: Header) -> None:
-    scores, (height, width) = header.scores, header.size
+    scores = header.scores
     say(
-        f"run {run.absolute()}: {header.backbone} at {height}x{width}, "
+        f"run {run.absolute()}: {header.backbone} at {header.framing}, "
         f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
     )
     if _is_unfinished(run):

@@ -7,6 +7,7 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import tensor_file
 from toolkit.scoring.decision import Decision
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"  # of the kept epoch, in the run's folder
-FORMAT = 6
+FORMAT = 7
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Header:
     run: str  # name of its folder
     backbone: str
     head: str  # flat or factored
-    size: tuple[int, int]  # height, width in pixels
+    framing: Framing  # what of a photograph is its input; in the file as size, crop and fit
     mean: tuple[float, float, float]  # of the channels, from 0 to 1
     std: tuple[float, float, float]
     decision: Decision | None = None  # of the kept epoch; None before there is one
@@ -36,12 +37,13 @@ class Header:
     machine: str = ""  # on which it was trained
     checksum: str = ""  # of the file; known once it was written
 
-    REQUIRED = ("run", "backbone", "head", "size", "mean", "std", "decision", "scores")
+    REQUIRED = ("run", "backbone", "head", "size", "crop", "fit", "mean", "std", "decision", "scores")
 
     def as_plain(self) -> dict:
         """Of JSON's types, without the checksum, which is the file's own."""
-        values = {"format": FORMAT, "classes": CLASS_NAMES, **vars(self), "decision": self.decision.as_plain()}
-        return {key: value for key, value in values.items() if key != tensor_file.CHECKSUM}
+        values = {"format": FORMAT, "classes": CLASS_NAMES, **vars(self), **vars(self.framing)}
+        values["decision"] = self.decision and self.decision.as_plain()
+        return {key: value for key, value in values.items() if key not in ("framing", tensor_file.CHECKSUM)}
 
     @classmethod
     def from_plain(cls, values: dict, path: pathlib.Path) -> Header:
@@ -49,20 +51,18 @@ class Header:
         try:
             cls._refuse_other_files(values, path)
             known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-            tuples = {name: tuple(values[name]) for name in ("size", "mean", "std")}
-            return cls(**known | tuples | {"decision": Decision.from_plain(values["decision"])})
+            known |= {"framing": Framing.from_plain(values), "decision": Decision.from_plain(values["decision"])}
+            return cls(**known | {name: tuple(values[name]) for name in ("mean", "std")})
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # a bit flipped in a name or a number
             raise tensor_file.damaged(path, error) from None
 
     @classmethod
     def _refuse_other_files(cls, values: dict, path: pathlib.Path) -> None:
+        if (found := values.get("format", FORMAT)) != FORMAT:
+            raise InputError(f"{path}: expected format {FORMAT}, found {found}; use the version that wrote it")
         if missing := [key for key in ("format", "classes", *cls.REQUIRED) if key not in values]:
             raise InputError(
                 f"{path}: expected weights that train.py wrote, found a file without {', '.join(missing)} in its header"
-            )
-        if values["format"] != FORMAT:
-            raise InputError(
-                f"{path}: expected format {FORMAT}, found {values['format']}; use the version that wrote it"
             )
         if tuple(values["classes"]) != CLASS_NAMES:
             names = values["classes"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from toolkit.config.settings import InferenceSettings
+from toolkit.data.framing import Framing
 from toolkit.labels import CLASSES
 from toolkit.runs import lookup
 from toolkit.runs.weights import Header
@@ -73,11 +74,11 @@ class Ensemble:
             return decisions
         return {run: decision.with_old_from(self.config.old_from) for run, decision in decisions.items()}
 
-    def by_size(self) -> dict[tuple[int, int], list[pathlib.Path]]:
-        """The runs of each (height, width): photographs are decoded once per size, not once per run."""
+    def by_framing(self) -> dict[Framing, list[pathlib.Path]]:
+        """The runs of each framing: photographs are decoded once for each, not once per run."""
         runs = {}
         for run, header in self.headers.items():
-            runs.setdefault(header.size, []).append(run)
+            runs.setdefault(header.framing, []).append(run)
         return runs
 
     def predict(self, run: pathlib.Path, model: nn.Module | OnnxModel, store: Store) -> np.ndarray:

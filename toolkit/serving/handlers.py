@@ -38,7 +38,7 @@ def load_endpoint(model_dir: str, load_weights: LoadWeights) -> Endpoint:
     ensemble = Ensemble.find(config, config.sm_channel_model, load_weights)
     runtime, models = ensemble.runtime, {}
     for run, header in ensemble.headers.items():
-        models[run] = runtime.prepare_for_requests(runtime.load(run), header.size)
+        models[run] = runtime.prepare_for_requests(runtime.load(run), header.framing.size)
     say(f"running on {runtime}")
     return Endpoint(ensemble, models)
 
@@ -56,8 +56,8 @@ def predict_fn(photographs: list, endpoint: Endpoint) -> list[dict]:
     from toolkit.serving import requests
 
     ensemble, unreadable, probabilities = endpoint.ensemble, {}, {}
-    for size, runs in ensemble.by_size().items():
-        store = requests.RequestStore(photographs, size)
+    for framing, runs in ensemble.by_framing().items():
+        store = requests.RequestStore(photographs, framing)
         unreadable |= store.fill()
         for run in runs:
             probabilities[run] = ensemble.predict(run, endpoint.models[run], store)

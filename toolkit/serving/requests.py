@@ -58,7 +58,7 @@ class RequestStore(Store):
         content = self.paths[photograph]
         if isinstance(content, RequestError):
             raise content
-        return decode.decode_bytes(content, self.size)
+        return decode.decode_bytes(content, self.framing)
 
 
 def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes | RequestError]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES
 from toolkit.pages.parts import charts, pictures
@@ -13,8 +14,8 @@ MAX_MISTAKES, MAX_PAIRS = 24, 12
 BOOTSTRAP_DRAWS = 1000
 NO_PHOTOGRAPHS = "REPORT_PHOTOS=false: no photographs are shown."
 
-# (rows of mistakes, their predicted classes) -> saliency maps as toolkit/pages/parts/grad_cam.py makes them, or None
-Saliency = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
+# (rows of mistakes, their predicted classes) -> pictures of what supported these, or None
+Saliency = Callable[[np.ndarray, np.ndarray], Sequence[Image.Image] | None]
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]
         rows = rows[np.argsort(-p[rows, predicted[rows]], kind="stable")]
     rows = rows[:MAX_MISTAKES]
     photos = [predictions.paths and pictures.thumbnail(predictions.paths[row]) for row in rows]
-    maps = saliency(rows, predicted[rows]) if saliency and predictions.paths is not None and len(rows) else None
+    supported = saliency(rows, predicted[rows]) if saliency and predictions.paths is not None and len(rows) else None
 
     def probability(row: int, number: int) -> float | None:
         return None if p is None or np.isnan(p[row, number]) else float(p[row, number])
@@ -136,7 +137,7 @@ def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]
             "p_predicted": probability(row, predicted[row]),
             "p_true": probability(row, true[row]),
             "photo": photo,
-            "saliency": photo and maps is not None and pictures.with_saliency(photo, maps[number]),
+            "saliency": supported and supported[number],
         }
         for number, (row, photo) in enumerate(zip(rows, photos, strict=True))
     ]
