@@ -187,10 +187,10 @@ def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Pa
         "model": name,
         "epoch": config.epochs,
         "batch size": config.batch_size,
-        "val_acc": f"{result['accuracy']:.4%}".rstrip("%"),
+        "val_acc": "" if result["accuracy"] is None else f"{result['accuracy']:.4%}".rstrip("%"),  # VAL_RATIO=0
         "board_f1": f"{board['macro_f1']:.4f}",
         "board_acc": f"{board['accuracy']:.4%}".rstrip("%"),
-        "val_f1": f"{result['macro_f1']:.4f}",
+        "val_f1": "" if result["macro_f1"] is None else f"{result['macro_f1']:.4f}",
         "parameters": progress["parameters"],
         "photographs_per_second": progress["photographs_per_second"],
         "seconds": result["seconds"],

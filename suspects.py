@@ -89,7 +89,10 @@ def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
 
 def read_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
     """{run folder of each fold: header of its weights}, of the run of folds that NAME means."""
-    headers = lookup.find_runs(config.sm_channel_model, config.name, WEIGHTS, read_header)
+    found = lookup.find_runs(config.sm_channel_model, config.name, WEIGHTS, read_header)
+    headers = {run: header for run, header in found.items() if run.name != folders.FINAL or len(found) == 1}
+    if len(headers) < len(found):
+        say(f"note: {folders.FINAL} is not asked: it was trained on everybody")
     if len({folder.parent for folder in headers}) > 1 or not all(map(fold_of, headers)):
         raise InputError(
             f"SM_CHANNEL_MODEL={config.sm_channel_model}: expected one run of folds, whose nets each never saw some of "

@@ -90,6 +90,10 @@ def refuse_what_does_not_fit(config: settings.TrainSettings) -> None:
         raise InputError(f"FIND_LR=true: expected one process, found {world.size()}; start train.py without torchrun")
     if config.tensorboard:
         extras.need("TENSORBOARD=true", "tensorboard")
+    if config.decide_by and world.rank() == 0:
+        from toolkit.training import everybody
+
+        everybody.refuse_unlike_folds(config)
 
 
 def read_table(config: settings.TrainSettings) -> tuple[pd.DataFrame, list[Split], dict[str, str]]:
@@ -98,10 +102,10 @@ def read_table(config: settings.TrainSettings) -> tuple[pd.DataFrame, list[Split
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
     folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
+    held_out = [split.held_out_people(as_found, config.val_ratio, config.folds, fold, config.seed) for fold in folds]
     splits = []
-    for fold in folds:
-        held_out = split.held_out_people(as_found, config.val_ratio, config.folds, fold, config.seed)
-        sides = split.split_by_person(table, held_out)
+    for people in held_out + [None] * config.final:
+        sides = split.split_by_person(table, people)
         splits.append(split.without_border_ages(table, sides) if config.border_ages == "leave_out" else sides)
     say(f"{report}\n{split.describe(dataset.labels(table), table['person'], splits[0])}")
     return table, splits, report.files
@@ -205,12 +209,13 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     from toolkit.pages import report
     from toolkit.runs import artefacts, folders, leaderboard, tensorboard
     from toolkit.runs.fingerprint import make_fingerprint
-    from toolkit.training import loop
+    from toolkit.training import everybody, loop
     from toolkit.training.checkpointer import Checkpointer, Result
 
-    config = setup.config
+    config, rows = setup.config, task.validation
+    if not len(rows):
+        task = everybody.with_decision(config, task)
     fingerprint = make_fingerprint(config.deciding(), task.digest())
-    rows = task.validation
     validation = artefacts.Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].cpu().numpy())
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
@@ -218,7 +223,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         )
         if distributed.broadcast(run is not None and run.is_finished):
             return run and finished_before(run.folder)
-        header = make_header(setup, run.folder.name if run else "")
+        header = make_header(setup, run.folder.name if run else "", task.decided_by)
         checkpointer = Checkpointer(run, fingerprint, header, validation, config.checkpoint_seconds)
         log = None
         if run:
@@ -247,17 +252,18 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         with unless_it_fails():
             pictures = write_report(result)
             if log:
-                scores = {name: result.best[name] for name in ("macro_f1", "accuracy", "val_loss")}
+                scores = {name: result.best[name] for name in ("macro_f1", "accuracy", "val_loss") if len(rows)}
                 tensorboard.add_summary(log, pictures, config.deciding(), scores)
         best = result.best
         leaderboard.finish(run.folder, artefacts.summary(config, header, best, result.started, result.seconds))
         run.checkpoints.remove()
-        say(f"best epoch {best['epoch']}: macro F1 {best['macro_f1']:.4f}; written: {run.folder.absolute()}")
+        score = f"macro F1 {best['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
+        say(f"epoch {best['epoch']} is kept: {score}; written: {run.folder.absolute()}")
         return artefacts.outcome(run.folder)
 
 
 def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
-    """A run for each fold, all in one folder; then the out-of-fold probabilities of every photograph."""
+    """A run for each fold, all in one folder; the out-of-fold probabilities of every photograph; then a net of all."""
     from toolkit.pages import report
     from toolkit.runs import artefacts, cross_validation, folders, leaderboard
     from toolkit.runs.fingerprint import make_fingerprint
@@ -267,21 +273,20 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
             return finished_before(folder)
-        for fold, task in enumerate(tasks):
-            say(f"fold {fold} of {config.folds}{': done before' if fold in done else ''}")
-            of_fold = cross_validation.fold_settings(config, folder, fold)
-            cross_validation.clean_up_fold(of_fold, fold in done)
-            if fold not in done:
-                # Every fold starts from the same weights, so each gets a copy of its own.
-                train_run(setup._replace(config=of_fold), copy.deepcopy(setup.backbone.model), task)
-            cross_validation.back_up(config, folder, fold)
+        for fold, task in enumerate(tasks[: config.folds]):
+            train_net(setup, cross_validation.fold_settings(config, folder, fold), task, done)
+        best = distributed.broadcast(cross_validation.join(folder, config.folds) if world.rank() == 0 else None)
+        if world.rank() == 0:
+            paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
+            with unless_it_fails():
+                report.write_out_of_fold(folder, paths if config.report_photos else None)
+        if config.final:
+            train_net(setup, cross_validation.final_settings(config, folder, best["epoch"]), tasks[-1], done)
         if world.rank():
             return None
-        best, started, seconds = cross_validation.join(folder, config.folds)
-        paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
-        with unless_it_fails():
-            report.write_out_of_fold(folder, paths if config.report_photos else None)
-        header, more = make_header(setup, folder.name), hashes(fingerprint, tasks[0]) | {"started": started}
+        started, seconds = cross_validation.began_and_took(folder, config)
+        header = make_header(setup, folder.name, tasks[0].decided_by)
+        more = hashes(fingerprint, tasks[0]) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
         leaderboard.finish(folder, artefacts.summary(config, header, best, started, seconds))
         cross_validation.remove_backup(config, folder)
@@ -290,6 +295,19 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
             f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
         )
         return artefacts.outcome(folder)
+
+
+def train_net(setup: Setup, config: settings.TrainSettings, task: Task, done: list[str]) -> None:
+    """One net of a run of folds, with settings of its own, unless it is among those that are done."""
+    from toolkit.runs import cross_validation
+
+    name, folder = config.run, config.sm_model_dir
+    say(f"{name} of {setup.config.folds} folds{': done before' if name in done else ''}")
+    cross_validation.clean_up(config, name in done)
+    if name not in done:
+        # Every net starts from the same weights, so each gets a copy of its own.
+        train_run(setup._replace(config=config), copy.deepcopy(setup.backbone.model), task)
+    cross_validation.back_up(setup.config, folder, name)
 
 
 def finished_before(folder: pathlib.Path) -> Outcome | None:
@@ -317,7 +335,7 @@ def unless_it_fails():
         say(f"note: no report is written: {type(error).__name__}: {error}")
 
 
-def make_header(setup: Setup, run: str) -> Header:
+def make_header(setup: Setup, run: str, decided_by: str) -> Header:
     """The header of the run's weights, but for decision and scores, which each kept epoch adds."""
     import torchvision
 
@@ -332,6 +350,7 @@ def make_header(setup: Setup, run: str) -> Header:
         mean=setup.backbone.start.mean,
         std=setup.backbone.start.std,
         pretrained=setup.backbone.start.weights,
+        decided_by=decided_by,
         corrections=setup.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",
     )

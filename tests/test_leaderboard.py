@@ -119,5 +119,6 @@ def test_wrong_names_are_refused(drawn):
         ({"NAME": "resnet18"}, "NAME=resnet18: has no effect here; remove it, or set NAMES="),
         ({"RUN": "mine"}, "RUN=mine: has no effect here"),
         ({"LOSS": "focal", "MIX": "mixup"}, "MIX=mixup: LOSS=focal takes whole labels"),
+        ({"VAL_RATIO": "0", "DECIDE_BY": "a"}, "DECIDE_BY: has no effect here"),
     ):
         refused(run_script("leaderboard.py", **given), message)

@@ -56,6 +56,13 @@ def test_who_is_held_out_depends_on_the_seed_and_the_people_alone():
     assert held_out != held_out_people(faces, 0.2, 0, 0, seed=2)
 
 
+def test_without_a_ratio_everybody_trains():
+    sides = sides_of(people(3), 0)
+    assert sides.train.tolist() == list(range(21)) and sides.validation.tolist() == []
+    with pytest.raises(InputError, match="found 1 and 0 photographs"):
+        sides_of(people(1, photographs=1), 0)
+
+
 def test_a_side_without_people_is_refused():
     for count, ratio in ((1, 0.5), (4, 0.1), (3, 0.9)):
         with pytest.raises(InputError, match="expected people for training and for validation"):

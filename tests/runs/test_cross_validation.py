@@ -1,15 +1,22 @@
 """Runs of folds: what they predict, how they continue after a stop, and what outlives the machine."""
 
 import json
+import os
 import shutil
+import signal
 
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import FOLDS, run_here
+from conftest import FOLDS, QUICK, refused, run_here
+from faults import Forked
 
 import dataset
+import train
 from toolkit.config.settings import TrainSettings
 from toolkit.runs import cross_validation
+from toolkit.runs.checkpoint import CHECKPOINTS
+from toolkit.runs.weights import load_weights, read_header
 
 
 def test_folds_say_something_of_every_photograph_by_the_run_that_never_saw_it(drawn, folds):
@@ -41,7 +48,7 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     checkpoints = tmp_path / "checkpoints"  # have come to be there: what is done is kept in them, and goes in the end
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, SM_CHECKPOINT_DIR=checkpoints, **FOLDS)
     assert list(checkpoints.iterdir()) == []
-    assert done.returncode == 0 and "fold 0 of 2: done before" in done.stdout, done.stderr
+    assert done.returncode == 0 and "fold-0 of 2 folds: done before" in done.stdout, done.stderr
     assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
     assert (group / "out_of_fold.csv").read_bytes() == oof
     assert sorted(path.name for path in runs.iterdir()) == [
@@ -73,7 +80,7 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
             (folder / own.run / name).write_text("{}")
             (own.sm_checkpoint_dir / own.run).mkdir()
         (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").touch()
-        cross_validation.back_up(config, folder, 0)
+        cross_validation.back_up(config, folder, "fold-0")
         raise KeyboardInterrupt
     shutil.rmtree(runs)
     for other in (started("b")[1], started("a", resume="never")[1]):  # of something else: what is kept stays
@@ -83,7 +90,7 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
     shutil.rmtree(runs)
     config, opening = started("a")
     with opening as (folder, done):
-        assert (folder.name, done) == ("resnet18", [0])
+        assert (folder.name, done) == ("resnet18", ["fold-0"])
         assert [path.name for path in folder.glob("fold-*/*")] == ["result.json"]
         assert (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").exists()
         cross_validation.remove_backup(config, folder)
@@ -121,3 +128,73 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
     shutil.rmtree(runs)
     with started("a")[1] as (folder, _):
         assert folder.name == "resnet18-2"
+
+
+WITH_FINAL = QUICK | {
+    "NAME": "squeezenet1_1", "SIZE": "64x64", "epochs": "3", "FOLDS": "2", "FINAL": "true", "CHECKPOINT_SECONDS": "0",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def with_final(drawn, tmp_path_factory):
+    """The folder of a run of two folds and a net of everybody, in a folder of runs of its own."""
+    runs = tmp_path_factory.mktemp("final")
+    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **WITH_FINAL)
+    assert done.returncode == 0 and "no report is written" not in done.stdout, done.stdout + done.stderr
+    return runs / "squeezenet1_1"
+
+
+def test_the_final_net_is_of_everybody_and_decides_as_the_folds_do(drawn, with_final):
+    table = pd.read_csv(with_final / "out_of_fold.csv")
+    results = [json.loads((with_final / name / "result.json").read_text()) for name in ("fold-0", "fold-1", "final")]
+    assert results[2]["epochs"] == int(np.mean([result["best_epoch"] for result in results[:2]]) + 0.5)
+    assert results[2]["best_epoch"] == results[2]["epochs"] and results[2]["macro_f1"] is None
+    header = read_header(with_final / "final" / "model.safetensors")
+    assert header.decided_by == "out-of-fold predictions of squeezenet1_1"
+    priors = np.bincount(table["label"], minlength=18) / len(table)
+    assert header.decision.prior_correction.priors == pytest.approx(priors)
+    of_all = json.loads((with_final / "result.json").read_text())
+    assert of_all["seconds"] == pytest.approx(sum(result["seconds"] for result in results), abs=0.2)
+    assert of_all["accuracy"] == pytest.approx((table["label"] == table["predicted"]).mean())
+
+
+def test_all_nets_answer_or_one_of_them(drawn, with_final, tmp_path):
+    def infer(**given) -> tuple[np.ndarray, dict]:
+        folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": with_final.parent, "SM_OUTPUT_DATA_DIR": tmp_path}
+        done = run_here("inference.py", **folders | given, DEVICE="cpu")
+        assert done.returncode == 0, done.stderr
+        p = pd.read_csv(tmp_path / "probabilities.csv").drop(columns=["ImageID", "ans"]).to_numpy()
+        return p, json.loads((tmp_path / "inference.json").read_text())["runs"]
+
+    each = [infer(NAME=f"squeezenet1_1/{name}")[0] for name in ("fold-0", "fold-1", "final")]
+    together, runs = infer(NAME="squeezenet1_1")
+    np.testing.assert_allclose(together, np.mean(each, 0), atol=2e-6)
+    assert [path.rpartition("/")[2] for path in runs] == ["fold-0", "fold-1", "final"]
+    assert ["macro_f1" in said for said in runs.values()] == [True, True, False]
+    np.testing.assert_array_equal(infer(SM_CHANNEL_MODEL=with_final, NAME="final")[0], each[2])
+
+
+def test_a_final_net_that_is_killed_goes_on_also_on_another_machine(drawn, with_final, tmp_path):
+    runs, states = tmp_path / "runs", tmp_path / "states"
+    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": runs, "SM_CHECKPOINT_DIR": states}
+    group = runs / "squeezenet1_1"
+    shutil.copytree(with_final, group, ignore=shutil.ignore_patterns("final"))
+    (group / "result.json").unlink()
+    process = Forked(train.main, tmp_path / "log", **given, **WITH_FINAL)
+    while not (states / "squeezenet1_1" / "final" / CHECKPOINTS[1]).exists():
+        assert process.wait(0.01) is None, process.log.read_text()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(10) == -signal.SIGKILL
+    shutil.rmtree(runs)
+    done = run_here("train.py", **given, **WITH_FINAL)
+    assert done.returncode == 0 and "run final goes on from epoch" in done.stdout, done.stdout + done.stderr
+    expected, found = (load_weights(folder / "final" / "model.safetensors")[0] for folder in (with_final, group))
+    assert expected.keys() == found.keys() and all(expected[name].equal(found[name]) for name in found)
+    assert list(states.iterdir()) == []
+
+
+def test_suspects_are_judged_by_folds_alone(drawn, with_final, tmp_path):
+    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_CHANNEL_MODEL": with_final.parent, "SM_OUTPUT_DATA_DIR": tmp_path}
+    done = run_here("suspects.py", **given, DEVICE="cpu")
+    assert done.returncode == 0 and "final is not asked: it was trained on everybody" in done.stdout, done.stderr
+    refused(run_here("suspects.py", **given, NAME="squeezenet1_1/final"), "expected one run of folds")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from toolkit.runs import lookup
-from toolkit.runs.folders import WEIGHTS
+from toolkit.runs.folders import RESULT, WEIGHTS
 from toolkit.system.console import InputError
 
 
@@ -32,8 +32,15 @@ def test_the_run_that_is_meant(tmp_path):
         == (tmp_path / "f", folds)
     )
     assert lookup.resolve(tmp_path / "f", "fold-2") == (tmp_path / "f" / "fold-2", folds[:1])
+    assert lookup.resolve(tmp_path, "f/fold-10") == (tmp_path / "f" / "fold-10", folds[1:])
+    make_run(tmp_path / "f" / "final", 750)
+    assert lookup.runs_in(tmp_path / "f") == folds  # it is not finished, and a last epoch is not the best so far
+    (tmp_path / "f" / "final" / RESULT).touch()
+    assert lookup.runs_in(tmp_path / "f") == [*folds, tmp_path / "f" / "final"]
+    for runs, name in ((tmp_path, "f/final"), (tmp_path / "f", "final")):
+        assert lookup.resolve(runs, name) == (tmp_path / "f" / "final", [tmp_path / "f" / "final"])
     assert lookup.newer_runs(tmp_path / "f") == []
     assert lookup.newer_runs(tmp_path / "a") == ["a-2", "a-10"] and lookup.newer_runs(tmp_path / "a-10") == []
-    for name in ("c", "unfinished", "../a", ""):
+    for name in ("c", "unfinished", "../a", "f/", "f/fold-3", "a/a", ""):
         with pytest.raises(InputError, match=r"found the runs|SM_CHANNEL_MODEL"):
             lookup.resolve(tmp_path / "unfinished" if name == "" else tmp_path, name or None)

@@ -25,6 +25,7 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
         "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard",
+        "decide_by",  # what lies there is part of the task's digest
     )  # fmt: skip
 
     sm_model_dir: pathlib.Path = DEMO / "runs"
@@ -48,6 +49,8 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     """Number of cross-validation folds, by person; replaces VAL_RATIO. 0 is off."""
     fold: int | None = Field(None, ge=0)
     """The one fold to hold out, counted from 0; unset: train all folds, one after another."""
+    final: bool = False
+    """After FOLDS also train a net on everybody, in the folder `final`: for the mean best epoch of the folds."""
     augment: Literal["none", "flip", "light", "strong"] = "light"
     """Augmentation policy for training photographs."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
@@ -69,6 +72,8 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     """Loss weight of a class of n photographs: `sqrt` 1/sqrt(n), `balanced` 1/n; `auto`: by HEAD, SAMPLER and LOSS."""
     logit_adjustment: float | None = Field(None, ge=0, le=2)
     """tau in argmax(log p - tau log priors), the decision; unset: chosen on validation by macro F1."""
+    decide_by: str | None = None
+    """Name or path of a run of folds to fit the decision on its predictions; unset: defaults. Only with VAL_RATIO=0."""
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer; `sgd` has momentum 0.9."""
@@ -115,12 +120,17 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
         yield from self.only_with("loss", "logit_adjusted", "tau")
         yield from self.only_with("pretrained", True, "backbone_lr", "freeze_epochs")
         yield from self.only_with("folds", 0, "val_ratio")
+        yield from self.only_with("val_ratio", 0, "decide_by")
+        if self.patience and not self.val_ratio:
+            yield f"PATIENCE={self.patience}: has no effect with VAL_RATIO=0, as nothing is validated; remove it"
         if self.folds == 1:
             yield "FOLDS=1: expected 0 (off) or 2 and more"
         if self.fold is not None and not self.folds:
             yield f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it"
         elif self.fold is not None and self.fold >= self.folds:
             yield f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0"
+        if self.final and (not self.folds or self.fold is not None):
+            yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
         if self.head == "factored" and (self.class_weights not in ("auto", "none") or self.loss == "logit_adjusted"):
             yield (
                 "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count classes, but this head learns years of "
@@ -263,6 +273,8 @@ class LeaderboardSettings(TrainSettings, shared.EvalData, shared.GroundTruth):
                 f"SM_OUTPUT_DATA_DIR={self.sm_output_data_dir}: expected another folder than SM_MODEL_DIR; each has a "
                 "leaderboard.csv of its own"
             )
+        if self.decide_by:
+            yield "DECIDE_BY: has no effect here, where backbones differ, as their folds would; remove it"
         if (self.folds and self.fold is None) or self.find_lr:
             yield "FOLDS and FIND_LR: expected one run for each backbone; set FOLD too, or leave both unset"
 

@@ -79,8 +79,8 @@ class TrainingData(Settings):
 class SplitTrainingData(TrainingData):
     """The same, with people held out."""
 
-    val_ratio: float = Field(0.2, gt=0, lt=1)
-    """Share of people held out for validation."""
+    val_ratio: float = Field(0.2, ge=0, lt=1)
+    """Share of people held out for validation; 0: everybody trains, for all epochs, and nothing is validated."""
 
 
 class EvalData(Settings):
@@ -103,7 +103,7 @@ class TrainedRuns(Settings):
     sm_channel_model: InputFolder = DEMO / "runs"
     """Folder of runs, or one run folder."""
     name: str | None = None
-    """Names of run folders (`a,b`); unset: the newest. The name of a run of folds stands for all its folds."""
+    """Names of run folders (`a,b`); unset: the newest. A run of folds stands for its nets; `a/final` is one of them."""
 
 
 class Hardware(Settings):

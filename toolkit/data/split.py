@@ -21,13 +21,17 @@ class Split:
     validation: np.ndarray
 
 
-def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, seed: int) -> set[str]:
+def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, seed: int) -> set[str] | None:
     """The people to validate on: `ratio` of all or, if `folds` is not 0, fold number `fold` of so many.
+
+    None if both are 0: everybody trains.
 
     Stratified: people are sorted by gender, age band and a hash of seed and id, and every k-th of that row is held out,
     so each group keeps its share to within one person. The result depends on the seed, the people and their folders,
     and on no library's random numbers. `table` is the one before corrections, so that RELABEL does not change it.
     """
+    if not (ratio or folds):
+        return None
     people = table.groupby("person", observed=True)[["gender", "age"]].first()
     people["hash"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
     row = people.sort_values(["gender", "age", "hash"]).index
@@ -36,15 +40,15 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     return set(row[number[:-1] % folds == fold if folds else np.diff(np.floor(number * ratio + 0.5)) > 0])
 
 
-def split_by_person(table: "pd.DataFrame", held_out: set[str]) -> Split:
-    """The two sides of the table. All folders of one id are on one side.
+def split_by_person(table: "pd.DataFrame", held_out: set[str] | None) -> Split:
+    """The two sides of the table; None leaves validation empty. All folders of one id are on one side.
 
     Raises InputError if training has fewer than two photographs, as batch norm cannot learn from one, or validation has
-    none.
+    none though people are held out.
     """
-    is_held_out = table["person"].isin(held_out).to_numpy()
+    is_held_out = table["person"].isin(held_out or ()).to_numpy()
     split = Split(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
-    if len(split.train) < 2 or not len(split.validation):
+    if len(split.train) < 2 or (held_out is not None and not len(split.validation)):
         raise InputError(
             f"expected people for training and for validation, found {len(split.train)} and {len(split.validation)} "
             f"photographs of {table['person'].nunique()} people; change VAL_RATIO or FOLDS, or add people"

@@ -69,8 +69,8 @@ def most_disputed(is_right: np.ndarray) -> np.ndarray:
 
 
 def read_history(folder: pathlib.Path) -> dict[str, list[str]]:
-    """The columns of a run's history.csv."""
-    return files.read_csv(folder / "history.csv", ("epoch", *CURVES), "SM_MODEL_DIR")
+    """The columns of a run's history.csv; without validation people it has none of validation."""
+    return files.read_csv(folder / "history.csv", ("epoch", "train_loss"), "SM_MODEL_DIR")
 
 
 def _chart(title: str, column: str, runs: Sequence[ComparedRun]):
@@ -80,6 +80,7 @@ def _chart(title: str, column: str, runs: Sequence[ComparedRun]):
             for x, y in zip(run.history["epoch"], run.history[column], strict=True)
         ]
         for run in runs
+        if column in run.history
     }
     return charts.chart(curves, title, "epoch")
 

@@ -43,8 +43,10 @@ def write(
     `model` gets the weights of the kept epoch.
     """
     load_into(model, result.weights)
-    predictions = validation_predictions(task, result, config.report_photos)
-    context = template_context(predictions, lambda rows, classes: _saliency(model, task, rows, classes))
+    context = {"scores": None, "mistakes": []}
+    if len(task.validation):
+        predictions = validation_predictions(task, result, config.report_photos)
+        context = template_context(predictions, lambda rows, classes: _saliency(model, task, rows, classes))
     augmented = augmented_photographs(config, task) if config.report_photos else []
     history = result.history
     stopped = f", stopped before EPOCHS={config.epochs}" if len(history) < config.epochs else ""
@@ -53,9 +55,9 @@ def write(
         "report.html",
         title=f"Run {folder.name}",
         facts=f"{header.backbone} at {header.framing}, pretrained: {header.pretrained}; "
-        f"best epoch {result.best['epoch']} of {len(history)}{stopped}, on validation people; "
-        f"started {result.started[:16].replace('T', ' ')} UTC",
-        curves=[_chart(title, columns, history) for title, columns in CURVES.items()],
+        f"{'best' if len(task.validation) else 'last'} epoch {result.best['epoch']} of {len(history)}{stopped}; "
+        f"decision by {header.decided_by}; started {result.started[:16].replace('T', ' ')} UTC",
+        curves=_charts(history),
         history=history,
         counts=class_counts(task),
         augmented=augmented,
@@ -103,9 +105,9 @@ def validation_predictions(task: Task, result: Result, with_photographs: bool) -
 
 
 def class_counts(task: Task) -> dict:
-    """Photographs of each class, and people, on both sides of the split."""
+    """Photographs of each class, and people, on the sides of the split that are not empty."""
     labels = task.labels.cpu().numpy()
-    sides = {"training": task.train, "validation": task.validation}
+    sides = {name: rows for name, rows in (("training", task.train), ("validation", task.validation)) if len(rows)}
     counts = [np.bincount(labels[rows], minlength=CLASSES) for rows in sides.values()]
     rows = [(f"{number} {class_name(number)}", [int(side[number]) for side in counts]) for number in range(CLASSES)]
     rows.append(("all photographs", [int(side.sum()) for side in counts]))
@@ -134,9 +136,13 @@ def _saliency(model: nn.Module, task: Task, rows: np.ndarray, classes: np.ndarra
     return [pictures.with_saliency(pictures.from_pixels(photo), one) for photo, one in zip(pixels, maps, strict=True)]
 
 
-def _chart(title: str, columns: tuple[str, ...], history: list[dict]):
-    curves = {column: [(row["epoch"], row[column]) for row in history] for column in columns}
-    return charts.chart(curves, title, "epoch")
+def _charts(history: list[dict]) -> list:
+    """Those of the columns that are there."""
+    of_charts = {
+        title: {column: [(row["epoch"], row[column]) for row in history] for column in columns if column in history[0]}
+        for title, columns in CURVES.items()
+    }
+    return [charts.chart(curves, title, "epoch") for title, curves in of_charts.items() if curves]
 
 
 def _cost(photographs: int, seconds: float, device: torch.device) -> dict[str, str]:

@@ -24,7 +24,10 @@ SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # on validation
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation photographs: names below the image folder (bytes), people, and labels (int64), shape (n,) each."""
+    """The validation photographs: names below the image folder (bytes), people, and labels (int64), shape (n,) each.
+
+    There may be none.
+    """
 
     names: Sequence[bytes]
     people: Sequence
@@ -41,7 +44,8 @@ def write_kept_epoch(
 ) -> None:
     """The kept epoch's weights and header, and what it says of the validation photographs: logits of shape (n, 18)."""
     save_weights(folder / WEIGHTS, weights, header)
-    files.write_csv(folder / "validation.csv", _predictions(validation, logits, header.decision))
+    if len(logits):
+        files.write_csv(folder / "validation.csv", _predictions(validation, logits, header.decision))
     files.write_json(folder / "calibration.json", _calibration(header.decision, logits, validation.labels))
 
 
@@ -56,7 +60,9 @@ def _predictions(validation: Validation, logits: np.ndarray, decision: Decision)
 
 
 def _calibration(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> dict:
-    """The decision, with NLL and ECE on the validation photographs, before its temperature and after."""
+    """The decision; and if there are validation photographs, NLL and ECE on them before its temperature and after."""
+    if not len(logits):
+        return decision.as_plain()
     sides = {
         "before": replace(decision, temperature=1.0).probabilities(logits),
         "after": decision.probabilities(logits),
@@ -69,7 +75,7 @@ class Outcome(NamedTuple):
     """What came of a training."""
 
     folder: pathlib.Path  # of the run
-    scores: dict[str, float]  # of the kept epoch, by the names in SCORES
+    scores: dict[str, float | None]  # of the kept epoch, by the names in SCORES; None without validation people
 
 
 def write_settings(
@@ -91,7 +97,7 @@ def summary(config: TrainSettings, header: Header, best: dict, started: str, sec
         "size": as_text(config.size),
         "epochs": config.epochs,
         "best_epoch": best["epoch"],
-        **{score: best[score] for score in SCORES},
+        **{score: best.get(score) for score in SCORES},
         "seconds": round(seconds, 1),
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,11 +1,13 @@
 """Cross-validation: a folder with a run for each fold, and the predictions for people that each run never saw.
 
-A finished fold is kept: a run of folds that was stopped goes on with the first fold that is not done.
+With FINAL, one more run there is trained on everybody. A finished net is kept: a run of folds that was stopped goes on
+with the first net that is not done.
 """
 
 import contextlib
 import itertools
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -27,18 +29,18 @@ LOCK = f".folds{locks.LOCK}"  # held for hours; the runs in this folder need its
 
 
 @contextlib.contextmanager
-def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathlib.Path, list[int]]]:
-    """The folder of the run of folds with this fingerprint, unfinished or finished, or of a new one; and the folds that
+def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """The folder of the run of folds with this fingerprint, unfinished or finished, or of a new one; and its nets that
     are done.
 
     The folder is sm_model_dir/run, or run-2 and so on where that is taken. Unless the run is finished, no other process
-    can open it until the block ends. A block that ends with an error before a fold has begun removes it. Folds that are
+    can open it until the block ends. A block that ends with an error before a fold has begun removes it. Nets that are
     done are copied back from sm_checkpoint_dir where the machine is a new one.
     """
     with contextlib.ExitStack() as stack:
         folder = _find_folder(config, fingerprint, stack) if world.rank() == 0 else None
         folder = distributed.broadcast(folder)
-        done = [fold for fold in range(config.folds) if (folder / f"fold-{fold}" / folders.RESULT).exists()]
+        done = [name for name in net_names(config) if (folder / name / folders.RESULT).exists()]
         try:
             yield folder, distributed.broadcast(done)
         except BaseException:
@@ -47,6 +49,11 @@ def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathl
                 for path in ours:
                     shutil.rmtree(path, ignore_errors=True)
             raise
+
+
+def net_names(config: TrainSettings) -> list[str]:
+    """The folders of the nets, in the order in which they are trained."""
+    return [f"fold-{fold}" for fold in range(config.folds)] + [folders.FINAL] * config.final
 
 
 def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.ExitStack) -> pathlib.Path:
@@ -83,9 +90,9 @@ def _is_usable(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, n
         return False
     for path in (folder, backup):
         files.write_json(path / FINGERPRINT, fingerprint)
-    for fold in backup.glob("fold-*"):
-        if (fold / folders.RESULT).exists() and not (folder / fold.name / folders.RESULT).exists():
-            _copy(fold, folder / fold.name)
+    for name in net_names(config):
+        if (backup / name / folders.RESULT).exists() and not (folder / name / folders.RESULT).exists():
+            _copy(backup / name, folder / name)
     return True
 
 
@@ -95,9 +102,8 @@ def _backup_of(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
     return folder if checkpoints is None or checkpoints.samefile(folder.parent) else checkpoints / folder.name
 
 
-def back_up(config: TrainSettings, folder: pathlib.Path, fold: int) -> None:
-    """Copy a fold that is done to the backup folder, unless it is there."""
-    name = f"fold-{fold}"
+def back_up(config: TrainSettings, folder: pathlib.Path, name: str) -> None:
+    """Copy a net that is done to the backup folder, unless it is there."""
     if world.rank() == 0 and not (_backup_of(config, folder) / name / folders.RESULT).exists():
         _copy(folder / name, _backup_of(config, folder) / name)
 
@@ -143,11 +149,11 @@ def _read(folder: pathlib.Path) -> dict | None:
         return None
 
 
-def clean_up_fold(config: TrainSettings, done: bool) -> None:
-    """Before a fold is trained, remove what a killed process left of it. `config`: of that fold, see `fold_settings`.
+def clean_up(config: TrainSettings, done: bool) -> None:
+    """Before a net is trained, remove what a killed process left of it. `config`: of that net, see `fold_settings`.
 
-    If the fold is done, its checkpoints; if it has none to go on from, its folders. A run that found them in its way
-    would take the name fold-0-2, and a fold has the run of its own name and no other.
+    If it is done, its checkpoints; if it has none to go on from, its folders. A run that found them in its way would
+    take the name fold-0-2, and a fold has the run of its own name and no other.
     """
     if world.rank():
         return
@@ -164,28 +170,52 @@ def clean_up_fold(config: TrainSettings, done: bool) -> None:
 
 def fold_settings(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
     """The settings for the run of one fold, in `folder`."""
+    return config.model_copy(update=_places(config, folder, f"fold-{fold}") | {"fold": fold})
+
+
+def final_settings(config: TrainSettings, folder: pathlib.Path, best_epoch: float) -> TrainSettings:
+    """The settings for the net of everybody: those of the folds, but for as many epochs as were best for them.
+
+    Its schedule is as long: validation chose each fold's epoch, also by luck; here nothing can, and the last epoch of a
+    schedule, where the learning rate is lowest, is the one that can be relied on.
+    """
+    epochs = max(math.floor(best_epoch + 0.5), config.freeze_epochs + 1)
+    alone = {"folds": 0, "final": False, "val_ratio": 0.0, "patience": 0, "decide_by": str(folder.absolute())}
+    return config.model_copy(update=_places(config, folder, folders.FINAL) | alone | {"epochs": epochs})
+
+
+def _places(config: TrainSettings, folder: pathlib.Path, name: str) -> dict:
+    """The settings that say where a net of this name is trained."""
     # Its checkpoint stays where it is: SM_CHECKPOINT_DIR may have been set since.
-    begun = any((folder / f"fold-{fold}" / file).exists() for file in CHECKPOINTS)
+    begun = any((folder / name / file).exists() for file in CHECKPOINTS)
     checkpoints = folder if begun or world.rank() else _backup_of(config, folder)
-    own = {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "run": f"fold-{fold}", "fold": fold}
-    return config.model_copy(update=own)
+    return {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "run": name}
 
 
-def join(folder: pathlib.Path, count: int) -> tuple[dict, str, float]:
+def join(folder: pathlib.Path, count: int) -> dict:
     """Write out_of_fold.csv: every photograph, predicted by the run that never saw its person.
 
-    Returns its scores, with the names that a row of history.csv has; when the first fold began; and the seconds of all
-    folds. Raises InputError where a photograph is in several folds.
+    Returns its scores, with the names that a row of history.csv has. Raises InputError where a photograph is in several
+    folds.
     """
     tables = [pd.read_csv(folder / f"fold-{fold}" / "validation.csv", dtype={"person": str}) for fold in range(count)]
-    results = [json.loads((folder / f"fold-{fold}" / folders.RESULT).read_text()) for fold in range(count)]
+    results = [_result(folder / f"fold-{fold}") for fold in range(count)]
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
     files.write_csv(folder / OUT_OF_FOLD, {name: table[name] for name in table})
-    best = {
+    return {
         "epoch": round(float(np.mean([result["best_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),
         **metrics.headline_scores(table["label"], table["predicted"]),
     }
-    return best, results[0]["started"], sum(result["seconds"] for result in results)
+
+
+def began_and_took(folder: pathlib.Path, config: TrainSettings) -> tuple[str, float]:
+    """When the first of its nets began, and the seconds of all."""
+    results = [_result(folder / name) for name in net_names(config)]
+    return results[0]["started"], sum(result["seconds"] for result in results)
+
+
+def _result(run: pathlib.Path) -> dict:
+    return json.loads((run / folders.RESULT).read_text())

@@ -21,6 +21,7 @@ from toolkit.system.console import listed, say
 RESULT = "result.json"  # the scores: a run is finished when it has them
 EXPORTED = "model.onnx"  # the same net, where export.py has written it
 SETTINGS = "settings.json"
+FINAL = "final"  # the net of everybody in a run of folds, beside fold-0, fold-1, ...
 BOARD = "tensorboard"  # a folder; written anew whenever a run goes on
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # endings of files that SageMaker puts beside checkpoints
 

@@ -8,7 +8,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable
 
-from toolkit.runs.folders import EXPORTED, RESULT
+from toolkit.runs.folders import EXPORTED, FINAL, RESULT
 from toolkit.runs.weights import WEIGHTS, Header
 from toolkit.system.console import InputError, listed, say
 
@@ -25,7 +25,7 @@ def find_runs(
         chosen, runs = resolve(folder, name, file)
         found = {run: read_header(run / file) for run in runs}
         own_names = [chosen.name, *(name for header in found.values() for name in (header.run, header.backbone))]
-        if name and name not in own_names:
+        if name and chosen != folder / name and name not in own_names:
             raise InputError(
                 f"NAME={name}: SM_CHANNEL_MODEL={chosen} is itself a run, {', '.join(own_names)}; leave NAME unset"
             )
@@ -42,18 +42,18 @@ def find_runs(
 
 def _describe(run: pathlib.Path, header: Header) -> None:
     scores = header.scores
-    say(
-        f"run {run.absolute()}: {header.backbone} at {header.framing}, "
-        f"epoch {scores['epoch']}, validation macro F1 {scores['macro_f1']:.4f}"
-    )
+    found = f"trained on everybody, decides by {header.decided_by}"
+    if "macro_f1" in scores:
+        found = f"validation macro F1 {scores['macro_f1']:.4f}"
+    say(f"run {run.absolute()}: {header.backbone} at {header.framing}, epoch {scores['epoch']}, {found}")
     if _is_unfinished(run):
         say("note: this run did not finish, or is still running: these are its best weights so far")
 
 
 def _note_unfinished(chosen: pathlib.Path, runs: list[pathlib.Path]) -> None:
-    """Say so where a run of folds is not finished: folds that are still to come do not answer."""
+    """Say so where a run of folds is not finished: nets that are still to come do not answer."""
     if runs != [chosen] and not (chosen / RESULT).exists() and any((run / WEIGHTS).exists() for run in runs):
-        say(f"note: {chosen.absolute()} did not finish, or is still running: {len(runs)} of its folds answer")
+        say(f"note: {chosen.absolute()} did not finish, or is still running: {len(runs)} of its nets answer")
 
 
 def _note_better(chosen: pathlib.Path, headers: Iterable[Header], file: str) -> None:
@@ -83,20 +83,23 @@ def _is_unfinished(run: pathlib.Path) -> bool:
 
 
 def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tuple[pathlib.Path, list[pathlib.Path]]:
-    """The folder that `name` means, and the runs in it: itself, or the folds of a run of folds, in their order.
+    """The folder that `name` means, and the runs in it: itself, or the nets of a run of folds, in their order.
 
-    A run is a folder that has this `file`. In this order: `folder` itself if it is a run, or that one of its folds if
-    it is a run of folds; else folder/name; without a name, the newest run in `folder`. Raises InputError where there is
-    none, or where some folds lack the file.
+    A run is a folder that has this `file`. In this order: `folder` itself if it is a run, or that one of its nets if it
+    is a run of folds; else folder/name, or one net of a run of folds there (resnet50/final); without a name, the newest
+    run in `folder`. Raises InputError where there is none, or where some nets lack the file.
     """
     if runs := runs_in(folder, file):
-        fold = [run for run in runs if run.name == name]
-        return (folder / name, fold) if fold else (folder, _refuse_missing(folder, runs, file))
+        net = [run for run in runs if run.name == name]
+        return (folder / name, net) if net else (folder, _refuse_missing(folder, runs, file))
     times = _times(folder, "*", file)
     if name is None and times:
         name = max(times, key=times.get)
     if name in times:
         return folder / name, _refuse_missing(folder / name, runs_in(folder / name, file), file)
+    of_folds = (name or "").partition("/")[0]
+    if of_folds in times and folder / name in runs_in(folder / of_folds, file):
+        return folder / name, [folder / name]
     what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"
     hint = "; export.py makes that file" if file == EXPORTED else ""
@@ -104,17 +107,23 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
 
 
 def runs_in(folder: pathlib.Path, file: str = WEIGHTS) -> list[pathlib.Path]:
-    """The folder itself if it is a run; its folds, sorted by number, if it is a run of folds; else nothing."""
+    """The folder itself if it is a run; if it is a run of folds, these by number, and last the net of everybody.
+
+    That one only when it is finished: its weights are those of the last epoch so far, at a high learning rate, and not
+    the best so far.
+    """
     if (folder / file).is_file():
         return [folder]
     fold_of = {path.parent: path.parent.name.removeprefix("fold-") for path in folder.glob(f"fold-*/{file}")}
-    return sorted((run for run in fold_of if fold_of[run].isdecimal()), key=lambda run: int(fold_of[run]))
+    folds = sorted((run for run in fold_of if fold_of[run].isdecimal()), key=lambda run: int(fold_of[run]))
+    final = folder / FINAL
+    return [*folds, final] if folds and (final / file).is_file() and not _is_unfinished(final) else folds
 
 
 def _refuse_missing(folder: pathlib.Path, runs: list[pathlib.Path], file: str) -> list[pathlib.Path]:
-    """These runs of a folder. Raises InputError where another fold has weights, but not this file."""
+    """These runs of a folder. Raises InputError where another net of it has weights, but not this file."""
     if missing := [run.name for run in runs_in(folder) if run not in runs]:
-        raise InputError(f"{folder}: expected a {file} in every fold, found none in {listed(missing)}; run export.py")
+        raise InputError(f"{folder}: expected a {file} for every net, found none in {listed(missing)}; run export.py")
     return runs
 
 

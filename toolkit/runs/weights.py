@@ -33,6 +33,7 @@ class Header:
     decision: Decision | None = None  # of the kept epoch; None before there is one
     scores: dict = field(default_factory=dict)  # the kept epoch's row of history.csv
     pretrained: str = "none"  # the weights that training started from
+    decided_by: str = "validation people"  # what the decision was fitted on, or "defaults"
     corrections: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 of the tables of label corrections
     machine: str = ""  # on which it was trained
     checksum: str = ""  # of the file; known once it was written

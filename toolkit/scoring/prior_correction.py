@@ -49,6 +49,10 @@ class PriorCorrection:
         """p as above: float64, shape (n, 18), from logits of that shape."""
         return softmax(logits - self.log_loss_weights(), temperature, self.log_prior_shift())
 
+    def logits(self, p: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+        """The inverse of `probabilities`, up to a constant in each row; the temperature may be one for each, (n, 1)."""
+        return temperature * (np.log(p) - self.log_prior_shift()) + self.log_loss_weights()
+
 
 def normalised(weights: np.ndarray) -> np.ndarray:
     """Scaled so that each row sums to 1."""

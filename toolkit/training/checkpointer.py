@@ -31,7 +31,7 @@ class Result:
     history: list[dict]  # a row an epoch
     best: dict  # the kept epoch's row
     decision: Decision  # of the kept epoch
-    logits: np.ndarray  # of the kept epoch, of the validation photographs: float64, shape (n, 18)
+    logits: np.ndarray  # of the kept epoch, of the validation photographs: float64, shape (n, 18); n may be 0
     weights: dict[str, torch.Tensor]  # of the kept epoch
     started: str  # ISO 8601, UTC
     seconds: float
@@ -111,14 +111,14 @@ class Checkpointer:
             self.save()
 
     def best_after(self, row: dict) -> int:
-        """The kept epoch once this row is in the history: the first one with the highest macro F1."""
-        best = self.best_epoch
+        """The kept epoch once this row is in the history: the first one with the highest macro F1; else the last."""
+        best = self.best_epoch if "macro_f1" in row else 0
         return best if best and row["macro_f1"] <= self._best["macro_f1"] else row["epoch"]
 
     def end_epoch(self, row: dict, outputs: torch.Tensor, decision: Decision, is_last: bool) -> None:
         """Take the epoch's row of history.csv, outputs of the validation photographs and decision; write the files.
 
-        Its weights are kept if its macro F1 is the highest so far. Saves if the epoch was long enough to be worth it.
+        Its weights are kept as `best_after` says. Saves if the epoch was long enough to be worth it.
         """
         checkpoint = self._checkpoint
         with defer_signals():  # a checkpoint never holds half an epoch's end

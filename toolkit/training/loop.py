@@ -42,6 +42,8 @@ def train(
 ) -> Result | None:
     """Train and evaluate until all epochs are done or patience ends; keep the epoch with the best macro F1.
 
+    Without validation photographs the last epoch is kept.
+
     Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv. When it is stopped by a
     signal it saves first. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
     """
@@ -162,7 +164,7 @@ def _train_one_epoch(
 
 class Evaluation(NamedTuple):
     outputs: torch.Tensor  # of the validation photographs: float32, shape (n, 18 or more), on the CPU
-    scores: dict  # the columns of history.csv that are of validation
+    scores: dict  # the columns of history.csv that are of validation; empty without such photographs
     decision: Decision
 
 
@@ -186,7 +188,12 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
 
 
 def score(outputs: torch.Tensor, task: Task, tau: float | None) -> Evaluation:
-    """Outputs of all validation photographs, with their scores and the decision that is best for them."""
+    """Outputs of all validation photographs, with their scores and the decision that is best for them.
+
+    Without such photographs, the decision of the task.
+    """
+    if task.decision:
+        return Evaluation(outputs, {}, task.decision)
     labels, logits = task.labels[task.validation], outputs[:, :CLASSES].double().numpy()
     people = pd.factorize(task.people.iloc[task.validation])[0]
     decision = fit_decision(logits, labels.cpu().numpy(), people, task.prior_correction, tau)
@@ -197,9 +204,14 @@ def score(outputs: torch.Tensor, task: Task, tau: float | None) -> Evaluation:
 
 
 def _epoch_line(row: dict, epochs: int, per_second: float, seconds: float, best_epoch: int) -> str:
-    attributes = "  ".join(f"{name} {row[name]:7.2%}" for name in ATTRIBUTES)
+    scores = ""
+    if "macro_f1" in row:
+        attributes = "  ".join(f"{name} {row[name]:7.2%}" for name in ATTRIBUTES)
+        scores = (
+            f"val_loss {row['val_loss']:.4f}  accuracy {row['accuracy']:8.4%}  macro_f1 {row['macro_f1']:.4f}  "
+            f"{attributes}  "
+        )
     return (
-        f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  val_loss {row['val_loss']:.4f}  "
-        f"accuracy {row['accuracy']:8.4%}  macro_f1 {row['macro_f1']:.4f}  {attributes}  lr {row['lr']:.2e}  "
-        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s{'  best' if best_epoch == row['epoch'] else ''}"
+        f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  {scores}lr {row['lr']:.2e}  "
+        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s{'  best' if scores and best_epoch == row['epoch'] else ''}"
     )

@@ -11,6 +11,7 @@ import torch
 
 from toolkit.data.loader import Loader
 from toolkit.labels import CLASSES
+from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.system import distributed
 from toolkit.system.console import InputError, listed
@@ -26,14 +27,17 @@ class Task:
     labels: torch.Tensor  # int64, on the device: classes
     targets: torch.Tensor  # what the loss learns: the labels, or shares of classes and years (training/targets.py)
     train: np.ndarray
-    validation: np.ndarray
+    validation: np.ndarray  # may be empty: then `decision` is given
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets (b, ...) -> loss
     sampling_weights: np.ndarray | None = None  # of the rows of `train`; None takes each once an epoch
     loss_weights: np.ndarray = field(default_factory=lambda: np.ones(CLASSES))  # how much the loss counts each class
+    decision: Decision | None = None  # None: fitted on the validation photographs after each epoch
+    decided_by: str = "validation people"
 
     def digest(self) -> str:
-        """A checksum of names, targets and sides. Raises InputError if another process has another one."""
-        digest = _sha256(self.names, self.targets.cpu().numpy(), self.train, self.validation)
+        """A checksum of names, targets, sides and decision. Raises InputError if another process has another one."""
+        decision = np.array(repr(self.decision))
+        digest = _sha256(self.names, self.targets.cpu().numpy(), self.train, self.validation, decision)
         digests = distributed.all_gather_object(digest)
         if len(set(digests)) > 1:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")

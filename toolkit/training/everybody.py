@@ -1,0 +1,91 @@
+"""A net that is trained on everybody has no validation people: it decides as a run of folds does, or by defaults."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from toolkit.config.settings import TrainSettings
+from toolkit.data.framing import Framing
+from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.runs.cross_validation import OUT_OF_FOLD
+from toolkit.runs.weights import WEIGHTS, read_header
+from toolkit.scoring.decision import DEFAULT_TAU, Decision, fit_decision
+from toolkit.scoring.prior_correction import PriorCorrection, at_least
+from toolkit.system import distributed, files, world
+from toolkit.system.console import InputError, listed
+
+if TYPE_CHECKING:
+    from toolkit.training.task import Task
+
+SMALLEST_WRITTEN = 5e-7  # a probability below it is 0 in a table of six digits
+
+
+def with_decision(config: TrainSettings, task: Task) -> Task:
+    """The task of a net without validation people, with its decision; rank 0 reads what it is fitted on.
+
+    By defaults there is no temperature, tau is DEFAULT_TAU, and inference adapts no priors: nothing shows that it would
+    help.
+    """
+    correction, tau, decision, by = task.prior_correction, config.logit_adjustment, None, "defaults"
+    if config.decide_by is None:
+        decision = Decision(1.0, DEFAULT_TAU if tau is None else tau, correction)
+    elif world.rank() == 0:
+        folder = find(config)
+        decision, by = fit_out_of_fold(folder, correction, tau), f"out-of-fold predictions of {folder.name}"
+    decision, by = distributed.broadcast((decision, by))
+    return replace(task, decision=replace(decision, year_priors=task.year_priors), decided_by=by)
+
+
+def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: float | None) -> Decision:
+    """The best decision for the out-of-fold predictions of a run of folds, for a net with this prior correction.
+
+    The probabilities, which are calibrated, become the logits that such a net would have given: those of each fold at
+    the temperature of its own net.
+    """
+    table = pd.read_csv(folder / OUT_OF_FOLD, dtype={"person": str})
+    headers = {fold: read_header(folder / f"fold-{fold}" / WEIGHTS) for fold in table["fold"].unique()}
+    temperature = table["fold"].map({fold: header.decision.temperature for fold, header in headers.items()})
+    p = at_least(table[list(PROBABILITY_COLUMNS)].to_numpy(), SMALLEST_WRITTEN)
+    logits = correction.logits(p, temperature.to_numpy()[:, None])
+    return fit_decision(logits, table["label"].to_numpy(), pd.factorize(table["person"])[0], correction, tau)
+
+
+def find(config: TrainSettings) -> pathlib.Path:
+    """The run of folds that DECIDE_BY names: in SM_MODEL_DIR, or at that path.
+
+    Raises InputError where it has no out-of-fold predictions.
+    """
+    runs, name = config.sm_model_dir, config.decide_by
+    for folder in (runs / name, pathlib.Path(name)):
+        if (folder / OUT_OF_FOLD).is_file():
+            return folder
+    there = sorted(path.parent.name for path in runs.glob(f"*/{OUT_OF_FOLD}"))
+    raise InputError(
+        f"DECIDE_BY={name}: expected a run whose folds are done, with an {OUT_OF_FOLD}, in SM_MODEL_DIR={runs} or at "
+        f"that path; found in SM_MODEL_DIR {listed(there) or 'none'}; FOLDS=5 python train.py makes one"
+    )
+
+
+def refuse_unlike_folds(config: TrainSettings) -> None:
+    """Raises InputError unless DECIDE_BY names a run of folds that has all its nets, and nets like this one."""
+    folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
+    folds = sorted(set(files.read_csv(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
+    expected = _described(config.name, config.head, Framing.of(config))
+    for path in (folder / f"fold-{fold}" / WEIGHTS for fold in folds):
+        if not path.is_file():
+            raise InputError(f"DECIDE_BY={config.decide_by}: expected the nets of all folds, found no {path}")
+        header = read_header(path)
+        found = _described(header.backbone, header.head, header.framing)
+        if found != expected:
+            raise InputError(
+                f"DECIDE_BY={config.decide_by}: expected folds of nets like this one, {expected}; found {found} in "
+                f"{path.parent}"
+            )
+
+
+def _described(backbone: str, head: str, framing: Framing) -> str:
+    return f"NAME={backbone} HEAD={head} at {framing}"
