@@ -22,7 +22,7 @@ import dataset
 import loss
 import model
 from toolkit.config import settings, sources
-from toolkit.config.types import as_text
+from toolkit.config.types import as_text, is_path, weights_file
 from toolkit.demo import synthetic
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
@@ -50,6 +50,10 @@ def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     refuse_unknown(names)
+    if is_path(config.weights) and len(names) > 1:
+        raise InputError(
+            f"WEIGHTS={config.weights}: expected imagenet or none, as one file fits one backbone; set NAMES"
+        )
     loss.refuse_soft_targets(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
@@ -76,6 +80,8 @@ def refuse_unknown(names: list[str]) -> None:
 def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
     """Settings, of the rows that are made now; code, photographs, labels and corrections, of all rows of a table."""
     training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
+    if is_path(config.weights):
+        training["weights"] += f" (SHA-256 {files.sha256(weights_file(config.weights))[:16]})"
     fingerprint = make_fingerprint(training, digest_data(config))
     fingerprint["code"] |= digests(matching(SCORING))
     return fingerprint

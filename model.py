@@ -9,16 +9,14 @@ once. A builder of your own may import them wherever it likes.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
-import re
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from toolkit.config import extras
+from toolkit.backbones import pretrained, torchvision_net
 from toolkit.labels import CLASSES
-from toolkit.system.console import InputError
+from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,46 +29,53 @@ BACKBONES = (
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
 )  # fmt: skip
 OWN: dict[str, Callable[[int], nn.Module]] = {}
-LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: toolkit/models/efficientnet_lite.py
-IMAGENET_CLASSES = 1000
+LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: toolkit/backbones/efficientnet_lite.py
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 
 
-class Start(NamedTuple):
+@dataclass(frozen=True)
+class Start:
     """What a net starts from."""
 
-    weights: str = "none"  # or torchvision's name for them, or the file's
+    weights: str = "none"  # or their published name, or the file
     mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: its inputs are (x - mean) / std
     std: tuple[float, ...] = STD
+    taken: dict = field(default_factory=dict)  # how much of the file: see `fit` in toolkit/backbones/pretrained.py
+
+    def __str__(self) -> str:
+        return f"{self.weights} ({pretrained.describe(self.taken)})" if self.taken else self.weights
+
+    def deciding(self) -> dict[str, str]:
+        """What stands for WEIGHTS in a fingerprint: of a file its content, and not its path."""
+        return {"weights": f"SHA-256 {self.taken['sha256']}"} if self.taken else {}
 
 
 def names() -> list[str]:
-    """The 18 backbones of this project, those in OWN, LITE, then all other classification models of torchvision.
-
-    torchvision's names are read from its source code, as importing it takes seconds.
-    """
-    folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent / "models"
-    registered = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-    sources = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
-    registry = [name for source in sources for name in registered.findall(source)]
-    return list(dict.fromkeys([*BACKBONES, *OWN, LITE, *registry]))
+    """The 18 backbones of this project, those in OWN, LITE, then all other classification models of torchvision."""
+    return list(dict.fromkeys([*BACKBONES, *OWN, LITE, *torchvision_net.names()]))
 
 
-def build(name: str, size: tuple[int, int], pretrained: bool, head: str = "flat") -> tuple[nn.Module, Start]:
-    """The model with a fresh head, and what it starts from.
+def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "flat") -> tuple[nn.Module, Start]:
+    """The model, and what it starts from: `weights` is "imagenet", "none", or a path as WEIGHTS takes it.
 
     Inputs are float32, shape (b, 3, height, width); outputs are logits, shape (b, 18), with more columns behind them if
-    the head is factored (toolkit/models/factored_head.py). Raises InputError if the backbone does not take photographs
-    of `size`, or if its ImageNet weights cannot be had.
+    the head is factored (toolkit/models/factored_head.py). The head is fresh unless a run of this project had the same.
+    Raises InputError if the backbone does not take photographs of `size`, or the weights cannot be had or do not fit.
     """
-    if not pretrained:
-        model, start = _with_head(name, size, None, head), Start()
-    elif name in OWN:
-        raise InputError(f"PRETRAINED=true: {name} has no ImageNet weights; set PRETRAINED=false")
-    elif name == LITE:
-        model, start = _from_package(size, head)
-    else:
-        model, start = _from_imagenet(name, size, head)
+    trained = _trained_weights(name, weights)
+    net = _with_outputs(name, size, head, initialise=trained is None)
+    own = getattr(net, "pretrained_cfg", {})  # as timm's nets say what they were trained with
+    start = Start("none", tuple(own.get("mean", MEAN)), tuple(own.get("std", STD)))
+    if trained:
+        taken = pretrained.fit(net, trained, set(_head_names(net)), trained.keeps_head(head))
+        mean, std = trained.header.get("mean", start.mean), trained.header.get("std", start.std)
+        start = Start(trained.name, tuple(mean), tuple(std), taken)
+        if weights == "imagenet" and (lacking := taken["missing"] + taken["unfit"]):
+            height, width = size
+            raise InputError(
+                f"WEIGHTS=imagenet: {trained.name} does not fit NAME={name} at SIZE={height}x{width}: {listed(lacking)}"
+            )
+    model = _joined(net, head)
     refuse_unfit_size(model, name, size)
     return model, start
 
@@ -86,7 +91,10 @@ def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
         raise InputError(
             f"{file}: expected a backbone that torchvision {torchvision.__version__} knows, found {header.backbone}"
         )
-    make = partial(_with_head, header.backbone, header.framing.size, None, header.head)
+
+    def make() -> nn.Module:
+        return _joined(_with_outputs(header.backbone, header.framing.size, header.head), header.head)
+
     try:
         if header.backbone in OWN:  # its builder may do with tensors what only real ones allow
             model = make()
@@ -100,8 +108,14 @@ def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
 
 
 def head_weights(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of the last layer that has any: all that pretraining does not know."""
-    return list([layer for layer in model.modules() if list(layer.parameters(recurse=False))][-1].parameters())
+    """The weights of the last layer that has any: what is fresh after pretraining."""
+    return [model.get_parameter(name) for name in _head_names(model)]
+
+
+def _head_names(model: nn.Module) -> list[str]:
+    names = [name for name, _ in model.named_parameters()]
+    layer = names[-1].rpartition(".")[0]
+    return [name for name in names if name.rpartition(".")[0] == layer]
 
 
 def refuse_unfit_size(model: nn.Module, name: str, size: tuple[int, int]) -> None:
@@ -117,26 +131,6 @@ def refuse_unfit_size(model: nn.Module, name: str, size: tuple[int, int]) -> Non
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = size
         raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {_first_line(error)}") from None
-
-
-def replace_head(model: nn.Module, outputs: int) -> None:
-    """Put a fresh last layer in place of that of 1,000 classes, whatever it is called.
-
-    Raises InputError if there is no linear layer or 1 x 1 convolution of 1,000 outputs.
-    """
-    from torch import nn
-
-    for path, layer in reversed(list(model.named_modules())):
-        parent, _, attribute = path.rpartition(".")
-        if isinstance(layer, nn.Linear) and layer.out_features == IMAGENET_CLASSES:
-            head = nn.Linear(layer.in_features, outputs, bias=layer.bias is not None)
-        elif isinstance(layer, nn.Conv2d) and layer.out_channels == IMAGENET_CLASSES:
-            head = nn.Conv2d(layer.in_channels, outputs, layer.kernel_size)
-        else:
-            continue
-        setattr(model.get_submodule(parent), attribute, head)
-        return
-    raise InputError(f"{type(model).__name__}: expected a last layer of {IMAGENET_CLASSES} classes, found none")
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
@@ -157,77 +151,39 @@ def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Modul
     return model
 
 
-def _from_package(size: tuple[int, int], head: str) -> tuple[nn.Module, Start]:
-    import torch
+def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
+    """The weights that WEIGHTS asks for. Raises InputError where they cannot be had."""
+    if weights == "none":
+        return None
+    if weights != "imagenet":
+        return pretrained.read(weights)
+    if name in OWN:
+        raise InputError(f"WEIGHTS=imagenet: {name} has no ImageNet weights; set WEIGHTS=none, or to a file")
+    if name == LITE:
+        from toolkit.backbones import efficientnet_lite
 
-    from toolkit.models import efficientnet_lite
-
-    file = efficientnet_lite.imagenet_weights()
-    state = efficientnet_lite.renamed(torch.load(file, weights_only=True))
-    return _with_head(LITE, size, state, head), Start(file.stem, efficientnet_lite.MEAN, efficientnet_lite.STD)
-
-
-def _from_imagenet(name: str, size: tuple[int, int], head: str) -> tuple[nn.Module, Start]:
-    import torch
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    file = pathlib.Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
-    try:
-        # As weights only, before torchvision's builders read the file: they unpickle whatever it holds.
-        weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except Exception as error:  # no network, a wrong hash, a damaged or hostile file: the remedy is the same
-        raise InputError(
-            f"PRETRAINED=true: expected torchvision's weights of {name} in {file}, which cannot be had "
-            f"({_first_line(error)}); put the file there (TORCH_HOME moves the folder), or take NAME={LITE}, whose "
-            f"weights are a package ({extras.INSTALL}), or set PRETRAINED=false to train from scratch"
-        ) from None
-    try:
-        return _with_head(name, size, weights, head), Start(str(weights))
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        height, width = size
-        raise InputError(
-            f"PRETRAINED=true: the weights in {file} do not fit NAME={name} at SIZE={height}x{width}: "
-            f"{_first_line(error)}"
-        ) from None
+        return efficientnet_lite.imagenet_weights()
+    return torchvision_net.imagenet_weights(name)
 
 
-def _with_head(name: str, size: tuple[int, int], weights, head: str) -> nn.Module:
-    if head == "flat":
-        return _with_outputs(name, size, weights, CLASSES)
+def _with_outputs(name: str, size: tuple[int, int], head: str, initialise: bool = True) -> nn.Module:
+    """The net with a fresh last layer for this head. `initialise`: see toolkit/backbones/torchvision_net.py."""
+    from toolkit.backbones import efficientnet_lite
     from toolkit.models import factored_head
 
-    return factored_head.FactoredHead(_with_outputs(name, size, weights, sum(factored_head.PARTS)))
-
-
-def _with_outputs(name: str, size: tuple[int, int], weights, outputs: int) -> nn.Module:
-    """The model with a fresh last layer; its layers are the same with weights and without, as `load` needs it."""
-    import torchvision
-
+    outputs = sum(factored_head.PARTS) if head == "factored" else CLASSES
     if name in OWN:
         return OWN[name](outputs)
     if name == LITE:
-        from toolkit.models.efficientnet_lite import EfficientNetLite0
+        return efficientnet_lite.EfficientNetLite0(outputs)
+    return torchvision_net.build(name, size, outputs, initialise)
 
-        model = EfficientNetLite0()
-        if weights:
-            model.load_state_dict(weights)
-        replace_head(model, outputs)
-        return model
-    options = {}
-    if name.startswith("vit_"):  # made for square photographs of one size
-        options["image_size"] = size[0]
-    if name in ("inception_v3", "googlenet"):
-        options["init_weights"] = False  # slow, and torchvision warns of it
-    model = torchvision.models.get_model(name, weights=weights, **options)
-    if name in ("inception_v3", "googlenet"):
-        model.transform_input = False  # our inputs are normalised already
-        model.aux_logits = False  # auxiliary classifiers make outputs of another form in training
-        for part in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(model, part):
-                setattr(model, part, None)
-    replace_head(model, outputs)
-    return model
+
+def _joined(net: nn.Module, head: str) -> nn.Module:
+    """The model whose outputs are logits of the classes."""
+    from toolkit.models import factored_head
+
+    return factored_head.FactoredHead(net) if head == "factored" else net
 
 
 def _first_line(error: Exception) -> str:

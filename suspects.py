@@ -20,6 +20,7 @@ import numpy as np
 import dataset
 import model
 from toolkit.config import settings, sources
+from toolkit.config.types import is_path
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.runs import folders, lookup
@@ -116,6 +117,8 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
     digest = hashlib.sha256(repr(sorted(training.items())).encode())
     for array in (dataset.paths(table), dataset.labels(table)):
         digest.update(array.tobytes())
+    if is_path(config.weights):
+        digest.update(files.sha256(pathlib.Path(config.weights)).encode())
     runs = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
     if not (runs / training["name"] / folders.RESULT).exists():
         say(f"training {config.folds} folds for {config.epochs} epochs")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import dataset
 import loss
 import model
+from toolkit.backbones import pretrained
 from toolkit.config import defaults, extras, settings, sources
 from toolkit.data import split
 from toolkit.data.framing import Framing
@@ -57,6 +58,8 @@ def main(argv: list[str]) -> Outcome | None:
             files.make_folder(folder, name.upper())
     synthetic.ensure_for(config)
     table, splits, corrections = read_table(config)
+    held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
+    pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
     with distributed.joined(config.device):
         return train(config, origin, table, splits, corrections)
 
@@ -140,9 +143,9 @@ def build_model(config: settings.TrainSettings) -> Backbone:
 
     machine = device.choose(config.device, config.precision)
     torch.manual_seed(config.seed)
-    net, start = model.build(config.name, config.size, config.pretrained, config.head)
+    net, start = model.build(config.name, config.size, config.weights, config.head)
     size = sum(parameter.numel() for parameter in net.parameters())
-    say(f"{config.name} of {size:,} weights, pretrained: {start.weights}\nrunning on {machine}")
+    say(f"{config.name} of {size:,} weights, pretrained: {start}\nrunning on {machine}")
     return Backbone(config.name, placement.to_device(net, machine), start, machine)
 
 
@@ -215,7 +218,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     config, rows = setup.config, task.validation
     if not len(rows):
         task = everybody.with_decision(config, task)
-    fingerprint = make_fingerprint(config.deciding(), task.digest())
+    fingerprint = make_fingerprint(config.deciding() | setup.backbone.start.deciding(), task.digest())
     validation = artefacts.Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].cpu().numpy())
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
@@ -269,7 +272,9 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     from toolkit.runs.fingerprint import make_fingerprint
 
     config = setup.config
-    fingerprint = make_fingerprint(config.deciding(), "/".join(task.digest() for task in tasks))
+    fingerprint = make_fingerprint(
+        config.deciding() | setup.backbone.start.deciding(), "/".join(task.digest() for task in tasks)
+    )
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
             return finished_before(folder)
@@ -350,6 +355,7 @@ def make_header(setup: Setup, run: str, decided_by: str) -> Header:
         mean=setup.backbone.start.mean,
         std=setup.backbone.start.std,
         pretrained=setup.backbone.start.weights,
+        taken=setup.backbone.start.taken,
         decided_by=decided_by,
         corrections=setup.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",

@@ -44,7 +44,7 @@ def main(flags: list[str]) -> None:
 
 def train(name: str, data: pathlib.Path, runs: pathlib.Path, flags: list[str]) -> None:
     own = {"name": name, "sm_channel_train": data / "train", "sm_model_dir": runs}
-    own |= {"pretrained": "false", "size": SIZE, "epochs": EPOCHS}
+    own |= {"weights": "none", "size": SIZE, "epochs": EPOCHS}
     words = [word for key, value in own.items() for word in (f"--{key}", str(value))]
     subprocess.run([sys.executable, ROOT / "train.py", *words, *flags], check=True, stdout=subprocess.DEVNULL)
 

@@ -135,13 +135,13 @@ def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) ->
 
 def default_settings(epochs: int, name: str = "resnet18") -> TrainSettings:
     """As train.py has them if nothing else is set."""
-    given = TrainSettings(name=name, pretrained=False, epochs=epochs)
+    given = TrainSettings(name=name, weights="none", epochs=epochs)
     return defaults.resolve(given, dict.fromkeys(TrainSettings.model_fields, "default"))[0]
 
 
 def new(name: str, loader: Loader) -> nn.Module:
     torch.manual_seed(42)
-    return placement.to_device(model.build(name, loader.store.size, pretrained=False)[0], loader.machine)
+    return placement.to_device(model.build(name, loader.store.size)[0], loader.machine)
 
 
 def knowing_faces(plain: str, normed: str, others: Task) -> dict[tuple[str, str], nn.Module]:

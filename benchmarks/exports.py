@@ -73,7 +73,7 @@ def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
     machine = device.choose("cpu", "fp32")
     loader, everything = Loader(store, machine, model.MEAN, model.STD), np.arange(len(store))
     torch.manual_seed(0)
-    net, _ = model.build(name, store.size, pretrained=False, head=head)
+    net, _ = model.build(name, store.size, head=head)
     wake(net)
     recompute_batch_norm_statistics(net, loader, [everything[:14]])
     spread = float(predict(net, loader, everything[:14])[:, :CLASSES].std(1).mean())

@@ -51,7 +51,7 @@ ERROR_RATES = {
 }
 REVIEWED = 0.05  # share of people
 EVAL_PEOPLE = 300
-SETTINGS = {"NAME": "resnet18", "PRETRAINED": "false", "SIZE": "64x48", "EPOCHS": "4", "REPORT_PHOTOS": "false"}
+SETTINGS = {"NAME": "resnet18", "WEIGHTS": "none", "SIZE": "64x48", "EPOCHS": "4", "REPORT_PHOTOS": "false"}
 LONGER = {"SIZE": "48x36", "EPOCHS": "8"}  # after 4 epochs, runs differ by chance as much as by wrong labels
 NETS = {"quick": {}, "weak": {"SIZE": "32x32", "EPOCHS": "1"}}
 ROW = "{:28}" + "{:>22}" * 3

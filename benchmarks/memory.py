@@ -71,7 +71,7 @@ def link(few: list[pathlib.Path], images: pathlib.Path, count: int) -> pathlib.P
 
 def measure(images: pathlib.Path, scratch: pathlib.Path, cache_gib: str) -> None:
     flags = ["--sm_channel_train", images, "--sm_model_dir", scratch / "runs", "--cache_gib", cache_gib]
-    flags += ["--name", "tiny", "--pretrained", "false", "--size", "48x36", "--epochs", "1", "--batch_size", "256"]
+    flags += ["--name", "tiny", "--weights", "none", "--size", "48x36", "--epochs", "1", "--batch_size", "256"]
     started = time.time()
     command = [sys.executable, "-c", TRAIN, ROOT, *flags]
     said = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout

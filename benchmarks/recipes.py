@@ -1,6 +1,6 @@
 """What does each part of the recipe gain? One change at a time, with paired seeds, on real or drawn faces.
 
-python benchmarks/recipes.py --data FACES --shared EPOCHS=6 PRETRAINED=false --only EMA=true "LR=1e-3 MIX=mixup"
+python benchmarks/recipes.py --data FACES --shared EPOCHS=6 WEIGHTS=none --only EMA=true "LR=1e-3 MIX=mixup"
 
 FACES holds `train/`, and any number of eval folders that have a `gt.csv`, of other people than `train/`. Without
 --data, hard faces are drawn (benchmarks/hard_faces.py). Every line is the shared settings with one change, trained by
@@ -31,11 +31,12 @@ sys.path.insert(0, str(ROOT))
 import hard_faces  # noqa: E402
 import scripts  # noqa: E402
 
+from toolkit.config import sources  # noqa: E402
 from toolkit.config.settings import InferenceSettings, TrainSettings  # noqa: E402
 from toolkit.runs import fingerprint  # noqa: E402
 
 PEOPLE, EVAL_PEOPLE = 600, 400  # that are drawn
-DRAWN = {"NAME": "resnet18", "SIZE": "64x48", "EPOCHS": "6", "PRETRAINED": "false"}
+DRAWN = {"NAME": "resnet18", "SIZE": "64x48", "EPOCHS": "6", "WEIGHTS": "none"}
 DEFAULTS = ""  # the recipe that changes nothing
 OF_INFERENCE = ("inference.py", "toolkit/serving/ensemble.py", "toolkit/serving/runtimes.py")  # code of answers
 RECIPES = (
@@ -164,7 +165,7 @@ class Benchmark:
         """Train, answer, evaluate: the machine, and {set: {score: value}}."""
         # NAME and BATCH_SIZE mean another thing in inference.py.
         both = (InferenceSettings.model_fields.keys() & TrainSettings.model_fields.keys()) - {"name", "batch_size"}
-        training = {name: value for name, value in values.items() if name.lower() in TrainSettings.model_fields}
+        training = {name: value for name, value in values.items() if name.lower() in sources.names_of(TrainSettings)}
         inference = {name: value for name, value in values.items() if name.lower() in both or name not in training}
         shared = {"CACHE_DIR": self.folder / "cache", "REPORT_PHOTOS": "false"}
         with tempfile.TemporaryDirectory() as runs:

@@ -82,7 +82,7 @@ def main() -> None:
         for name, command in whole.items():
             show(name, [seconds(command) for _ in range(options.turns)])
         images = photographs.make(folder, options.people, options.copies)
-        flags = ["--sm_channel_train", images, "--sm_model_dir", folder, "--pretrained", "false"]
+        flags = ["--sm_channel_train", images, "--sm_model_dir", folder, "--weights", "none"]
         parts_of_start("decoded", flags, options.turns)
         parts_of_start("from CACHE_DIR", [*flags, "--cache_dir", folder / "cache"], options.turns)
 

@@ -94,7 +94,7 @@ class Bench:
         self.machine = device.choose("auto", "auto")
         self.cuda = self.machine.device.type == "cuda"
         torch.manual_seed(0)
-        self.untrained, _ = model.build(name, size, pretrained=False)
+        self.untrained, _ = model.build(name, size)
         table, _ = dataset.read_faces(folder)
         self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
         store = Store(self.paths, Framing(size))

@@ -66,7 +66,7 @@ def tiny(monkeypatch, tmp_path):
 
     def make(name: str, head: str = "flat", spoil=lambda net: None) -> pathlib.Path:
         torch.manual_seed(1)
-        net, _ = model.build("small", (40, 32), pretrained=False, head=head)
+        net, _ = model.build("small", (40, 32), head=head)
         net(torch.randn(8, 3, 40, 32))  # sets the statistics of batch norm
         spoil(net)
         three = np.random.default_rng(0).dirichlet(np.full(CLASSES, 5.0), 3)

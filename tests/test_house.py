@@ -17,8 +17,8 @@ from toolkit.runs.fingerprint import make_fingerprint
 
 # Each imports from those before it only: so no two of them import each other. Of toolkit/ these are its folders.
 FLOORS = (
-    "labels.py", "system", "config", "demo", "data", "scoring", "label_errors", "runs", "models", "training", "serving",
-    "pages",
+    "labels.py", "system", "config", "demo", "data", "scoring", "label_errors", "runs", "backbones", "models",
+    "training", "serving", "pages",
     ("dataset.py", "model.py", "loss.py"),
     ("train.py", "inference.py", "evaluation.py", "suspects.py", "leaderboard.py", "export.py"),
 )  # fmt: skip

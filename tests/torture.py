@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import io
 import itertools
-import os
 import pathlib
 import random
 import signal
@@ -102,12 +101,10 @@ def stops(scratch, number, times, seed, expected, variables):
 
 
 def malicious(scratch):
-    os.environ["TORCH_HOME"] = str(scratch)
-    (scratch / "hub" / "checkpoints").mkdir(parents=True)
     readers = {
         "model.safetensors": faults.load_weights,
         faults.CHECKPOINTS[0]: lambda path: faults.Checkpoints(path.parent).load(),
-        "hub/checkpoints/resnet18-f37072fd.pth": lambda path: model.build("resnet18", (32, 32), pretrained=True),
+        "net.pth": lambda path: model.build("resnet18", (32, 32), str(path)),
     }
     for kind, content in faults.malicious_files(scratch / "executed").items():
         for name, read in readers.items():

@@ -63,7 +63,7 @@ def test_hyperparameters_in_every_spelling_of_the_launchers(given, name):
 
 def test_typed_hyperparameters(given):
     settings, _ = given(SM_HPS='{"size": [160, 120], "pretrained": false, "lr": 1000.0, "fold": null, "_x": 1}')
-    assert (settings.size, settings.pretrained, settings.lr, settings.fold) == ((160, 120), False, 1000.0, None)
+    assert (settings.size, settings.weights, settings.lr, settings.fold) == ((160, 120), "none", 1000.0, None)
 
 
 @pytest.mark.parametrize("value", ["128x96", "128X96", "128 96", "128,96", "[128, 96]", "(128, 96)", " 128 x 96 "])
@@ -94,7 +94,32 @@ def test_a_wrong_size_is_refused(given, value):
 
 @pytest.mark.parametrize(("value", "expected"), [("True", True), ("true", True), ("False", False), ("0", False)])
 def test_explicit_booleans(given, value, expected):
-    assert given("--pretrained", value)[0].pretrained is expected
+    assert given("--ema", value)[0].ema is expected
+    settings, origin = given("--pretrained", value)
+    assert (settings.weights, origin["weights"]) == ("imagenet" if expected else "none", "flag")
+    assert given(PRETRAINED=value, WEIGHTS=settings.weights)[0] == settings
+
+
+def test_weights_are_a_word_the_folder_of_a_run_or_a_file(given, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in (run / "model.safetensors", tmp_path / "net.pth", tmp_path / "net.zip"):
+        file.touch()
+    for value in (run, run / "model.safetensors", tmp_path / "net.pth", "none"):
+        assert given(WEIGHTS=value)[0].weights == str(value)
+    assert given(WEIGHTS="ImageNet")[0].weights == "imagenet"
+    folds = tmp_path / "folds" / "fold-0"
+    folds.mkdir(parents=True)
+    (folds / "model.safetensors").touch()
+    for value, found in (
+        ("resnet18", "nothing there"), (tmp_path / "net.zip", "a file of another kind, net.zip"),
+        (tmp_path, "a folder without model.safetensors"), (folds.parent, f"name one of them, {folds}"),
+    ):  # fmt: skip
+        expected = f"WEIGHTS={value}: expected imagenet, none, the folder of a run, or a state dict .*, found .*{found}"
+        with pytest.raises(InputError, match=expected):
+            given(WEIGHTS=value)
+    with pytest.raises(ValidationError, match="WEIGHTS=.*found a run: it knows these people"):
+        settings.SuspectsSettings(weights=str(run))
 
 
 @pytest.mark.parametrize("value", ["", "  ", "null"])
@@ -120,7 +145,11 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"SMOOTHING": 0.1, "LOSS": "focal"}, "SMOOTHING: has no effect"),
         (
             {"PRETRAINED": "false", "FREEZE_EPOCHS": 1},
-            "FREEZE_EPOCHS: has no effect with PRETRAINED=false; remove it, or set PRETRAINED=true",
+            "FREEZE_EPOCHS: has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet",
+        ),
+        (
+            {"PRETRAINED": "false", "WEIGHTS": "imagenet"},
+            "PRETRAINED=false and WEIGHTS=imagenet: expected one of them; remove PRETRAINED",
         ),
         ({"EPOCHS": 2, "FREEZE_EPOCHS": 2}, "FREEZE_EPOCHS=2: expected less than EPOCHS=2"),
         ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
@@ -159,14 +188,14 @@ def test_settings_that_conflict_are_refused(given, variables, expected):
     ("cls", "other", "dependent"),
     [
         (TrainSettings, {"loss": "f1"}, {"smoothing": 0.2, "gamma": 1, "tau": 0.5}),
-        (TrainSettings, {"pretrained": False}, {"backbone_lr": 0.1, "freeze_epochs": 1}),
+        (TrainSettings, {"weights": "none"}, {"backbone_lr": 0.1, "freeze_epochs": 1}),
         (TrainSettings, {"folds": 2}, {"val_ratio": 0, "decide_by": "resnet18"}),
         (InferenceSettings, {"runtime": "onnx"}, {"old_from": 58, "precision": "bf16"}),
         (InferenceSettings, {"on_bad_image": "stop"}, {"fallback_class": 3}),
         (settings.SuspectsSettings, {"serve": False}, {"serve_port": 8000}),
         (
             settings.SuspectsSettings, {"sm_channel_model": "."},
-            {"folds": 2, "epochs": 1, "pretrained": False, "size": "64x48", "seed": 1},
+            {"folds": 2, "epochs": 1, "weights": "none", "size": "64x48", "seed": 1},
         ),
         (
             settings.ServingSettings, {},
@@ -228,8 +257,9 @@ def test_near_misses_give_a_warning_but_not_names_of_the_platform():
 
 def test_without_folders_it_is_the_drawn_faces_and_their_defaults_which_a_flag_overrides(capsys):
     settings, origin = sources.read(TrainSettings, ["--epochs", "1"])
-    assert settings.demo and settings.pretrained is False and settings.epochs == 1
-    assert (origin["pretrained"], origin["epochs"]) == ("drawn faces", "flag")
+    assert settings.demo and settings.weights == "none" and settings.epochs == 1
+    assert (origin["weights"], origin["epochs"]) == ("drawn faces", "flag")
+    assert sources.read(TrainSettings, ["--pretrained", "true"])[0].weights == "imagenet"
     assert capsys.readouterr().out.startswith("no folder is set: working on drawn faces in ")
     assert sources.read(InferenceSettings, [])[0].demo and sources.read(EvaluationSettings, [])[0].demo
 
@@ -245,7 +275,7 @@ def test_lists_begin_with_folders_and_settings_of_the_script_itself():
 
 def test_settings_are_frozen_and_folders_are_paths(given, tmp_path):
     settings, _ = given()
-    assert settings.sm_channel_train == pathlib.Path(tmp_path) and not settings.demo and settings.pretrained is True
+    assert settings.sm_channel_train == pathlib.Path(tmp_path) and not settings.demo and settings.weights == "imagenet"
     with pytest.raises(ValueError, match="frozen"):
         settings.epochs = 5
 

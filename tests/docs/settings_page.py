@@ -57,7 +57,8 @@ def optimizer_defaults() -> str:
     """The table of LR and WEIGHT_DECAY where they are unset."""
     backbones = {"other backbones": "resnet18", "vgg, alexnet": "vgg16"}
     columns = [(name, backbone, pretrained) for pretrained in (True, False) for name, backbone in backbones.items()]
-    heads = [f"`LR`, {name}, `PRETRAINED={str(pretrained).lower()}`" for name, _, pretrained in columns]
+    starts = {True: "trained weights", False: "`WEIGHTS=none`"}
+    heads = [f"`LR`, {name}, {starts[pretrained]}" for name, _, pretrained in columns]
     lines = [f"| `OPTIMIZER` | {' | '.join(heads)} | `WEIGHT_DECAY` |", f"|--|{'--|' * len(heads)}--|"]
     for optimizer in defaults.OF_OPTIMIZER:
         of = [defaults.of_optimizer(optimizer, backbone, pretrained) for _, backbone, pretrained in columns]

@@ -165,7 +165,7 @@ def refuse_wrong(fields: dict, name: str, value: str, where: str) -> None:
     names = train.CHOICES.get(name)
     if names and name == "loss":
         assert value in names, where
-    elif value and "pathlib" not in str(fields[name].annotation) and name != "relabel":
+    elif value and "pathlib" not in str(fields[name].annotation) and name not in ("relabel", "weights"):
         try:
             TypeAdapter(Annotated[fields[name].annotation, fields[name]]).validate_python(value)
         except ValidationError as error:

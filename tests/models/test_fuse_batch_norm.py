@@ -29,7 +29,7 @@ def norms(net: nn.Module) -> int:
 @torch.inference_mode()
 def test_the_logits_stay_and_the_net_too(name, left):
     torch.manual_seed(0)
-    net = used(model.build(name, (64, 64), pretrained=False)[0])
+    net = used(model.build(name, (64, 64))[0])
     before = {key: value.clone() for key, value in net.state_dict().items()}
     photographs = torch.randn(3, 3, 64, 64)
     logits, fused = net(photographs), fuse_batch_norm.fuse(net, photographs)

@@ -57,7 +57,7 @@ def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(tas
 
 
 def test_pretrained_layers_learn_at_their_share_of_the_rate():
-    net, _ = model.build("resnet18", (32, 32), pretrained=False)
+    net, _ = model.build("resnet18", (32, 32))
     groups = make_optimizer("adamw", net, 1e-3, 0.05, model.head_weights(net), 0.1).param_groups
     factors = {id(weight): group["lr_factor"] for group in groups for weight in group["params"]}
     assert len(factors) == len(list(net.parameters()))

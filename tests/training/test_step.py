@@ -70,7 +70,7 @@ def test_every_seed_that_the_settings_take_works(faces):
 
 def test_a_batch_can_be_overfitted(faces):
     torch.manual_seed(0)
-    net, _ = model.build("resnet18", SIZE, pretrained=False)
+    net, _ = model.build("resnet18", SIZE)
     optimizer = make_optimizer("adamw", net, lr=1e-3, weight_decay=0.05)
     batch = np.arange(8)
     for epoch in range(14):
@@ -159,7 +159,7 @@ def test_batch_norm_gets_the_statistics_of_the_net_as_it_is_now(faces):
 def resnet(faces) -> nn.Module:
     """A resnet18 after three epochs on the first 64 photographs; its running statistics lag behind its weights."""
     torch.manual_seed(0)
-    net, _ = model.build("resnet18", SIZE, pretrained=False)
+    net, _ = model.build("resnet18", SIZE)
     optimizer = make_optimizer("adamw", net, lr=1e-3, weight_decay=0.05)
     for epoch in range(3):
         train_one_epoch(net, optimizer, learning(faces, np.arange(64)), recipe(lr=1e-3), epoch)

@@ -104,15 +104,15 @@ def test_every_loss_learns_with_the_factored_head(name):
 
 
 def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first():
-    net, _ = model.build("squeezenet1_1", (64, 64), pretrained=False, head="factored")
+    net, _ = model.build("squeezenet1_1", (64, 64), head="factored")
     assert net(torch.zeros(2, 3, 64, 64)).shape == (2, CLASSES + factored_head.YEARS)
     assert [tuple(weight.shape) for weight in model.head_weights(net)] == [(106, 512, 1, 1), (106,)]
-    net, _ = model.build("resnet18", (64, 64), pretrained=False)
+    net, _ = model.build("resnet18", (64, 64))
     assert model.head_weights(net) == [net.fc.weight, net.fc.bias]
 
 
 def test_batch_norm_is_fused_into_a_net_with_a_factored_head():
-    net = model.build("resnet18", (32, 32), pretrained=False, head="factored")[0].eval()
+    net = model.build("resnet18", (32, 32), head="factored")[0].eval()
     fused = fuse_batch_norm.fuse(net, torch.randn(4, 3, 32, 32))
     calls = [fused.get_submodule(node.target) for node in fused.graph.nodes if node.op == "call_module"]
     assert calls and not any(isinstance(module, nn.BatchNorm2d) for module in calls)

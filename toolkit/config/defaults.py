@@ -28,7 +28,7 @@ def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, f
 
 def resolve(config: TrainSettings, origin: dict[str, str]) -> tuple[TrainSettings, dict[str, str]]:
     """The settings without unset or `auto` values that depend on others, and where each value comes from."""
-    of_optimizer_here = of_optimizer(config.optimizer, config.name, config.pretrained)
+    of_optimizer_here = of_optimizer(config.optimizer, config.name, config.weights != "none")
     values = {name: value for name, value in of_optimizer_here.items() if getattr(config, name) is None}
     origin = origin | dict.fromkeys(values, config.optimizer)
     if config.class_weights == "auto":

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from toolkit.config import shared
 from toolkit.config.shared import DEMO
-from toolkit.config.types import Corrections, InputFolder, RunName, lower_case
+from toolkit.config.types import Corrections, InputFolder, RunName, Weights, is_path, lower_case
 from toolkit.labels import AGE_FROM_YEARS
 
 
@@ -20,7 +20,7 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small model from scratch, in about a minute on two cores: drawn faces need no ImageNet weights.
-    DEMO_DEFAULTS: ClassVar[dict] = {"pretrained": False, "size": "96x72", "epochs": 7}
+    DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "96x72", "epochs": 7}
     # They say where and how fast a run is trained, and do not change its result: a run continues when they change.
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
@@ -34,8 +34,8 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     """Backbone, by its torchvision name."""
     run: RunName | None = None
     """Name of the run's folder in SM_MODEL_DIR; unset: NAME. Where it is taken by another run: `RUN-2`, and so on."""
-    pretrained: bool = True
-    """Start from torchvision's ImageNet weights; `false` starts from random weights."""
+    weights: Weights = "imagenet"
+    """Start from `imagenet`, `none`, a run, or a file (`.pth`, `.safetensors`). PRETRAINED=false is `none` too."""
     head: Literal["flat", "factored"] = "flat"
     """`flat`: 18 logits; `factored`: mask, gender and every year of age, combined into the 18 classes."""
     epochs: int = Field(10, ge=1)
@@ -78,13 +78,13 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer; `sgd` has momentum 0.9."""
     lr: float | None = Field(None, gt=0)
-    """Highest learning rate; unset: by optimizer, backbone and PRETRAINED."""
+    """Highest learning rate; unset: by optimizer, backbone and WEIGHTS."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay, not for biases and norms; unset: by optimizer."""
     backbone_lr: float = Field(1.0, gt=0, le=1)
-    """Learning rate of the pretrained layers, as a fraction of LR; only with PRETRAINED=true."""
+    """Learning rate of the pretrained layers, as a fraction of LR; not with WEIGHTS=none."""
     freeze_epochs: int = Field(0, ge=0)
-    """First epochs, in which only the new head is trained; only with PRETRAINED=true."""
+    """First epochs, in which only the head is trained; not with WEIGHTS=none."""
     ema: bool = False
     """Validate and keep an exponential moving average (EMA) of the weights."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -118,7 +118,9 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
         yield from self.only_with("loss", "label_smoothing", "smoothing")
         yield from self.only_with("loss", "focal", "gamma")
         yield from self.only_with("loss", "logit_adjusted", "tau")
-        yield from self.only_with("pretrained", True, "backbone_lr", "freeze_epochs")
+        for name in ("backbone_lr", "freeze_epochs"):
+            if name in self.model_fields_set and self.weights == "none":
+                yield f"{name.upper()}: has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet"
         yield from self.only_with("folds", 0, "val_ratio")
         yield from self.only_with("val_ratio", 0, "decide_by")
         if self.patience and not self.val_ratio:
@@ -219,8 +221,8 @@ class SuspectsSettings(shared.TrainingData, shared.Hardware):
     """suspects.py"""
 
     FOLDERS = ("sm_channel_train", "sm_output_data_dir")
-    DEMO_DEFAULTS: ClassVar[dict] = {"pretrained": False, "size": "64x48"}
-    OF_FOLDS: ClassVar[tuple[str, ...]] = ("folds", "epochs", "pretrained", "size", "crop", "fit", "seed")
+    DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "64x48"}
+    OF_FOLDS: ClassVar[tuple[str, ...]] = ("folds", "epochs", "weights", "size", "crop", "fit", "seed")
 
     sm_output_data_dir: pathlib.Path = DEMO / "suspects"
     """Folder for `suspects.html`, `suspects.csv`, the folds trained here and, with SERVE, `corrections.csv`."""
@@ -231,11 +233,11 @@ class SuspectsSettings(shared.TrainingData, shared.Hardware):
     relabel: Corrections = "sure"
     """Label corrections as in train.py. People whom they name are decided, and not shown again."""
     folds: int = Field(3, ge=2)
-    """Folds to train here. FOLDS, EPOCHS, PRETRAINED, SIZE, CROP, FIT and SEED: only without SM_CHANNEL_MODEL."""
+    """Folds to train here. FOLDS, EPOCHS, WEIGHTS, SIZE, CROP, FIT and SEED: only without SM_CHANNEL_MODEL."""
     epochs: int = Field(4, ge=1)
     """Passes of each fold over its training photographs."""
-    pretrained: bool = True
-    """Start folds from torchvision's ImageNet weights."""
+    weights: Weights = "imagenet"
+    """What folds start from, as in train.py; not a run, which has seen the people whom it would judge."""
     serve: bool = False
     """Serve the page on this machine until Ctrl-C; every decision is written to `corrections.csv` at once."""
     serve_port: int = Field(0, ge=0, lt=2**16)
@@ -245,6 +247,8 @@ class SuspectsSettings(shared.TrainingData, shared.Hardware):
         yield from super().problems()
         yield from self.only_with("sm_channel_model", None, *self.OF_FOLDS)
         yield from self.only_with("serve", True, "serve_port")
+        if is_path(self.weights) and pathlib.Path(self.weights).is_dir():
+            yield f"WEIGHTS={self.weights}: expected imagenet, none or a state dict, found a run: it knows these people"
 
     def training(self) -> dict:
         """The settings of train.py that, together with the labels, determine the folds that are trained here."""

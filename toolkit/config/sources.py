@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
@@ -19,7 +19,8 @@ from toolkit.config.types import as_text
 from toolkit.system.console import InputError, say
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
-ALL_NAMES = {name for cls in SCRIPTS.values() for name in cls.model_fields}
+PRETRAINED = {True: "imagenet", False: "none"}  # another name for WEIGHTS, and what its values mean
+ALL_NAMES = {name for cls in SCRIPTS.values() for name in cls.model_fields} | {"pretrained"}
 MOST_CHOICES = 8  # a longer list of choices is left out of the table
 PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, which it passes along with the user's
 
@@ -60,6 +61,8 @@ def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str
         given = {name: value for name, value in found.items() if _is_set(value)}
         values |= given
         origin |= dict.fromkeys(given, source)
+    if "weights" in cls.model_fields:
+        problems += _replace_pretrained(values, origin)
     if not values.keys() & cls.FOLDERS:
         demo = {name: value for name, value in cls.DEMO_DEFAULTS.items() if name not in values}
         values |= demo
@@ -77,7 +80,7 @@ def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[
     """{setting: value} from environment variables in any case, and a line for each problem."""
     found: dict[str, dict[str, str]] = {}
     for variable, value in environ.items():
-        if variable.lower() in cls.model_fields and _is_set(value):
+        if variable.lower() in names_of(cls) and _is_set(value):
             found.setdefault(variable.lower(), {})[variable] = value
     problems = [
         f"{' and '.join(f'{variable}={value}' for variable, value in given.items())}: expected one value, found several"
@@ -85,6 +88,26 @@ def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[
         if len(set(given.values())) > 1
     ]
     return {name: next(iter(given.values())) for name, given in found.items()}, problems
+
+
+def names_of(cls: type[Settings]) -> set[str]:
+    """The names of a script's settings, and other names of them."""
+    return cls.model_fields.keys() | ({"pretrained"} if "weights" in cls.model_fields else set())
+
+
+def _replace_pretrained(values: dict, origin: dict[str, str]) -> list[str]:
+    """Put WEIGHTS in the place of PRETRAINED, in both dictionaries. A line for each problem."""
+    if "pretrained" not in values:
+        return []
+    given, source = values.pop("pretrained"), origin.pop("pretrained")
+    try:
+        weights = PRETRAINED[TypeAdapter(bool).validate_python(given)]
+    except ValidationError:
+        return [f"PRETRAINED={given}: expected true (WEIGHTS=imagenet) or false (WEIGHTS=none)"]
+    if str(values.get("weights", weights)).lower() != weights:
+        return [f"PRETRAINED={as_text(given)} and WEIGHTS={values['weights']}: expected one of them; remove PRETRAINED"]
+    values["weights"], origin["weights"] = weights, source
+    return []
 
 
 def parse_flags(argv: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -12,6 +12,8 @@ SIDES_PX = range(32, 2049)
 LONGEST_NAME = 200  # of a folder: systems allow 255 bytes, and -2 or a lock's name may be added
 SHARE_DIGITS = 6
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # CROP that leaves nothing out
+RUN_WEIGHTS = "model.safetensors"  # the weights in the folder of a run
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
@@ -42,6 +44,33 @@ def known_corrections(text: str) -> str:
         others = ", ".join(part for part in parts if part != "none")
         raise ValueError(f"expected none alone, found it beside {others}; remove none, or all others")
     return text
+
+
+def weights_file(weights: str) -> pathlib.Path:
+    """The file of WEIGHTS where that is a path: the folder of a run stands for the weights in it."""
+    path = pathlib.Path(weights)
+    return path / RUN_WEIGHTS if path.is_dir() else path
+
+
+def is_path(weights: str) -> bool:
+    return weights not in ("imagenet", "none")
+
+
+def known_weights(text: str) -> str:
+    """`text`, if it is imagenet, none, the folder of a run, or a file of weights. Raises ValueError."""
+    if not is_path(text.lower()):
+        return text.lower()
+    file, found = weights_file(text), "nothing there"
+    if file.is_file() and file.suffix in WEIGHTS_SUFFIXES:
+        return text
+    if file.is_file():
+        found = f"a file of another kind, {file.name}"
+    elif file.parent.is_dir() and file.name == RUN_WEIGHTS:
+        folds = sorted(path.parent.name for path in file.parent.glob(f"fold-*/{RUN_WEIGHTS}"))
+        found = f"a run of folds; name one of them, {text}/{folds[0]}" if folds else f"a folder without {RUN_WEIGHTS}"
+    raise ValueError(
+        f"expected imagenet, none, the folder of a run, or a state dict ({', '.join(WEIGHTS_SUFFIXES)}), found {found}"
+    )
 
 
 def height_and_width(value) -> tuple[int, int]:
@@ -110,3 +139,4 @@ Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
 Crop = Annotated[tuple[float, float, float, float], BeforeValidator(crop_box)]
 Fit = Literal["squeeze", "pad", "cover"]
 Corrections = Annotated[str, AfterValidator(known_corrections)]
+Weights = Annotated[str, AfterValidator(known_weights)]

@@ -13,6 +13,7 @@ CODE = (
     "toolkit/data/*.py",  # pixels, and their augmentation
     "toolkit/scoring/*.py",  # which epoch is the best, and how its logits become classes
     "toolkit/label_errors/corrections.py",  # the labels
+    "toolkit/backbones/*.py",  # layers, and what they start from
     "toolkit/models/*.py",  # layers, and how the CPU computes them: to other roundings
     "toolkit/training/*.py",
     "toolkit/runs/checkpoint.py", "toolkit/runs/tensor_file.py",  # what a run goes on from

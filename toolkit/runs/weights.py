@@ -7,6 +7,7 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from toolkit.config.types import RUN_WEIGHTS
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import tensor_file
@@ -16,7 +17,7 @@ from toolkit.system.console import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WEIGHTS = "model.safetensors"  # of the kept epoch, in the run's folder
+WEIGHTS = RUN_WEIGHTS  # of the kept epoch
 FORMAT = 7
 
 
@@ -33,6 +34,7 @@ class Header:
     decision: Decision | None = None  # of the kept epoch; None before there is one
     scores: dict = field(default_factory=dict)  # the kept epoch's row of history.csv
     pretrained: str = "none"  # the weights that training started from
+    taken: dict = field(default_factory=dict)  # of those: SHA-256 of the file, and how much of it fitted
     decided_by: str = "validation people"  # what the decision was fitted on, or "defaults"
     corrections: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 of the tables of label corrections
     machine: str = ""  # on which it was trained

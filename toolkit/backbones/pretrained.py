@@ -1,0 +1,176 @@
+"""Trained weights that a net starts from: a file, held against its checksum, and put into the net as far as it fits.
+
+Files are read as weights only: nothing that they hold is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+from toolkit.config.types import is_path, weights_file
+from toolkit.labels import CLASS_NAMES
+from toolkit.runs import folders, tensor_file
+from toolkit.runs.weights import load_into
+from toolkit.system import files
+from toolkit.system.console import InputError, listed, say
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Of the backbone's numbers, the least share that a file must have. A resnet50 has 57 % of a resnet18's under the same
+# names and in the same shapes.
+LEAST_SHARE = 0.75
+NESTED = ("state_dict", "model")  # where checkpoints of other projects keep the state dict
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained weights, as a file holds them."""
+
+    name: str
+    file: pathlib.Path
+    sha256: str
+    state: dict[str, Tensor]
+    header: dict = field(default_factory=dict)  # of a run of this project; empty for a plain state dict
+
+    def keeps_head(self, head: str) -> bool:
+        """Whether a layer of the head's shape means the same: in a plain state dict the shape alone decides."""
+        return not self.header or (self.header["head"], tuple(self.header["classes"])) == (head, CLASS_NAMES)
+
+
+def read(weights: str) -> Trained:
+    """The weights that WEIGHTS names. Raises InputError if the file is damaged, or holds no state dict."""
+    file = weights_file(weights)
+    state, header = _read_safetensors(file) if file.suffix == ".safetensors" else (_read_pickled(file), {})
+    if header.get("head") == "factored":
+        state = {
+            key.removeprefix("net."): tensor for key, tensor in state.items()
+        }  # as toolkit/models/factored_head.py
+    return Trained(str(file), file, files.sha256(file), state, header)
+
+
+def read_published(name: str, file: pathlib.Path) -> Trained:
+    """The weights in a file that somebody published. Raises InputError if they are not those that its name promises."""
+    sha256, promised = files.sha256(file), hash_in_name(file)
+    if not sha256.startswith(promised):
+        raise InputError(
+            f"{file}: expected a file whose SHA-256 begins with {promised}, as its name says, found "
+            f"{sha256[: len(promised)]}: it is damaged, or another one; remove it to have it again, or rename it and "
+            f"give its path as WEIGHTS"
+        )
+    return Trained(name, file, sha256, _read_pickled(file))
+
+
+def hash_in_name(file: pathlib.Path) -> str:
+    """The first digits of the SHA-256 as the name of a published file has them, "resnet18-f37072fd.pth"; else ""."""
+    found = re.search(r"-([0-9a-f]{8,})\.\w+$", file.name)
+    return found[1] if found else ""
+
+
+def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> dict:
+    """Put the trained weights into the net, as far as names and shapes are the same. What was taken, of JSON's types.
+
+    `head`: names of the last layer's weights, which stay fresh unless `keeps_head` and their shapes are the same.
+    Raises InputError if less than LEAST_SHARE of the other numbers are found.
+    """
+    own, state = net.state_dict(), _renamed(trained.state, net)
+    wanted = {key for key in own if keeps_head or key not in head}
+    taken = {key: state[key] for key in wanted & state.keys() if state[key].shape == own[key].shape}
+    body = own.keys() - head
+    numbers = {key: own[key].numel() for key in body}
+    if sum(numbers[key] for key in body & taken.keys()) < LEAST_SHARE * sum(numbers.values()):
+        of = f" of {trained.header['backbone']}: set NAME to it" if trained.header else ""
+        raise InputError(
+            f"WEIGHTS={trained.file}: expected weights of this net, found {len(state)} tensors{of}; "
+            f"{len(taken)} of the {len(own)} of NAME have the same name and shape"
+        )
+    load_into(net, own | taken)
+    return {
+        "sha256": trained.sha256,
+        "tensors": len(own),
+        "taken": len(taken),
+        "head": "taken" if head <= taken.keys() else "fresh",
+        # Old files lack these counters, which nothing here uses.
+        "missing": sorted(key for key in body - state.keys() if not key.endswith("num_batches_tracked")),
+        "unfit": sorted(body & state.keys() - taken.keys()),
+    }
+
+
+def describe(taken: dict) -> str:
+    """What `fit` gave, in words."""
+    lines = [f"{taken['taken']} of {taken['tensors']} tensors taken, the head is {taken['head']}"]
+    lines += [f"{what}: {listed(taken[key])}" for key, what in WORDS.items() if taken[key]]
+    return "; ".join(lines)
+
+
+WORDS = {"missing": "not in the file", "unfit": "of another shape"}
+
+
+def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> None:
+    """Say so where the weights are of a run that was trained on people who are held out now, in the same data.
+
+    `images`: SM_CHANNEL_TRAIN; `held_out`: people of validation.
+    """
+    if not is_path(weights):
+        return
+    run = weights_file(weights).parent
+    try:
+        images_then = json.loads((run / folders.SETTINGS).read_text())["settings"]["sm_channel_train"]
+        held_out_then = files.read_csv(run / "validation.csv", ("person",), "WEIGHTS")["person"]
+    except (OSError, ValueError, KeyError, InputError):  # no run, or a part of one
+        return
+    seen = held_out.difference(held_out_then)
+    if seen and os.path.realpath(images_then) == os.path.realpath(images):
+        say(
+            f"note: WEIGHTS={weights} was trained on {len(seen)} of the {len(held_out)} people who are held out here: "
+            f"validation scores will be too high; the same SEED, VAL_RATIO, FOLDS and FOLD hold out the same people"
+        )
+
+
+def _renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """The state dict by the names that this net has for its layers."""
+    rename = getattr(net, "rename", None) or _as_in_torchvision
+    own = net.state_dict().keys()
+    return {key if key in own else rename(key): tensor for key, tensor in state.items()}
+
+
+def _as_in_torchvision(key: str) -> str:
+    """A name as it is today: `module.` stands before it in files of DataParallel, and densenet's were others once."""
+    return re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key.removeprefix("module."))
+
+
+def _read_safetensors(file: pathlib.Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors, and the header if a run of this project wrote the file."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            own = tensor_file.CHECKSUM in (content.metadata() or {})
+            if not own:
+                return {key: content.get_tensor(key) for key in content.keys()}, {}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"WEIGHTS={file}: expected a file of weights, found a damaged or foreign one: {error}"
+        ) from None
+    header = tensor_file.read_header(file)
+    return tensor_file.load(file), header
+
+
+def _read_pickled(file: pathlib.Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file fails in many ways
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{file}: expected a state dict, read as weights only, found another file: {reason}") from None
+    for key in NESTED:
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not (isinstance(state, dict) and state and all(isinstance(tensor, torch.Tensor) for tensor in state.values())):
+        raise InputError(f"{file}: expected a state dict, names and tensors, found {type(state).__name__}")
+    return state
