@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from toolkit.label_errors.corrections import CorrectionReport
+    from toolkit.pages.dataset import Faces
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
@@ -167,16 +168,42 @@ def main(argv: list[str]) -> None:
     say("\n".join(summary))
     store = Store(paths(as_found, config.sm_channel_train), Framing.of(config))
     with store:
-        problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, store.wait())
+        bad = store.wait()
+        problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)
     if passed_over:
         problems = {"files and folders passed over, as they are no photographs": passed_over, **problems}
     for what, items in problems.items():
         say(f"{what} ({len(items)}): {listed(items)}")
+    faces = find_faces(as_found, config, sorted(bad))
+    say(faces.text)
     facts = f"{len(as_found):,} photographs of {as_found['person'].nunique():,} people in {config.sm_channel_train}"
     page = config.sm_output_data_dir / "dataset.html"
-    texts, shown = dataset_page.Texts(facts, summary, problems), store if config.report_photos else None
-    dataset_page.write(page, texts, as_found, table, shown, config.seed)
+    findings = dataset_page.Findings(facts, summary, problems, faces)
+    dataset_page.write(page, findings, as_found, table, store if config.report_photos else None, config.seed)
     say(f"written: {page.absolute()}")
+
+
+def find_faces(table: pd.DataFrame, config: settings.DatasetSettings, bad: list[int]) -> Faces:
+    """The mean of a sample of whole photographs, and which CROP is suggested. `bad`: rows that cannot be read."""
+    import torch
+
+    from toolkit.data import face_box, photo_file
+    from toolkit.data.framing import Framing
+    from toolkit.data.store import Store
+    from toolkit.pages.dataset import Faces
+
+    sample = table.iloc[np.setdiff1d(face_box.sample_rows(table), bad)]
+    if sample.empty:
+        return Faces(np.zeros((*face_box.SIZE, 3), np.uint8), 1.0, None, face_box.NO_BOX)
+    store = Store(paths(sample, config.sm_channel_train), Framing(face_box.SIZE))
+    store.fill()
+    pixels = store.gather(torch.arange(len(store))).numpy()
+    with photo_file.opened(photo_file.read(store.paths[0])) as photo:
+        height, width = photo_file.upright_size(photo)
+    box = face_box.find_box(pixels, sample["mask"].to_numpy(), sample["folder"].astype(str).tolist(), height / width)
+    suggested = box and Framing(config.size, box, config.fit)
+    text = f"CROP={sources.as_text(box)} {face_box.RULE}" if box else face_box.NO_BOX
+    return Faces(pixels.mean(0).round().astype(np.uint8), height / width, suggested, text)
 
 
 def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:

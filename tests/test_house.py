@@ -62,6 +62,14 @@ def test_every_name_that_is_taken_from_a_module_is_there(path):
         assert hasattr(importlib.import_module(module), name), f"line {line}: {module} has no {name}"
 
 
+def test_one_place_opens_photographs():
+    """With a list of formats and limits: Pillow would hand a program that is called mask1.jpg to Ghostscript."""
+    opens = re.compile(r"\bImage\.open\(|\bopen_image\(|from PIL\.Image import")
+    found = {name_of(path): opens.findall(path.read_text()) for path in SOURCES}
+    assert {name: calls for name, calls in found.items() if calls} == {"toolkit/data/photo_file.py": ["Image.open("]}
+    assert "formats=" in (ROOT / "toolkit" / "data" / "photo_file.py").read_text()
+
+
 def test_one_place_finds_the_root_of_the_repository():
     up = re.compile(r"__file__.*\bparents?\b.*\bparents?\b|__file__.*\bparents\b")
     assert [name_of(path) for path in SOURCES if up.search(path.read_text())] == ["toolkit/__init__.py"]

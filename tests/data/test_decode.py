@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.data import decode
+from toolkit.data import decode, photo_file
 from toolkit.data.decode import decode_file
 from toolkit.data.framing import Framing
 from toolkit.data.store import Store
@@ -64,7 +64,7 @@ def test_exif_orientation_is_undone(save, orientation):
             8: Image.Transpose.ROTATE_270}  # fmt: skip
     lying = scene().transpose(undo[orientation]) if orientation in undo else scene()
     exif = Image.Exif()
-    exif[decode.EXIF_ORIENTATION] = orientation
+    exif[photo_file.EXIF_ORIENTATION] = orientation
     upright, turned = (
         decode_file(save("a.jpg", scene()), FRAMING),
         decode_file(save("b.jpg", lying, exif=exif), FRAMING),
@@ -118,7 +118,7 @@ def test_a_store_names_every_bad_photograph_and_keeps_the_good_ones(save, tmp_pa
 def test_what_is_no_file_or_too_large_to_be_a_photograph_is_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with (tmp_path / "large.jpg").open("wb") as file:
-        file.truncate(decode.LARGEST_FILE + 1)
+        file.truncate(photo_file.LARGEST_FILE + 1)
     for name in ("pipe.jpg", "large.jpg"):
         with pytest.raises(ValueError, match="expected a file of at most 256 MiB"):
             decode.decode_file(tmp_path / name, FRAMING)

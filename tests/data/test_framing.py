@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 import model
 from toolkit.config.types import WHOLE, as_text, crop_box
-from toolkit.data import decode
+from toolkit.data import decode, photo_file
 from toolkit.data.framing import Framing
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.runs.weights import WEIGHTS, load_weights, save_weights
@@ -59,7 +59,7 @@ def test_other_crops_are_refused(value):
 
 def as_file(kind: str, picture: Image.Image) -> bytes:
     file, exif = io.BytesIO(), Image.Exif()
-    exif[decode.EXIF_ORIENTATION] = 6
+    exif[photo_file.EXIF_ORIENTATION] = 6
     if kind == "turned JPEG":
         picture.transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", quality=97, exif=exif)
     elif kind == "CMYK":

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from toolkit.data import decode
+from toolkit.data import photo_file
 from toolkit.data.framing import Framing
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_class
 
@@ -44,8 +43,8 @@ def _too_small(table, paths, framing: Framing, bad) -> list[str]:
     """Those of which less than SIZE is used, which is then enlarged."""
     small = []
     for row in (row for row in range(len(paths)) if row not in bad):
-        with Image.open(os.fsdecode(paths[row])) as photo:  # reads the header only
-            height, width = decode.upright_size(photo)
+        with photo_file.opened(photo_file.read(paths[row])) as photo:
+            height, width = photo_file.upright_size(photo)
         top, left, bottom, right = framing.box(height, width)
         rows, columns = framing.scaled(bottom - top, right - left)
         if bottom - top < rows or right - left < columns:

@@ -1,66 +1,41 @@
 """One photograph, from its file or its bytes, to pixels."""
 
 import contextlib
-import io
-import os
-import stat
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from toolkit.data import photo_file
 from toolkit.data.framing import Framing
 
 try:
     import simplejpeg
-except ImportError:  # no more than quicker than Pillow: see `_pixels`
+except ImportError:  # no more than quicker than Pillow: see `_cut`
     simplejpeg = None
 
-EXIF_ORIENTATION = 0x0112
-TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
-LARGEST_FILE = 2**28  # bytes
 GREATEST = (1, 255, 65535)  # value of a channel, in TIFF files of floats
 VERSION = 3  # raise it when `decode_bytes` gives other pixels: stores in CACHE_DIR are then decoded anew
 
 
 def decode_file(path: str | bytes, framing: Framing) -> np.ndarray:
-    """What `decode_bytes` returns for a file. Raises ValueError or OSError if it is no regular file, or too large."""
-    file = os.stat(path)
-    if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe would never end
-        raise ValueError(f"expected a file of at most {LARGEST_FILE >> 20} MiB")
-    with open(path, "rb", buffering=0) as file:
-        content = file.readall()
-    return decode_bytes(content, framing)
+    """What `decode_bytes` returns for a file. Raises as `photo_file.read`, too."""
+    return decode_bytes(photo_file.read(path), framing)
 
 
 def decode_bytes(content: bytes, framing: Framing) -> np.ndarray:
     """The part of a photograph that `framing` takes, as RGB pixels of its size: uint8, shape (height, width, 3).
 
     It may be of any mode; it is turned as its EXIF orientation says, and transparency is dropped. A JPEG's decoder
-    scales it down as far as twice the size is left; the rest is an antialiased bilinear resize. Raises whatever Pillow
-    raises on content that it cannot read.
+    scales it down as far as twice the size is left; the rest is an antialiased bilinear resize. Raises as
+    `photo_file.opened`, and whatever Pillow raises on content that it cannot read.
     """
-    if not content:
-        raise ValueError("it is empty")
-    with Image.open(io.BytesIO(content)) as photo:
-        if photo.width * photo.height > Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{photo.width} x {photo.height} pixels are more than a photograph has")
-        least = framing.least(*upright_size(photo))
-        photo.draft(None, least if _orientation(photo) in TRANSPOSED else least[::-1])
+    with photo_file.opened(content) as photo:
+        least = framing.least(*photo_file.upright_size(photo))
+        photo.draft(None, least if photo_file.orientation(photo) in photo_file.TRANSPOSED else least[::-1])
         pixels = _cut(photo, content, framing)
     pixels = _resized(pixels, framing.scaled(*pixels.shape[:2]))
     return pixels if pixels.shape[:2] == framing.size else _padded(pixels, framing.size)
-
-
-def upright_size(photo: Image.Image) -> tuple[int, int]:
-    """The (height, width) of a photograph that Pillow has opened, after it is turned."""
-    return photo.size if _orientation(photo) in TRANSPOSED else photo.size[::-1]
-
-
-def _orientation(photo: Image.Image) -> int:
-    # getexif() takes long even where there is nothing to find, and few photographs have any EXIF.
-    tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
-    return photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -86,7 +61,7 @@ def _cut(photo: Image.Image, content: bytes, framing: Framing) -> np.ndarray:
     is half as fast again (benchmarks/decode.py), so it takes the ordinary JPEGs. torchcodec cannot scale, and is no
     faster than Pillow on single photographs.
     """
-    orientation = _orientation(photo)
+    orientation = photo_file.orientation(photo)
     if simplejpeg and photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1:
         least = {"min_height": photo.height, "min_width": photo.width}  # after `draft`
         with contextlib.suppress(ValueError):  # what it refuses, Pillow may still read
@@ -118,12 +93,3 @@ def _to_8_bits(photo: Image.Image) -> Image.Image:
     if not greatest:
         raise ValueError(f"expected grey values from 0 to 1, 255 or 65535, found {least:g} to {most:g}")
     return Image.fromarray((values * (255 / greatest[0])).round().astype(np.uint8))
-
-
-def reason(error: Exception) -> str:
-    """Why a photograph cannot be decoded, in one line."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, UnidentifiedImageError):  # whose text names an address in memory
-        return "no photograph of a format that Pillow knows"
-    return str(error).split("\n")[0] or type(error).__name__

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from toolkit.data import decode
+from toolkit.data import decode, photo_file
 from toolkit.data.framing import Framing
 from toolkit.system.console import InputError, bar, say
 
@@ -221,7 +221,7 @@ class Store:
             try:
                 chunk[row] = self.decode(first + row)
             except Exception as error:  # Pillow may raise anything on a damaged file
-                self.bad[first + row] = decode.reason(error)
+                self.bad[first + row] = photo_file.reason(error)
         self.storage.put(first, chunk)
         self._ready[first // CHUNK].set()
         return chunk

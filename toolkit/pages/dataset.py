@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from toolkit.data import augment
+from toolkit.data.framing import Framing
 from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES
 from toolkit.pages.parts import pictures, render
@@ -17,21 +19,34 @@ from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS
 PEOPLE_OF_EACH_GROUP = 4  # of each gender and age band
 MAX_CORRECTED = 60  # people
 MAX_AUGMENTED = 8  # photographs
+MAX_FRAMED = 11
+SUGGESTED_COLOUR, USED_COLOUR = (255, 150, 0), (40, 110, 255)  # orange, blue: of boxes
 HEIGHT_PX = 104
 
 
 @dataclass(frozen=True)
-class Texts:
-    """The page's texts."""
+class Faces:
+    """Where the faces are: the mean photograph, and which part of each to use."""
+
+    mean: np.ndarray  # uint8, shape (h, w, 3)
+    proportion: float  # height / width of the photographs
+    suggested: Framing | None  # None where no crop is
+    text: str  # which CROP is suggested, by what rule; or why none is
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in the data set."""
 
     facts: str  # the first line
     counts: Sequence[str]  # as dataset.py prints them
     problems: Mapping[str, Sequence[str]]  # {what is wrong: [where]}, as toolkit/data/checks.py finds them
+    faces: Faces
 
 
 def write(
     path: pathlib.Path,
-    texts: Texts,
+    findings: Findings,
     as_found: pd.DataFrame,
     corrected: pd.DataFrame,
     store: Store | None,
@@ -46,15 +61,31 @@ def write(
         path,
         "dataset.html",
         title="Data set",
-        facts=texts.facts,
+        facts=findings.facts,
         why_no_photographs=NO_PHOTOGRAPHS if store is None else "",
-        counts=texts.counts,
-        problems=texts.problems,
+        counts=findings.counts,
+        problems=findings.problems,
+        crop=findings.faces.text,
+        framed=[] if store is None else _framed(findings.faces, store),
         people=[] if store is None else [_person(as_found, store, rows) for rows in _sample_people(as_found, seed)],
         corrections=_corrected_people(as_found, corrected, store),
         policies=list(augment.POLICIES),
         augmented=[] if store is None else _augmented(store, seed),
     )
+
+
+def _framed(faces: Faces, store: Store) -> list[Image.Image]:
+    """The mean photograph and some others, with the box that is suggested, and that of CROP and FIT if they are set."""
+    mean = Image.fromarray(faces.mean).resize((round(HEIGHT_PX / faces.proportion), HEIGHT_PX))
+    some = np.linspace(0, len(store) - 1, min(MAX_FRAMED, len(store))).astype(int)
+    photos = [mean, *(pictures.thumbnail(store.paths[row], HEIGHT_PX) for row in some)]
+    boxes = [(faces.suggested, SUGGESTED_COLOUR)] if faces.suggested else []
+    if store.framing != Framing(store.size):
+        boxes.append((store.framing, USED_COLOUR))
+    for photo in filter(None, photos):
+        for framing, colour in boxes:
+            pictures.draw_box(photo, framing.box(photo.height, photo.width), colour)
+    return [photo for photo in photos if photo]
 
 
 def _sample_people(table: pd.DataFrame, seed: int) -> list[np.ndarray]:

@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
+
+from toolkit.data import photo_file
 
 HEIGHT_PX = 176
+MOST_MEGAPIXELS = 256  # of what a page shows, whatever MAX_MEGAPIXELS is: a photograph takes 4 bytes a pixel
 SALIENCY_COLOUR, SALIENCY_OPACITY = (214, 40, 40), 150  # RGB; of 255, where saliency is 1
 CELL_ASPECT, EMPTY_COLOUR = 3 / 4, (128, 128, 128)  # of `in_a_row`: width / height, as of a portrait
 
@@ -16,7 +19,7 @@ CELL_ASPECT, EMPTY_COLOUR = 3 / 4, (128, 128, 128)  # of `in_a_row`: width / hei
 def thumbnail(path: str | bytes | os.PathLike, height: int = HEIGHT_PX) -> Image.Image | None:
     """A photograph from its file: RGB, upright, at most `height` px high; None where it cannot be read."""
     try:
-        with Image.open(os.fsdecode(path)) as photo:
+        with photo_file.opened(photo_file.read(path), MOST_MEGAPIXELS) as photo:
             photo.draft("RGB", (1, 2 * height))  # JPEG decoders scale down for free; twice the height is left to resize
             photo = ImageOps.exif_transpose(photo).convert("RGB")
     except Exception:  # Pillow raises nearly anything on a broken file
@@ -29,6 +32,12 @@ def from_pixels(pixels: np.ndarray, height: int = HEIGHT_PX) -> Image.Image:
     """Pixels (uint8, shape (h, w, 3)) as a picture of that height."""
     photo = Image.fromarray(np.ascontiguousarray(pixels))
     return photo.resize((round(photo.width * height / photo.height), height), Image.Resampling.BILINEAR)
+
+
+def draw_box(photo: Image.Image, box: tuple[int, int, int, int], colour: tuple[int, int, int]) -> None:
+    """Draw the outline of a box (top, left, bottom, right, in pixels) into a picture."""
+    top, left, bottom, right = box
+    ImageDraw.Draw(photo).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
 
 
 def with_saliency(photo: Image.Image, saliency: np.ndarray) -> Image.Image:

@@ -1,0 +1,64 @@
+"""Where the faces are in photographs of one kind, found by their masks: for the CROP that dataset.py suggests.
+
+A wall or a coat differs between people as much as a face does, but not between the photographs of one person: a mask
+does. So a pixel counts by how alike the difference between with and without a mask is among people.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+FEWEST_PEOPLE, MOST_PEOPLE = 50, 500  # fewer with both kinds of photograph say too little, more nothing new
+WORN, NOT_WORN = 0, 2  # of mask, in toolkit/labels.py
+# How far a face reaches beyond its mask, with hair and room for heads that are not in the middle, in mask widths.
+ABOVE, BELOW, BESIDE = 1.2, 0.4, 0.6
+FILLS = 0.85  # of the photograph's area: a larger box is not worth a crop
+SIZE = (64, 48)  # at which photographs are compared
+RULE = (
+    "holds the faces. The rule: masks are where the difference between a person's photographs with and without one is "
+    f"most alike among people; a face reaches {ABOVE} mask widths above its mask, {BELOW} below and {BESIDE} beside it."
+)
+NO_BOX = (
+    f"No CROP is suggested: faces fill the photographs, or fewer than {FEWEST_PEOPLE} people have some with and some "
+    "without a mask."
+)
+
+
+def sample_rows(table: pd.DataFrame) -> np.ndarray:
+    """Rows of the table: all photographs of up to MOST_PEOPLE folders, at even distances through the table."""
+    folders = table["folder"].unique()
+    return np.flatnonzero(table["folder"].isin(folders[:: -(-len(folders) // MOST_PEOPLE)]))
+
+
+def find_box(
+    pixels: np.ndarray, masks: np.ndarray, people: Sequence[str], proportion: float
+) -> tuple[float, float, float, float] | None:
+    """The box of the faces as CROP takes it, shares from 0 to 1; None where people are too few, or faces fill it all.
+
+    `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: their folders;
+    `proportion`: height / width of these photographs, before they were scaled.
+
+    d = mean of a person's photographs with a mask - mean of those without. Masks are where, summed over the channels,
+    mean(d)^2 / (mean(d)^2 + var(d)) over people is at least half its maximum. Faces reach ABOVE, BELOW and BESIDE them.
+    """
+    of_person = pd.Series(np.arange(len(pixels))).groupby([people, masks]).indices
+    pairs = [(rows, of_person.get((person, NOT_WORN))) for (person, mask), rows in of_person.items() if mask == WORN]
+    differences = [pixels[worn].mean(0) - pixels[bare].mean(0) for worn, bare in pairs if bare is not None]
+    if len(differences) < FEWEST_PEOPLE:
+        return None
+    alike = (np.mean(differences, 0) ** 2).sum(-1)
+    share = alike / (alike + np.var(differences, 0).sum(-1) + 1e-9)
+    is_mask = share >= share.max() / 2
+    # Without the outermost hundredths: single pixels elsewhere may be alike by chance.
+    (top, bottom), (left, right) = (_middle(is_mask.sum(axis)) for axis in (1, 0))
+    width, height = right - left, (right - left) / proportion  # one mask width, as a share of width and of height
+    box = top - ABOVE * height, left - BESIDE * width, bottom + BELOW * height, right + BESIDE * width
+    top, left, bottom, right = np.clip(box, 0, 1).round(2).tolist()
+    return (top, left, bottom, right) if (bottom - top) * (right - left) < FILLS else None
+
+
+def _middle(counts: np.ndarray) -> tuple[float, float]:
+    """Where the middle 96 % of these counts along a side lie: shares of the side."""
+    running = np.cumsum(counts) / counts.sum()
+    return np.searchsorted(running, 0.02) / len(counts), (np.searchsorted(running, 0.98) + 1) / len(counts)

@@ -1,0 +1,80 @@
+"""The one place that opens photographs: which formats, how large, and why one is refused. Without torch."""
+
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+
+from PIL import Image, UnidentifiedImageError
+
+# Nothing else: Pillow hands some formats to other programs (EPS to Ghostscript), whatever a file is called.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
+HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # kinds of HEIF files
+EXIF_ORIENTATION = 0x0112
+TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
+LARGEST_FILE = 2**28  # bytes
+LONGEST_SIDE = 2**16 - 1  # of a JPEG: the resize of a longer, thin one would take memory for a large photograph
+MEGAPIXELS = 100.0  # the default of MAX_MEGAPIXELS
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit cannot be raised for one photograph; ours is in `opened`
+
+
+def read(path: str | bytes | os.PathLike) -> bytes:
+    """The content of a file. Raises OSError, or ValueError if it is no regular file, or too large."""
+    file = os.stat(path)
+    if not stat.S_ISREG(file.st_mode) or file.st_size > LARGEST_FILE:  # a pipe would never end
+        raise ValueError(f"expected a file of at most {LARGEST_FILE >> 20} MiB")
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
+@contextlib.contextmanager
+def opened(content: bytes, max_megapixels: float = MEGAPIXELS) -> Iterator[Image.Image]:
+    """A photograph as Pillow opens it: with its size and format, not decoded yet.
+
+    Raises ValueError if it is empty or larger than a photograph is, and whatever Pillow raises on what it cannot read.
+    """
+    if not content:
+        raise ValueError("it is empty")
+    with Image.open(io.BytesIO(content), formats=_formats(content)) as photo:
+        if photo.width * photo.height > max_megapixels * 1e6:
+            raise ValueError(f"{photo.width} x {photo.height} pixels: expected at most {max_megapixels:g} megapixels")
+        if max(photo.size) > LONGEST_SIDE:
+            raise ValueError(f"{photo.width} x {photo.height} pixels: expected sides of at most {LONGEST_SIDE}")
+        yield photo
+
+
+def orientation(photo: Image.Image) -> int:
+    """How an opened photograph must be turned: 1 (not at all) to 8, as EXIF counts."""
+    # getexif() takes long even where there is nothing to find, and few photographs have any EXIF.
+    tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
+    return photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
+
+
+def upright_size(photo: Image.Image) -> tuple[int, int]:
+    """The (height, width) of an opened photograph, after it is turned."""
+    return photo.size if orientation(photo) in TRANSPOSED else photo.size[::-1]
+
+
+def reason(error: Exception) -> str:
+    """Why a photograph cannot be read, in one line."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):  # whose text names an address in memory
+        return f"no photograph of a format that is read: {', '.join(FORMATS)}"
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    """Those of FORMATS that are installed. Raises ValueError on a HEIC photograph if its package is not."""
+    Image.init()
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC and "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise ValueError(
+                f"a HEIC photograph needs the package pillow-heif ({error}); pip install -r requirements-extras.txt"
+            ) from None
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
