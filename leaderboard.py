@@ -92,7 +92,10 @@ def digest_data(config: settings.LeaderboardSettings) -> str:
     from toolkit.label_errors import corrections  # and with it pandas
 
     digest = hashlib.sha256()
-    for folder in (dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"):
+    folders_read = [dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"]
+    if config.sm_channel_pseudo:
+        folders_read.append(config.sm_channel_pseudo)
+    for folder in folders_read:
         for path, below, names in os.walk(folder, followlinks=True):
             below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
             for name in sorted(names):
@@ -103,7 +106,8 @@ def digest_data(config: settings.LeaderboardSettings) -> str:
                     line += f" {stat.st_size} {stat.st_mtime_ns}"
                 digest.update(os.fsencode(line) + b"\n")
     _, corrected = corrections.read_corrections(config.relabel)
-    for file in (config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected):
+    tables = [config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected]
+    for file in tables + [config.pseudo_probabilities] * bool(config.pseudo_probabilities):
         digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
     return digest.hexdigest()
 

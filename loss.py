@@ -123,7 +123,11 @@ def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tenso
 
 def refuse_soft_targets(config: TrainSettings) -> None:
     """Raises InputError if the settings make soft targets and the loss does not take them."""
-    softening = {"MIX": config.mix != "none", "BORDER_AGES": config.border_ages == "soften"}
+    softening = {
+        "MIX": config.mix != "none",
+        "BORDER_AGES": config.border_ages == "soften",
+        "SM_CHANNEL_PSEUDO": config.sm_channel_pseudo is not None,
+    }
     names = [name for name, softens in softening.items() if softens]
     if names and config.loss not in TAKES_SOFT_TARGETS:
         given = [f"{name}={getattr(config, name.lower())}" for name in names]

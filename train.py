@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 import dataset
 import loss
@@ -25,6 +26,7 @@ from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
+from toolkit.scoring import pseudo_labels
 from toolkit.system import console, distributed, files, world
 from toolkit.system.console import InputError, listed, say
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from toolkit.data.store import Store
     from toolkit.runs.artefacts import Outcome
     from toolkit.runs.weights import Header
+    from toolkit.scoring.pseudo_labels import PseudoLabels
     from toolkit.system.device import Machine
     from toolkit.training.task import Task
 
@@ -57,32 +60,27 @@ def main(argv: list[str]) -> Outcome | None:
         if folder := getattr(config, name):
             files.make_folder(folder, name.upper())
     synthetic.ensure_for(config)
-    table, splits, corrections = read_table(config)
-    held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
-    pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
+    data = read_data(config)
     with distributed.joined(config.device):
-        return train(config, origin, table, splits, corrections)
+        return train(config, origin, data)
 
 
-def train(
-    config: settings.TrainSettings, origin: dict, table: pd.DataFrame, splits: list[Split], corrections: dict
-) -> Outcome | None:
+def train(config: settings.TrainSettings, origin: dict, data: Data) -> Outcome | None:
     """Table, split, store, model, task, loop, report: a run for each split."""
-    with decoded(config, table) as store:
+    with decoded(config, data) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
-        dataset.refuse_bad_photographs(table, config.sm_channel_train, store.wait())
+        refuse_bad_photographs(config, data, store.wait())
     say(str(store))
     loader = make_loader(store, backbone)
-    tasks = [make_task(config, table, sides, loader) for sides in splits]
-    setup = Setup(config, origin, backbone, corrections)
+    tasks = [make_task(config, data, sides, loader) for sides in data.splits]
+    setup = Setup(config, origin, backbone, data)
     if config.find_lr:
         return find_lr(config, backbone.model, tasks[0])
     outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
     if world.rank() == 0:
         from toolkit.pages import runs
 
-        with unless_it_fails():
-            runs.write(config.sm_model_dir)
+        runs.write(config.sm_model_dir)
     return outcome
 
 
@@ -99,32 +97,54 @@ def refuse_what_does_not_fit(config: settings.TrainSettings) -> None:
         everybody.refuse_unlike_folds(config)
 
 
-def read_table(config: settings.TrainSettings) -> tuple[pd.DataFrame, list[Split], dict[str, str]]:
-    """The table of photographs, corrected; its split, or one for each fold; the checksums of the corrections' files."""
+class Data(NamedTuple):
+    """What is read before photographs are decoded."""
+
+    table: pd.DataFrame  # of all photographs with labels, corrected
+    splits: Sequence[Split] = ()  # of the table, one for each net
+    corrections: Mapping[str, str] = {}  # checksums of the files of label corrections
+    pseudo_labels: PseudoLabels | None = None  # of photographs that follow those of the table
+
+
+def read_data(config: settings.TrainSettings) -> Data:
+    """The table, its splits and the pseudo-labels. Prints how many photographs there are of each class."""
     table, as_found, report, passed_over = dataset.read_corrected(config.sm_channel_train, config.relabel)
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
-    folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
-    held_out = [split.held_out_people(as_found, config.val_ratio, config.folds, fold, config.seed) for fold in folds]
-    splits = []
-    for people in held_out + [None] * config.final:
-        sides = split.split_by_person(table, people)
-        splits.append(split.without_border_ages(table, sides) if config.border_ages == "leave_out" else sides)
+    splits = split.make_splits(config, as_found, table)
     say(f"{report}\n{split.describe(dataset.labels(table), table['person'], splits[0])}")
-    return table, splits, report.files
+    held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
+    pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
+    found = None
+    if folder := config.sm_channel_pseudo:
+        probabilities = config.pseudo_probabilities or folder / pseudo_labels.TABLE
+        found = pseudo_labels.read(dataset.image_folder(folder), probabilities, config.pseudo_from)
+        say(str(found))
+    return Data(table, splits, report.files, found)
 
 
 @contextlib.contextmanager
-def decoded(config: settings.TrainSettings, table: pd.DataFrame) -> Iterator[Store]:
+def decoded(config: settings.TrainSettings, data: Data) -> Iterator[Store]:
     """The store of photographs, which decodes in the background; in CACHE_DIR, or shared by a machine's processes."""
     from toolkit.data.disk_cache import open_store
 
-    paths = dataset.paths(table, config.sm_channel_train)
+    paths = dataset.paths(data.table, config.sm_channel_train)
+    if data.pseudo_labels:
+        paths = np.concatenate([paths, data.pseudo_labels.paths])
     with (
         distributed.shared_folder() as shared,
         open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir or shared) as store,
     ):
         yield store
+
+
+def refuse_bad_photographs(config: settings.TrainSettings, data: Data, bad: dict[int, str]) -> None:
+    """Raises InputError that names the photographs that cannot be read, {row: reason}."""
+    labelled = len(data.table)
+    of_table = {row: reason for row, reason in bad.items() if row < labelled}
+    dataset.refuse_bad_photographs(data.table, config.sm_channel_train, of_table)
+    if data.pseudo_labels:
+        data.pseudo_labels.refuse_bad({row - labelled: reason for row, reason in bad.items()})
 
 
 class Backbone(NamedTuple):
@@ -157,31 +177,37 @@ def make_loader(store: Store, backbone: Backbone) -> Loader:
     return loader
 
 
-def make_task(config: settings.TrainSettings, table: pd.DataFrame, sides: Split, loader: Loader) -> Task:
-    """What one run learns from and is validated on, and its loss, weighed by the classes of its training side."""
+def make_task(config: settings.TrainSettings, data: Data, sides: Split, loader: Loader) -> Task:
+    """What one run learns from and is validated on, and its loss, weighed by the classes of what it learns from."""
     import torch
 
     from toolkit.training.sampler import balanced_sampling_weights
     from toolkit.training.targets import make_targets
     from toolkit.training.task import Task
 
-    device = loader.machine.device
-    labels = torch.from_numpy(dataset.labels(table)).to(device)
-    years = torch.from_numpy(table["years"].to_numpy("float32", copy=True)).to(device)
-    training_loss = loss.for_training(config, torch.bincount(labels[sides.train], minlength=CLASSES))
+    device, table, pseudo, train = loader.machine.device, data.table, data.pseudo_labels, sides.train
+    names, people, classes, years = dataset.paths(table), table["person"], dataset.labels(table), table["years"]
+    if pseudo:
+        names, people, classes, years = pseudo.joined(names, people, classes, years)
+        train = np.concatenate([train, np.arange(len(table), len(names))])
+    labels = torch.from_numpy(classes).to(device)
+    years = torch.from_numpy(years.to_numpy("float32", copy=True)).to(device)
+    shares, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
+    targets = make_targets(labels, years, shares, soften, config.head == "factored")
+    if pseudo:
+        targets[len(table) :, :CLASSES] = torch.from_numpy(pseudo.probabilities).to(device)
+    training_loss = loss.for_training(config, torch.bincount(labels[train], minlength=CLASSES))
     sampling_weights = None
     if config.sampler == "balanced":
-        people = table["person"].iloc[sides.train]
-        sampling_weights = balanced_sampling_weights(labels[sides.train].cpu().numpy(), people)
+        sampling_weights = balanced_sampling_weights(classes[train], people.iloc[train])
     return Task(
         loader=loader,
-        names=dataset.paths(table),
-        people=table["person"],
+        names=names,
+        people=people,
         labels=labels,
-        targets=make_targets(
-            labels, years, config.mix != "none", config.border_ages == "soften", config.head == "factored"
-        ),
-        train=sides.train,
+        targets=targets,
+        pseudo_labels=pseudo,
+        train=train,
         validation=sides.validation,
         criterion=training_loss.criterion,
         sampling_weights=sampling_weights,
@@ -195,7 +221,7 @@ class Setup(NamedTuple):
     config: settings.TrainSettings
     origin: dict[str, str]  # where each setting's value comes from
     backbone: Backbone
-    corrections: dict[str, str]  # checksums of the files of label corrections
+    data: Data
 
 
 def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
@@ -213,7 +239,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     from toolkit.runs import artefacts, folders, leaderboard, tensorboard
     from toolkit.runs.fingerprint import make_fingerprint
     from toolkit.training import everybody, loop
-    from toolkit.training.checkpointer import Checkpointer, Result
+    from toolkit.training.checkpointer import Checkpointer
 
     config, rows = setup.config, task.validation
     if not len(rows):
@@ -225,39 +251,30 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             folders.open_run(config.sm_model_dir, config.sm_checkpoint_dir, config.run, fingerprint, config.resume)
         )
         if distributed.broadcast(run is not None and run.is_finished):
-            return run and finished_before(run.folder)
+            return run and artefacts.finished_before(run.folder)
         header = make_header(setup, run.folder.name if run else "", task.decided_by)
         checkpointer = Checkpointer(run, fingerprint, header, validation, config.checkpoint_seconds)
         log = None
         if run:
             say(f"run folder: {run.folder.absolute()}")
-            more = hashes(fingerprint, task) | {"started": checkpointer.started}
+            more = task.record(fingerprint) | {"started": checkpointer.started}
             artefacts.write_settings(run.folder, config, setup.origin, header, more)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
         on_epoch = (lambda row: tensorboard.add_epoch(log, row)) if log else (lambda row: None)
-
-        def write_report(result: Result) -> dict:
-            pictures = report.write(run.folder, config, header, net, task, result)
-            say(f"report: {(run.folder / report.PAGE).absolute()}")
-            return pictures
-
         try:
             result = loop.train(config, state, task, checkpointer, on_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
             if run and checkpointer.best_epoch:
-                with unless_it_fails():
-                    write_report(checkpointer.result())
+                report.write(run.folder, config, header, net, task, checkpointer.result())
             raise
         if not run:
             return None
-        with unless_it_fails():
-            pictures = write_report(result)
-            if log:
-                scores = {name: result.best[name] for name in ("macro_f1", "accuracy", "val_loss") if len(rows)}
-                tensorboard.add_summary(log, pictures, config.deciding(), scores)
-        best = result.best
+        best, pictures = result.best, report.write(run.folder, config, header, net, task, result)
+        if log and pictures:
+            scores = {name: best[name] for name in ("macro_f1", "accuracy", "val_loss") if name in best}
+            tensorboard.add_summary(log, pictures, config.deciding(), scores)
         leaderboard.finish(run.folder, artefacts.summary(config, header, best, result.started, result.seconds))
         run.checkpoints.remove()
         score = f"macro F1 {best['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
@@ -277,21 +294,20 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     )
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
-            return finished_before(folder)
+            return artefacts.finished_before(folder)
         for fold, task in enumerate(tasks[: config.folds]):
             train_net(setup, cross_validation.fold_settings(config, folder, fold), task, done)
         best = distributed.broadcast(cross_validation.join(folder, config.folds) if world.rank() == 0 else None)
         if world.rank() == 0:
             paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
-            with unless_it_fails():
-                report.write_out_of_fold(folder, paths if config.report_photos else None)
+            report.write_out_of_fold(folder, paths if config.report_photos else None)
         if config.final:
             train_net(setup, cross_validation.final_settings(config, folder, best["epoch"]), tasks[-1], done)
         if world.rank():
             return None
         started, seconds = cross_validation.began_and_took(folder, config)
         header = make_header(setup, folder.name, tasks[0].decided_by)
-        more = hashes(fingerprint, tasks[0]) | {"started": started}
+        more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
         leaderboard.finish(folder, artefacts.summary(config, header, best, started, seconds))
         cross_validation.remove_backup(config, folder)
@@ -315,31 +331,6 @@ def train_net(setup: Setup, config: settings.TrainSettings, task: Task, done: li
     cross_validation.back_up(setup.config, folder, name)
 
 
-def finished_before(folder: pathlib.Path) -> Outcome | None:
-    """Say that this run needs no training."""
-    from toolkit.runs import artefacts
-
-    say(
-        f"run folder: {folder.absolute()}\nthis run was finished before, with the same settings, photographs and code; "
-        "RESUME=never trains it again"
-    )
-    return None if world.rank() else artefacts.outcome(folder)
-
-
-def hashes(fingerprint: dict, task: Task) -> dict:
-    """Of photographs and labels; the same with split and targets; and of every file of code that decides the result."""
-    return {"data": task.data_digest(), **{key: fingerprint[key] for key in ("photographs", "code")}}
-
-
-@contextlib.contextmanager
-def unless_it_fails():
-    """A model of one's own may do what the report does not foresee: a finished run is not lost over its page."""
-    try:
-        yield
-    except Exception as error:
-        say(f"note: no report is written: {type(error).__name__}: {error}")
-
-
 def make_header(setup: Setup, run: str, decided_by: str) -> Header:
     """The header of the run's weights, but for decision and scores, which each kept epoch adds."""
     import torchvision
@@ -357,7 +348,7 @@ def make_header(setup: Setup, run: str, decided_by: str) -> Header:
         pretrained=setup.backbone.start.weights,
         taken=setup.backbone.start.taken,
         decided_by=decided_by,
-        corrections=setup.corrections,
+        corrections=setup.data.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",
     )
 

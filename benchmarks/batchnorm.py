@@ -130,7 +130,7 @@ def read(folder: pathlib.Path, people: int, seed: int, size: tuple[int, int]) ->
     store = Store(dataset.paths(table, folder / "train"), Framing(size))
     assert not store.fill()
     loader = Loader(store, device.choose("auto", "fp32"), model.MEAN, model.STD)
-    return train.make_task(default_settings(1), table, sides, loader)
+    return train.make_task(default_settings(1), train.Data(table), sides, loader)
 
 
 def default_settings(epochs: int, name: str = "resnet18") -> TrainSettings:

@@ -32,7 +32,7 @@ config, origin = defaults.resolve(config, origin)
 part("settings")
 import pandas
 part("pandas")
-table, (sides,), _ = train.read_table(config)
+data = train.read_data(config)
 part("folder, corrections, split")
 import torch
 part("torch")
@@ -47,7 +47,7 @@ with open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir) a
     store.wait()
     part("the rest of decoding")
     loader = train.make_loader(store, backbone.machine)
-    task = train.make_task(config, table, sides, loader)
+    task = train.make_task(config, data, data.splits[0], loader)
     from toolkit.training import loop
     loop.make_train_state(config, backbone.model, [])
     inputs = next(loader.load([sides.train[:64]]))

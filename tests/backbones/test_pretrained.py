@@ -181,11 +181,17 @@ def test_a_finished_run_is_continued_and_says_so(drawn, run, tmp_path):
     assert after < before
 
 
-def test_it_says_where_people_are_held_out_whom_the_weights_have_seen(drawn, run, capsys):
-    for seed, words in ((42, ""), (1, f"note: WEIGHTS={run} was trained on ")):
+def test_it_says_where_people_are_held_out_whom_the_weights_have_seen(drawn, run, tmp_path, capsys):
+    everybody = tmp_path / "everybody"  # as VAL_RATIO=0 leaves it
+    shutil.copytree(run, everybody, ignore=shutil.ignore_patterns("validation.csv"))
+    record = json.loads((run / "settings.json").read_text())
+    record["settings"]["val_ratio"] = 0.0
+    (everybody / "settings.json").write_text(json.dumps(record))
+    for weights, seed, seen in ((run, 42, False), (run, 1, True), (everybody, 42, True)):
+        words = f"note: WEIGHTS={weights} was trained on " * seen
         table, _ = dataset.read_faces(drawn.train)
         held_out = held_out_people(table, 0.2, 0, 0, seed)
-        pretrained.note_people_seen(str(run), drawn.train, set(held_out))
+        pretrained.note_people_seen(str(weights), drawn.train, set(held_out))
         said = capsys.readouterr().out
         assert said.startswith(words) and bool(said) == bool(words)
 

@@ -166,6 +166,8 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"SM_HPS": '{"name": ["vgg11"]}'}, "NAME=['vgg11']: expected one of"),
         ({"FOLDS": 5, "FOLD": 5}, "FOLD=5: expected less than FOLDS=5"),
         ({"FOLDS": 1}, "FOLDS=1: expected 0 (off) or 2 and more"),
+        ({"PSEUDO_FROM": 0.8}, "PSEUDO_FROM: has no effect without SM_CHANNEL_PSEUDO"),
+        ({"SM_CHANNEL_PSEUDO": ".", "PSEUDO_PROBABILITIES": "/nowhere"}, "expected a file, found nothing there"),
         ({"FINAL": "true"}, "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"),
         ({"FINAL": "true", "FOLDS": 3, "FOLD": 1}, "FINAL=true: expected all folds before it"),
         ({"SM_HPS": "[1]"}, "SM_HPS=[1]: expected a JSON object"),
@@ -292,6 +294,8 @@ def test_a_cache_in_a_data_folder_is_refused(tmp_path, folder):
     given = {"sm_channel_train": tmp_path, "sm_model_dir": tmp_path / "runs", "cache_dir": tmp_path / folder}
     with pytest.raises(ValidationError, match="CACHE_DIR=.*: expected a folder outside of SM_CHANNEL_TRAIN"):
         settings.TrainSettings(**given)
+    with pytest.raises(ValidationError, match="CACHE_DIR=.*: expected a folder outside of SM_CHANNEL_PSEUDO"):
+        settings.TrainSettings(**given | {"sm_channel_train": ".", "sm_channel_pseudo": tmp_path})
     settings.TrainSettings(**given | {"cache_dir": tmp_path.parent / "cache"})
 
 

@@ -174,7 +174,7 @@ def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypa
 def test_class_weights_come_from_the_training_side(task, drawn):
     table, _ = dataset.read_faces(drawn.train)
     config = TrainSettings(class_weights="balanced", loss="label_smoothing", smoothing=0.3)
-    made = train.make_task(config, table, Split(task.train, task.validation), task.loader)
+    made = train.make_task(config, train.Data(table), Split(task.train, task.validation), task.loader)
     of_classes = inspect.getclosurevars(made.criterion).nonlocals["loss"]
     labels = dataset.labels(table)
     counts = np.bincount(labels[task.train], minlength=18)
@@ -194,7 +194,7 @@ def test_priors_are_those_of_all_people_and_sampled_priors_those_of_what_the_mod
         config = TrainSettings(border_ages=how, class_weights="none")
         loader = SimpleNamespace(machine=device.choose("cpu", "fp32"))
         used = without_border_ages(table, sides) if how == "leave_out" else sides
-        correction = train.make_task(config, table, used, loader).prior_correction
+        correction = train.make_task(config, train.Data(table), used, loader).prior_correction
         np.testing.assert_allclose(correction.priors, counts / counts.sum())
         ages[how] = np.reshape(correction.sampled_priors, (6, 3)).sum(0)
     _, middle, old = np.reshape(counts / counts.sum(), (6, 3)).sum(0)

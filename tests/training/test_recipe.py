@@ -135,7 +135,7 @@ def test_the_finder_says_a_rate_and_leaves_no_run(drawn, tmp_path, capsys):
 
 def test_wrong_combinations_are_refused_before_any_work(drawn, trained, tmp_path):
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path}
-    for mixing in ({"MIX": "mixup"}, {"BORDER_AGES": "soften"}):
+    for mixing in ({"MIX": "mixup"}, {"BORDER_AGES": "soften"}, {"SM_CHANNEL_PSEUDO": drawn.eval}):
         ((name, value),) = mixing.items()
         done = run_script("train.py", **folders, **QUICK, **mixing, LOSS="focal")
         refused(done, f"{name}={value}: LOSS=focal takes whole labels", "label_smoothing", f"leave {name} unset")

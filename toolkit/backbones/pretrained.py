@@ -122,8 +122,10 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
         return
     run = weights_file(weights).parent
     try:
-        images_then = json.loads((run / folders.SETTINGS).read_text())["settings"]["sm_channel_train"]
-        held_out_then = files.read_csv(run / "validation.csv", ("person",), "WEIGHTS")["person"]
+        then = json.loads((run / folders.SETTINGS).read_text())["settings"]
+        images_then, of_everybody = then["sm_channel_train"], not (then["val_ratio"] or then["folds"])
+        table = {"person": []} if of_everybody else files.read_csv(run / "validation.csv", ("person",), "WEIGHTS")
+        held_out_then = table["person"]
     except (OSError, ValueError, KeyError, InputError):  # no run, or a part of one
         return
     seen = held_out.difference(held_out_then)

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from toolkit.config import shared
 from toolkit.config.shared import DEMO
-from toolkit.config.types import Corrections, InputFolder, RunName, Weights, is_path, lower_case
+from toolkit.config.types import Corrections, InputFile, InputFolder, RunName, Weights, is_path, lower_case
 from toolkit.labels import AGE_FROM_YEARS
 
 
@@ -25,7 +25,7 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
         "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard",
-        "decide_by",  # what lies there is part of the task's digest
+        "decide_by", "sm_channel_pseudo", "pseudo_probabilities",  # what lies there is in the task's digest
     )  # fmt: skip
 
     sm_model_dir: pathlib.Path = DEMO / "runs"
@@ -51,6 +51,12 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     """The one fold to hold out, counted from 0; unset: train all folds, one after another."""
     final: bool = False
     """After FOLDS also train a net on everybody, in the folder `final`: for the mean best epoch of the folds."""
+    sm_channel_pseudo: InputFolder | None = None
+    """Folder of photographs, in its `images/` or in itself, that join training with pseudo-labels; unset: none."""
+    pseudo_probabilities: InputFile | None = None
+    """`probabilities.csv` that inference.py wrote of them; unset: the one in SM_CHANNEL_PSEUDO."""
+    pseudo_from: float = Field(0.9, gt=0, le=1)
+    """Probability that the most probable class of such a photograph must have."""
     augment: Literal["none", "flip", "light", "strong"] = "light"
     """Augmentation policy for training photographs."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
@@ -131,6 +137,9 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
             yield f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it"
         elif self.fold is not None and self.fold >= self.folds:
             yield f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0"
+        for name in ("pseudo_probabilities", "pseudo_from"):
+            if name in self.model_fields_set and self.sm_channel_pseudo is None:
+                yield f"{name.upper()}: has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
         if self.final and (not self.folds or self.fold is not None):
             yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
         if self.head == "factored" and (self.class_weights not in ("auto", "none") or self.loss == "logit_adjusted"):

@@ -120,8 +120,9 @@ class Hardware(Settings):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        for name in ("sm_channel_train", "sm_channel_eval"):
-            if self.cache_dir and name in self.FOLDERS and _is_inside(self.cache_dir, getattr(self, name)):
+        for name in ("sm_channel_train", "sm_channel_eval", "sm_channel_pseudo"):
+            folder = getattr(self, name, None)
+            if self.cache_dir and folder and _is_inside(self.cache_dir, folder):
                 key = name.upper()
                 yield f"CACHE_DIR={self.cache_dir}: expected a folder outside of {key}, where nothing is written"
 

@@ -26,6 +26,13 @@ def existing_folder(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def existing_file(path: pathlib.Path) -> pathlib.Path:
+    """`path`, if it is a file. Raises ValueError."""
+    if not path.is_file():
+        raise ValueError(f"expected a file, found {'a folder' if path.is_dir() else 'nothing'} there")
+    return path
+
+
 def corrections_named(text: str) -> list[str]:
     """The parts of RELABEL between its commas: sure, all, none or paths. An existing file is one path, comma or not."""
     return [text] if os.path.isfile(text) else [part.strip() for part in text.split(",")]
@@ -133,6 +140,7 @@ def as_text(value) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+InputFile = Annotated[pathlib.Path, AfterValidator(existing_file)]
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
 RunName = Annotated[str, AfterValidator(folder_of_run)]
 Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]

@@ -12,6 +12,8 @@ from toolkit.system.console import InputError, listed
 if TYPE_CHECKING:
     import pandas as pd
 
+    from toolkit.config.settings import TrainSettings
+
 
 @dataclass(frozen=True)
 class Split:
@@ -38,6 +40,17 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     number = np.arange(len(row) + 1)
     # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
     return set(row[number[:-1] % folds == fold if folds else np.diff(np.floor(number * ratio + 0.5)) > 0])
+
+
+def make_splits(config: "TrainSettings", as_found: "pd.DataFrame", table: "pd.DataFrame") -> list[Split]:
+    """The split of the table that VAL_RATIO or FOLD asks for; with all FOLDS one for each, with FINAL one of everybody.
+
+    `as_found` is the table before corrections. Raises InputError where a side has too few.
+    """
+    folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
+    held_out = [held_out_people(as_found, config.val_ratio, config.folds, fold, config.seed) for fold in folds]
+    splits = [split_by_person(table, people) for people in held_out + [None] * config.final]
+    return [without_border_ages(table, sides) for sides in splits] if config.border_ages == "leave_out" else splits
 
 
 def split_by_person(table: "pd.DataFrame", held_out: set[str] | None) -> Split:

@@ -22,6 +22,7 @@ from toolkit.pages.parts.predictions import Predictions, class_name, template_co
 from toolkit.runs import folders
 from toolkit.runs.cross_validation import OUT_OF_FOLD
 from toolkit.runs.weights import Header, load_into
+from toolkit.system.console import say
 from toolkit.training.checkpointer import Result
 from toolkit.training.step import EpochInputs
 from toolkit.training.task import Task
@@ -35,12 +36,13 @@ CURVES = {
 }
 
 
+@render.unless_it_fails()
 def write(
     folder: pathlib.Path, config: TrainSettings, header: Header, model: nn.Module, task: Task, result: Result
-) -> dict[str, Image.Image]:
+) -> dict[str, Image.Image] | None:
     """Write report.html into the folder of a run that is done, or that was stopped. Returns its pictures, by title.
 
-    `model` gets the weights of the kept epoch.
+    Says where it is, or why it is not. `model` gets the weights of the kept epoch.
     """
     load_into(model, result.weights)
     context = {"scores": None, "mistakes": []}
@@ -67,9 +69,11 @@ def write(
         settings=_settings(config, folder / folders.SETTINGS),
         **context,
     )
+    say(f"report: {(folder / PAGE).absolute()}")
     return _pictures(augmented, context["mistakes"])
 
 
+@render.unless_it_fails()
 def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> None:
     """Write report.html of a run of folds: each photograph as predicted by the net that never saw its person.
 
@@ -105,13 +109,16 @@ def validation_predictions(task: Task, result: Result, with_photographs: bool) -
 
 
 def class_counts(task: Task) -> dict:
-    """Photographs of each class, and people, on the sides of the split that are not empty."""
-    labels = task.labels.cpu().numpy()
-    sides = {name: rows for name, rows in (("training", task.train), ("validation", task.validation)) if len(rows)}
+    """Photographs of each class, and people, on the sides of the split that are not empty; and the pseudo-labels."""
+    labels, is_labelled = task.labels.cpu().numpy(), task.train < task.labelled
+    own, guessed = task.train[is_labelled], task.train[~is_labelled]
+    sides = {"training": own, "pseudo-labels": guessed, "validation": task.validation}
+    sides = {name: rows for name, rows in sides.items() if len(rows)}
     counts = [np.bincount(labels[rows], minlength=CLASSES) for rows in sides.values()]
     rows = [(f"{number} {class_name(number)}", [int(side[number]) for side in counts]) for number in range(CLASSES)]
     rows.append(("all photographs", [int(side.sum()) for side in counts]))
-    rows.append(("people", [task.people.iloc[side].nunique() for side in sides.values()]))
+    people = [task.people.iloc[side].nunique() if side is not guessed else "-" for side in sides.values()]
+    rows.append(("people", people))
     return {"sides": list(sides), "rows": rows}
 
 

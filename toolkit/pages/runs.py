@@ -13,6 +13,7 @@ PAGE = "leaderboard.html"
 OF_ONE_RUN = ("run", "seed", "best_epoch", *SCORES, "seconds", "started", "finished")  # all other columns are settings
 
 
+@render.unless_it_fails()
 def write(folder: pathlib.Path) -> None:
     """Write the page of a folder of runs: the best macro F1 first."""
     with locks.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page

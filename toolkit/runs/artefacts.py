@@ -17,7 +17,8 @@ from toolkit.runs.folders import RESULT, SETTINGS
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration
 from toolkit.scoring.decision import Decision
-from toolkit.system import files
+from toolkit.system import files, world
+from toolkit.system.console import say
 
 SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # on validation
 
@@ -102,6 +103,15 @@ def summary(config: TrainSettings, header: Header, best: dict, started: str, sec
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def finished_before(folder: pathlib.Path) -> Outcome | None:
+    """The outcome of a run that needs no training, which it says; None on ranks other than 0."""
+    say(
+        f"run folder: {folder.absolute()}\nthis run was finished before, with the same settings, photographs and code; "
+        "RESUME=never trains it again"
+    )
+    return None if world.rank() else outcome(folder)
 
 
 def outcome(folder: pathlib.Path) -> Outcome:

@@ -9,15 +9,16 @@ from toolkit.models import factored_head
 
 
 def make_targets(
-    labels: torch.Tensor, years: torch.Tensor, mixed: bool, soften: bool, with_years: bool
+    labels: torch.Tensor, years: torch.Tensor, shares: bool, soften: bool, with_years: bool
 ) -> torch.Tensor:
     """The targets of photographs with these classes (int64) and ages (float years, NaN if unknown), shape (n,) each.
 
     `labels` itself if nothing is soft; else float32 of shape (n, 18) or, `with_years`, (n, 18 + factored_head.YEARS).
-    `mixed` photographs need shares to be mixed. `soften` moves a part of BORDER_YEARS to the class of 60 and over: that
-    of a Gaussian around their age which lies above 59.5. The shares of years agree with those of the classes.
+    `shares`: wanted in any case, as photographs are mixed or have pseudo-labels. `soften` moves a part of BORDER_YEARS
+    to the class of 60 and over: that of a Gaussian around their age which lies above 59.5. The shares of years agree
+    with those of the classes.
     """
-    if not (mixed or soften or with_years):
+    if not (shares or soften or with_years):
         return labels
     table = torch.nn.functional.one_hot(labels, CLASSES).float()
     if soften:

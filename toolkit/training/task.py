@@ -13,6 +13,7 @@ from toolkit.data.loader import Loader
 from toolkit.labels import CLASSES
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.scoring.pseudo_labels import PseudoLabels
 from toolkit.system import distributed
 from toolkit.system.console import InputError, listed
 
@@ -31,6 +32,7 @@ class Task:
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets (b, ...) -> loss
     sampling_weights: np.ndarray | None = None  # of the rows of `train`; None takes each once an epoch
     loss_weights: np.ndarray = field(default_factory=lambda: np.ones(CLASSES))  # how much the loss counts each class
+    pseudo_labels: PseudoLabels | None = None  # of the last photographs, which have no label of their own
     decision: Decision | None = None  # None: fitted on the validation photographs after each epoch
     decided_by: str = "validation people"
 
@@ -43,15 +45,28 @@ class Task:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")
         return digests[0]
 
-    def data_digest(self) -> str:
-        """A checksum of names and labels, which runs of any split and any targets on these data have in common."""
-        return _sha256(self.names, self.labels.cpu().numpy())
+    def record(self, fingerprint: dict) -> dict:
+        """For settings.json: the pseudo-labels, and checksums of all that the fingerprint has beside the settings.
+
+        `data` is of names and labels, which runs of any split and any targets on these data have in common.
+        """
+        of_data = {"data": _sha256(self.names, self.labels.cpu().numpy())}
+        of_pseudo_labels = {"pseudo_labels": self.pseudo_labels.record} if self.pseudo_labels else {}
+        return of_data | of_pseudo_labels | {key: fingerprint[key] for key in ("photographs", "code")}
+
+    @property
+    def labelled(self) -> int:
+        """How many photographs have labels: the first ones."""
+        return len(self.labels) - len(self.pseudo_labels or ())
 
     @cached_property
     def prior_correction(self) -> PriorCorrection:
-        """From the priors of all people who are not held out, also those that BORDER_AGES leaves out."""
+        """From the priors of all people who are not held out, also those that BORDER_AGES leaves out.
+
+        Pseudo-labels are no facts about people, so they are not in the priors; but they are sampled.
+        """
         labels = self.labels.cpu().numpy()
-        people = np.delete(labels, self.validation)
+        people = np.delete(labels[: self.labelled], self.validation)
         if self.targets.is_floating_point():  # a softened label counts for both classes
             targets = self.targets[self.train, :CLASSES].cpu().double().numpy()
             sampled = np.average(targets, 0, self.sampling_weights)

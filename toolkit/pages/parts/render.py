@@ -1,5 +1,6 @@
 """Pages of one file each, from templates: they need no server, no network and no other file."""
 
+import contextlib
 import functools
 import pathlib
 
@@ -8,10 +9,20 @@ import jinja2
 from toolkit import ROOT
 from toolkit.pages.parts import pictures
 from toolkit.system import files
+from toolkit.system.console import say
 
 FOLDERS = tuple(
     ROOT / "toolkit" / "pages" / name for name in ("templates", "static")
 )  # templates include style sheets and scripts
+
+
+@contextlib.contextmanager
+def unless_it_fails():
+    """A model of one's own may do what a page does not foresee: a finished run is not lost over its page."""
+    try:
+        yield
+    except Exception as error:
+        say(f"note: no report is written: {type(error).__name__}: {error}")
 
 
 def write(path: pathlib.Path, template: str, **context) -> None:
