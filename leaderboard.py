@@ -80,9 +80,8 @@ def refuse_unknown(names: list[str]) -> None:
 def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
     """Settings, of the rows that are made now; code, photographs, labels and corrections, of all rows of a table."""
     training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
-    if is_path(config.weights):
-        training["weights"] += f" (SHA-256 {files.sha256(weights_file(config.weights))[:16]})"
-    fingerprint = make_fingerprint(training, digest_data(config))
+    weights = files.sha256(weights_file(config.weights)) if is_path(config.weights) else ""
+    fingerprint = make_fingerprint(training, digest_data(config), weights)
     fingerprint["code"] |= digests(matching(SCORING))
     return fingerprint
 

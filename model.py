@@ -45,9 +45,10 @@ class Start:
     def __str__(self) -> str:
         return f"{self.weights} ({pretrained.describe(self.taken)})" if self.taken else self.weights
 
-    def deciding(self) -> dict[str, str]:
-        """What stands for WEIGHTS in a fingerprint: of a file its content, and not its path."""
-        return {"weights": f"SHA-256 {self.taken['sha256']}"} if self.taken else {}
+    @property
+    def sha256(self) -> str:
+        """Of the file; "" without one."""
+        return self.taken.get("sha256", "")
 
 
 def names() -> list[str]:

@@ -244,7 +244,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     config, rows = setup.config, task.validation
     if not len(rows):
         task = everybody.with_decision(config, task)
-    fingerprint = make_fingerprint(config.deciding() | setup.backbone.start.deciding(), task.digest())
+    fingerprint = make_fingerprint(config.deciding(), task.digest(), setup.backbone.start.sha256)
     validation = artefacts.Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].cpu().numpy())
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
@@ -289,9 +289,8 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     from toolkit.runs.fingerprint import make_fingerprint
 
     config = setup.config
-    fingerprint = make_fingerprint(
-        config.deciding() | setup.backbone.start.deciding(), "/".join(task.digest() for task in tasks)
-    )
+    digest = "/".join(task.digest() for task in tasks)
+    fingerprint = make_fingerprint(config.deciding(), digest, setup.backbone.start.sha256)
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
             return artefacts.finished_before(folder)

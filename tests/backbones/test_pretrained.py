@@ -15,11 +15,10 @@ from safetensors.torch import save_file
 
 import dataset
 import model
-import train
 from toolkit.backbones import pretrained
-from toolkit.config.settings import TrainSettings
 from toolkit.data.split import held_out_people
 from toolkit.runs import tensor_file
+from toolkit.runs.fingerprint import differences
 from toolkit.runs.weights import load_weights, read_header, save_weights
 from toolkit.system import files
 from toolkit.system.console import InputError
@@ -196,12 +195,14 @@ def test_it_says_where_people_are_held_out_whom_the_weights_have_seen(drawn, run
         assert said.startswith(words) and bool(said) == bool(words)
 
 
-def test_another_file_is_another_run(imagenet, tmp_path):
-    fingerprints = []
+def test_a_run_of_the_same_file_is_found_again_and_one_of_another_file_is_a_new_run(drawn, imagenet, tmp_path):
+    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "WEIGHTS": tmp_path / "net.pth"}
+    given |= {key: value for key, value in QUICK.items() if key != "PRETRAINED"} | {"NAME": NAME}
     torch.save(imagenet, tmp_path / "net.pth")
-    shutil.copy(tmp_path / "net.pth", tmp_path / "same.pth")
-    torch.save(imagenet | {"conv1.1.bias": torch.ones(24)}, tmp_path / "other.pth")
-    for name in ("other.pth", "same.pth", "net.pth"):
-        config = TrainSettings(name=NAME, size=SIZE, weights=str(tmp_path / name), device="cpu")
-        fingerprints.append(train.build_model(config).start.deciding())
-    assert fingerprints[0] != fingerprints[1] == fingerprints[2]
+    assert run_here("train.py", **given).returncode == 0
+    assert "this run was finished before" in run_here("train.py", **given).stdout
+    torch.save(imagenet | {"conv1.1.bias": torch.ones(24)}, tmp_path / "net.pth")
+    assert f"{NAME}-2" in run_here("train.py", **given).stdout
+    before, now = (json.loads((tmp_path / "runs" / name / "settings.json").read_text()) for name in (NAME, f"{NAME}-2"))
+    assert before["weights"] != now["weights"] == files.sha256(tmp_path / "net.pth")
+    assert differences(before, now) == ["the file of WEIGHTS has changed"]

@@ -34,10 +34,12 @@ NOT_CODE = (
 )
 
 
-def make_fingerprint(settings: dict, photographs: str) -> dict:
-    """The fingerprint, of JSON's types: settings that change the result, a digest of the photographs, and the code."""
+def make_fingerprint(settings: dict, photographs: str, weights: str = "") -> dict:
+    """The fingerprint, of JSON's types: settings that change the result, digests of the photographs and of the file
+    of WEIGHTS, and the code.
+    """
     code = digests(set(matching(CODE)) - set(matching(NOT_CODE)))
-    return {"settings": settings, "photographs": photographs, "code": code}
+    return {"settings": settings, "photographs": photographs, "weights": weights, "code": code}
 
 
 def is_record_of(record: dict, fingerprint: dict) -> bool:
@@ -70,5 +72,7 @@ def differences(before: dict, now: dict) -> list[str]:
     ]
     if before.get("photographs") != now["photographs"]:
         found.append("the photographs or their labels have changed")
+    if before.get("weights", "") != now.get("weights", ""):
+        found.append("the file of WEIGHTS has changed")
     changed = [path for path in dict.fromkeys([*code[1], *code[0]]) if code[0].get(path) != code[1].get(path)]
     return found + [f"{path} has changed" for path in changed]

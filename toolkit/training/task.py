@@ -52,7 +52,7 @@ class Task:
         """
         of_data = {"data": _sha256(self.names, self.labels.cpu().numpy())}
         of_pseudo_labels = {"pseudo_labels": self.pseudo_labels.record} if self.pseudo_labels else {}
-        return of_data | of_pseudo_labels | {key: fingerprint[key] for key in ("photographs", "code")}
+        return of_data | of_pseudo_labels | {key: fingerprint[key] for key in ("photographs", "weights", "code")}
 
     @property
     def labelled(self) -> int:
