@@ -14,11 +14,15 @@ from toolkit.serving import ensemble
 PRIORS = np.outer([5, 1, 1], np.outer([0.386, 0.614], [0.474, 0.455, 0.071])).ravel() / 7
 EVEN = (1 / CLASSES,) * CLASSES
 SAME_PRIORS = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
+CALIBRATION = {"age": prior_shift.AttributeCalibration(1.1, (0.1, 0.2, -0.3), (0.5, 0.4, 0.1), 120)}
 SHIFTED = np.outer([5, 1, 1], np.outer([0.6, 0.4], [0.384, 0.366, 0.25])).ravel() / 7
 
 
-def people_of(priors: np.ndarray, people: int, seed: int, clear: float = 2.2):
-    """Logits of a net that knows the priors of training and how clear photographs are; labels; people."""
+def people_of(priors: np.ndarray, people: int, seed: int, clear: float = 2.2, own_looks: float = 0.0):
+    """Logits of a net that knows the priors of training and how clear photographs are; labels; people.
+
+    `own_looks` is the share of the noise's variance that all photographs of a person have in common.
+    """
     rng = np.random.default_rng(seed)
     classes = rng.choice(6, people, p=priors.reshape(3, 6).sum(0))
     labels = (np.repeat([0, 0, 0, 0, 0, 1, 2], people).reshape(7, people).T * 6 + classes[:, None]).ravel()
@@ -26,7 +30,9 @@ def people_of(priors: np.ndarray, people: int, seed: int, clear: float = 2.2):
     evidence = np.zeros((len(labels), CLASSES))
     for attribute, names in ATTRIBUTES.items():
         true = to_attributes(labels)[attribute]
-        seen = rng.normal(clear * np.eye(len(names))[true], 1)  # log-likelihoods: clear * seen, up to a constant
+        of_people = np.repeat(rng.normal(size=(people, len(names))), 7, axis=0)
+        noise = own_looks**0.5 * of_people + (1 - own_looks) ** 0.5 * rng.normal(size=(len(labels), len(names)))
+        seen = clear * np.eye(len(names))[true] + noise  # log-likelihoods: clear * seen, up to a constant
         evidence += clear * seen[:, of[attribute]]
     return evidence + np.log(PRIORS), labels, np.repeat(np.arange(people), 7)
 
@@ -59,57 +65,58 @@ def test_calibration_error_by_hand():
     assert calibration.ece(p, np.array([0, 0, 0, 5])) == pytest.approx(0.15)
 
 
-def test_strength_favours_rare_classes_and_is_chosen_where_macro_f1_calls_for_it():
-    logits, labels, people = people_of(PRIORS, 400, 0)
+def test_tau_favours_rare_classes():
+    logits, _, _ = people_of(PRIORS, 400, 0)
     p = calibration.softmax(logits)
-    old = [(to_attributes(decision.decide(p, PRIORS, tau))["age"] == 2).sum() for tau in decision.TAUS]
+    old = [(to_attributes(decision.decide(p, PRIORS, tau))["age"] == 2).sum() for tau in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert old == sorted(old) and old[0] < old[-1]
     assert (decision.decide(p, PRIORS, 0.0) == p.argmax(1)).all()
     offset = decision.Decision(2.0, 0.5, SAME_PRIORS).logit_offset()
     assert ((logits + offset).argmax(1) == decision.decide(calibration.softmax(logits, 2.0), PRIORS, 0.5)).all()
-    # A net that favours rare classes by itself already, and one that favours the common ones twice.
-    for tilt, best in ((-1, 0.0), (1, 1.0)):
-        tilted = calibration.softmax(logits + tilt * np.log(PRIORS))
-        assert decision.choose_tau(tilted, labels, people, PRIORS) == best
-    logits, labels, people = people_of(PRIORS, 400, 0, clear=1.2)
-    assert decision.choose_tau(calibration.softmax(logits), labels, people, PRIORS) == decision.DEFAULT_TAU
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_moved_shares_are_found_and_win_macro_f1(seed):
-    logits, labels, people = people_of(PRIORS, 300, seed)
-    decided = decision.fit_decision(logits, labels, people, SAME_PRIORS, tau=0.0)
-    assert set(decided.em_bias) == {"gender", "age"}
-    for priors, gain in ((SHIFTED, 0.015), (PRIORS, -0.005)):
-        logits, labels, _ = people_of(priors, 600, 100 + seed)
-        p = decided.probabilities(logits)[None]
-        scores = []
-        for adapt in (False, True):
-            answers, _, found = ensemble.decide_together([decided], p, "mean", adapt)
-            scores.append(metrics.macro_f1(metrics.confusion(labels, answers)))
-        assert scores[1] - scores[0] >= gain
-        assert [one.adapted for one in found] == [priors is SHIFTED] * 2
-        true = np.bincount(to_attributes(labels)["age"]) / len(labels)
-        assert np.abs(found[1].found_priors - true).max() < 0.04
+def gain(decided: decision.Decision, logits: np.ndarray, labels: np.ndarray) -> tuple[float, list]:
+    """What adapting the priors adds to macro F1, and what was found of them."""
+    p, scores = decided.probabilities(logits)[None], []
+    for adapt in (False, True):
+        answers, _, found = ensemble.decide_together([decided], p, "mean", adapt)
+        scores.append(metrics.macro_f1(metrics.confusion(labels, answers)))
+    return scores[1] - scores[0], found
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_net_that_takes_too_many_for_old_does_not_find_more_of_them_than_there_are(seed):
-    """Its error is the same among validation people; without that, it was taken for priors that have moved."""
-    wrong = 0.7 * (to_attributes(np.arange(CLASSES))["age"] == 2)
-    logits, labels, people = people_of(PRIORS, 300, seed)
-    decided = decision.fit_decision(logits + wrong, labels, people, SAME_PRIORS)
-    assert decided.em_bias["age"][2] > 1.2
-    for priors in (PRIORS, SHIFTED):
-        logits, labels, _ = people_of(priors, 600, 100 + seed)
-        p = decided.probabilities(logits + wrong)[None]
-        answers, _, found = ensemble.decide_together([decided], p, "mean", True)
-        before, _, _ = ensemble.decide_together([decided], p, "mean", False)
-        scores = [metrics.macro_f1(metrics.confusion(labels, one)) for one in (before, answers)]
-        assert scores[1] - scores[0] >= -0.005
-        assert found[1].adapted == (priors is SHIFTED)
-        old = (to_attributes(labels)["age"] == 2).mean()
-        assert found[1].found_priors[2] == pytest.approx(old, rel=0.2)
+@pytest.mark.parametrize("wrong", [0.0, 0.7, -0.7])
+def test_shifted_priors_are_found_and_win_macro_f1(wrong):
+    """Also by a net that takes too many or too few for old: it does so among validation people too."""
+    tilt = wrong * (to_attributes(np.arange(CLASSES))["age"] == 2)
+    gained = {"shifted": [], "as in training": []}
+    for seed in range(6):
+        logits, labels, people = people_of(PRIORS, 300, seed)
+        decided = decision.fit_decision(logits + tilt, labels, people, SAME_PRIORS, 0.5)
+        for name, priors in (("shifted", SHIFTED), ("as in training", PRIORS)):
+            logits, labels, _ = people_of(priors, 600, 100 + seed)
+            one, found = gain(decided, logits + tilt, labels)
+            gained[name].append(one)
+            true = np.bincount(to_attributes(labels)["age"]) / len(labels)
+            # Shrunk towards the priors of training, of which they go more than half the way.
+            unshifted = np.abs(found[1].training_priors - true).max()
+            assert np.abs(found[1].found_priors - true).max() < max(0.5 * unshifted, 0.06)
+    assert np.mean(gained["shifted"]) > (-0.005 if wrong else 0.005) and np.mean(gained["as in training"]) > -0.005
+
+
+@pytest.mark.parametrize("validation_people", [56, 120])
+def test_priors_that_have_not_shifted_cost_little_where_a_person_looks_alike_in_all_photographs(validation_people):
+    """The net's error is estimated on few people, and photographs of a person are wrong together.
+
+    An estimate that took this error as known, and a test at 1 % that took photographs as independent, found a shift of
+    gender in 38 to 58 % of draws with 56 validation people, and lost up to 0.094.
+    """
+    lost = []
+    for seed in range(12):
+        logits, labels, people = people_of(PRIORS, validation_people, seed, clear=1.8, own_looks=0.8)
+        decided = decision.fit_decision(logits, labels, people, SAME_PRIORS, 0.5)
+        logits, labels, _ = people_of(PRIORS, 257, 100 + seed, clear=1.8, own_looks=0.8)
+        lost.append(-gain(decided, logits, labels)[0])
+    assert np.mean(lost) < 0.005 and max(lost) < 0.03
 
 
 def test_a_net_that_was_shown_rare_classes_more_decides_as_one_that_was_not():
@@ -118,7 +125,8 @@ def test_a_net_that_was_shown_rare_classes_more_decides_as_one_that_was_not():
     correction = PriorCorrection(tuple(PRIORS), EVEN)
     balanced = decision.fit_decision(2 * (logits - np.log(PRIORS)), labels, people, correction, 0.5)
     assert balanced.temperature == pytest.approx(plain.temperature, rel=0.02) == pytest.approx(2, rel=0.1)
-    assert set(balanced.em_bias) == set(plain.em_bias) == {"gender", "age"}
+    for attribute, one in plain.attributes.items():
+        assert balanced.attributes[attribute].bias == pytest.approx(one.bias, abs=0.1)
     logits, labels, _ = people_of(SHIFTED, 300, 1)
     for one, seen in ((plain, 2 * logits), (balanced, 2 * (logits - np.log(PRIORS)))):
         assert np.abs(one.probabilities(seen) - calibration.softmax(logits)).mean() < 0.003
@@ -159,19 +167,19 @@ def test_the_old_begin_at_another_year_whatever_the_net_was_shown():
     np.testing.assert_allclose(other.prior_correction.sampled_priors, same.prior_correction.sampled_priors)
 
 
-def test_shares_are_left_alone_where_the_net_cannot_tell():
+def test_a_net_that_cannot_tell_changes_little():
     rng = np.random.default_rng(0)
-    logits, labels, _ = people_of(PRIORS, 200, 0)
+    logits, labels, people = people_of(PRIORS, 200, 0)
     blind = np.log(PRIORS) + 3 * rng.normal(size=logits.shape)  # sure of itself, and wrong
-    em_bias = prior_shift.adaptation_helps(calibration.softmax(blind), labels, PRIORS)
-    assert em_bias == {}
-    answers, p, found = ensemble.decide_together(
-        [decision.Decision(1.0, 0.5, SAME_PRIORS, em_bias)], calibration.softmax(blind)[None], "mean", True
-    )
-    # One that never says old: nothing can be concluded from its finding none among validation people either.
-    young = logits - 30 * (to_attributes(np.arange(CLASSES))["age"] == 2)
-    assert "age" not in prior_shift.adaptation_helps(calibration.softmax(young), labels, PRIORS)
-    assert not any(one.adapted for one in found) and (answers == decision.decide(p, PRIORS, 0.5)).all()
+    decided = decision.fit_decision(blind, labels, people, SAME_PRIORS, 0.5)
+    _, found = gain(decided, blind, labels)
+    for shift in found:
+        assert np.abs(shift.found_priors - shift.training_priors).max() < 0.05
+
+
+def test_nobody_knows_the_error_of_a_net_without_validation_people_so_it_adapts_nothing():
+    logits, labels, _ = people_of(SHIFTED, 200, 0)
+    assert gain(decision.Decision(1.0, 0.5, SAME_PRIORS), logits, labels) == (0.0, [])
 
 
 def test_votes_and_means_of_several_runs():
@@ -184,7 +192,7 @@ def test_votes_and_means_of_several_runs():
 
 
 def test_a_decision_survives_its_header():
-    one = decision.Decision(1.5, 0.25, PriorCorrection(tuple(PRIORS), EVEN), {"age": (1.0, 0.9, 1.2)}, (0.5, 0.5))
+    one = decision.Decision(1.5, 0.25, PriorCorrection(tuple(PRIORS), EVEN), CALIBRATION, (0.5, 0.5))
     assert decision.Decision.from_plain(json.loads(json.dumps(one.as_plain()))) == one
 
 
@@ -194,13 +202,13 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
     priors /= priors.sum()
     logits, labels, people = people_of(priors, 200, 0)
     p = calibration.softmax(np.where(priors > 0, logits, logits.mean(1, keepdims=True)))  # as smoothed labels leave it
-    for tau in decision.TAUS:
+    for tau in (0.0, 0.5, 1.0):
         assert (to_attributes(decision.decide(p, priors, tau))["age"] == 2).mean() < 0.1
-    one = decision.fit_decision(np.log(p), labels, people, PriorCorrection(tuple(priors), tuple(priors)))
+    one = decision.fit_decision(np.log(p), labels, people, PriorCorrection(tuple(priors), tuple(priors)), 0.5)
     _, p, found = ensemble.decide_together([one], p[None], "mean", True)
     assert (
         np.isfinite(p).all()
-        and np.isfinite([line.evidence for line in found]).all()
+        and np.isfinite([*found[0].found_priors, *found[1].found_priors]).all()
         and np.isfinite(one.logit_offset()).all()
     )
     assert ensemble.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)

@@ -22,7 +22,12 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
 
     def infer(folder: str, **given) -> np.ndarray:
         folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": tmp_path / "runs", "device": "cpu"}
-        given = {**folders, "sm_output_data_dir": tmp_path / folder, "probabilities": "true", **given}
+        given = {
+            **folders,
+            "sm_output_data_dir": tmp_path / folder,
+            "probabilities": "true",
+            "adapt_priors": "false",
+        } | given
         inference.main([str(word) for key, value in given.items() for word in (f"--{key}", value)])
         return pd.read_csv(tmp_path / folder / "probabilities.csv").drop(columns=["ImageID", "ans"]).to_numpy()
 

@@ -34,7 +34,7 @@ def test_a_net_of_everybody_keeps_its_last_epoch_and_shows_no_validation(drawn, 
     header = read_header(run / "model.safetensors")
     assert header.scores["epoch"] == 2 and header.decided_by == "defaults"
     decided = json.loads((run / "calibration.json").read_text())
-    assert (decided["temperature"], decided["tau"], decided["em_bias"]) == (1.0, 0.5, {}) and "before" not in decided
+    assert (decided["temperature"], decided["tau"], decided["attributes"]) == (1.0, 0.5, {}) and "before" not in decided
     counts = pd.read_csv(run.parent / "leaderboard.csv")[[*SCORES]]
     assert counts.isna().all(axis=None)
     assert all(json.loads((run / "result.json").read_text())[score] is None for score in SCORES)
@@ -72,7 +72,7 @@ def test_it_decides_as_a_run_of_folds_does(drawn, folds, tmp_path):
     decision = header.decision
     fitted = everybody.fit_out_of_fold(folds / "shufflenet_v2_x0_5", decision.prior_correction, 0.25)
     assert decision.tau == 0.25 and len(decision.year_priors) == 101
-    assert (decision.temperature, decision.em_bias) == (fitted.temperature, fitted.em_bias)
+    assert (decision.temperature, decision.attributes) == (fitted.temperature, fitted.attributes)
     assert decision.prior_correction.priors == pytest.approx(all_priors(folds))
 
 
@@ -98,11 +98,10 @@ def test_what_is_fitted_on_probabilities_is_what_would_be_fitted_on_logits(folds
         table.loc[rows, [f"p{k}" for k in range(18)]] = p.round(6)
     table.to_csv(tmp_path / "run" / "out_of_fold.csv", index=False)
     people = pd.factorize(table["person"])[0]
-    expected, found = (
-        fit_decision(logits, labels, people, correction), everybody.fit_out_of_fold(tmp_path / "run", correction, None)
-    )  # fmt: skip
+    expected = fit_decision(logits, labels, people, correction, 0.5)
+    found = everybody.fit_out_of_fold(tmp_path / "run", correction, 0.5)
     assert expected.temperature != 1 and found.temperature == pytest.approx(expected.temperature, rel=1e-3)
-    assert found.tau == expected.tau and set(found.em_bias) == set(expected.em_bias)
+    assert found.attributes["age"].people == len(set(people))
 
 
 def test_a_run_that_cannot_decide_is_refused_before_any_work(drawn, folds, trained, tmp_path):

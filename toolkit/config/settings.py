@@ -76,8 +76,8 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
     """tau in cross-entropy(logits + tau log priors), the loss; only with LOSS=logit_adjusted. 1 is balanced softmax."""
     class_weights: Literal["auto", "none", "sqrt", "balanced"] = "auto"
     """Loss weight of a class of n photographs: `sqrt` 1/sqrt(n), `balanced` 1/n; `auto`: by HEAD, SAMPLER and LOSS."""
-    logit_adjustment: float | None = Field(None, ge=0, le=2)
-    """tau in argmax(log p - tau log priors), the decision; unset: chosen on validation by macro F1."""
+    logit_adjustment: float = Field(0.5, ge=0, le=2)
+    """tau in argmax(log p - tau log priors), the decision: 0 takes the likeliest class, 1 is best for mean recall."""
     decide_by: str | None = None
     """Name or path of a run of folds to fit the decision on its predictions; unset: defaults. Only with VAL_RATIO=0."""
 
@@ -168,7 +168,7 @@ class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware):
     tta: bool = False
     """Test-time augmentation: average each photograph with its mirror image."""
     adapt_priors: bool = True
-    """Estimate the priors of gender and age band on these photographs (EM), and use them if a test supports it."""
+    """Estimate the priors of gender and age band on these photographs (EM, shrunk towards those of training)."""
     old_from: int | None = Field(None, gt=AGE_FROM_YEARS[0], le=100)
     """First year of the oldest age band, for runs with HEAD=factored and RUNTIME=torch; unset: 60."""
     probabilities: bool = True

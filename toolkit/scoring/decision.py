@@ -8,11 +8,7 @@ from toolkit.labels import AGE_FROM_YEARS, CLASSES
 from toolkit.scoring import metrics
 from toolkit.scoring.calibration import cross_validated_temperature
 from toolkit.scoring.prior_correction import PriorCorrection, at_least, normalised
-from toolkit.scoring.prior_shift import adaptation_helps
-
-TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of logit adjustment
-DEFAULT_TAU = 0.5
-RESAMPLES = 200
+from toolkit.scoring.prior_shift import AttributeCalibration, calibrate_attributes
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,7 @@ class Decision:
     temperature: float  # of the logits
     tau: float  # of logit adjustment
     prior_correction: PriorCorrection
-    em_bias: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of prior_shift.adaptation_helps
+    attributes: dict[str, AttributeCalibration] = field(default_factory=dict)  # none without validation people
     year_priors: tuple[float, ...] = ()  # of single years in training, from 0; with the factored head only
 
     def as_plain(self) -> dict:
@@ -33,8 +29,11 @@ class Decision:
     def from_plain(cls, values: dict) -> "Decision":
         """The inverse of `as_plain`, also after JSON has made lists of the tuples."""
         correction = PriorCorrection(**{key: tuple(numbers) for key, numbers in values["prior_correction"].items()})
-        em_bias = {attribute: tuple(numbers) for attribute, numbers in values["em_bias"].items()}
-        return cls(values["temperature"], values["tau"], correction, em_bias, tuple(values["year_priors"]))
+        attributes = {
+            attribute: AttributeCalibration(**one | {"bias": tuple(one["bias"]), "priors": tuple(one["priors"])})
+            for attribute, one in values["attributes"].items()
+        }
+        return cls(values["temperature"], values["tau"], correction, attributes, tuple(values["year_priors"]))
 
     @property
     def class_priors(self) -> np.ndarray:
@@ -81,16 +80,17 @@ class Decision:
 
 
 def fit_decision(
-    logits: np.ndarray, labels: np.ndarray, people: np.ndarray, correction: PriorCorrection, tau: float | None = None
+    logits: np.ndarray, labels: np.ndarray, people: np.ndarray, correction: PriorCorrection, tau: float
 ) -> Decision:
-    """The decision with the best macro F1 on validation people, shapes (n, 18), (n,), (n,); with `tau` if given."""
+    """The decision, calibrated on validation people: shapes (n, 18), (n,), (n,).
+
+    `tau` is not fitted: the best tau of some hundred people is mostly chance, and made macro F1 worse on other people.
+    """
     temperature = cross_validated_temperature(
         logits - correction.log_loss_weights(), labels, people, correction.log_prior_shift()
     )
-    p, priors = correction.probabilities(logits, temperature), np.array(correction.priors)
-    if tau is None:
-        tau = choose_tau(p, labels, people, priors)
-    return Decision(temperature, float(tau), correction, adaptation_helps(p, labels, priors))
+    attributes = calibrate_attributes(correction.probabilities(logits, temperature), labels, people)
+    return Decision(temperature, tau, correction, attributes)
 
 
 def decide(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
@@ -100,19 +100,6 @@ def decide(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
     probability rose most above its prior, which is best for balanced accuracy.
     """
     return (np.log(at_least(p)) - tau * log_priors(priors)).argmax(1)
-
-
-def choose_tau(p: np.ndarray, labels: np.ndarray, people: np.ndarray, priors: np.ndarray) -> float:
-    """The tau nearest to DEFAULT_TAU whose macro F1 is within one standard error of the best (Breiman et al., 1984).
-
-    The standard error is that of the difference, over resampled people: a few rare people decide macro F1, and the
-    best tau of few people is mostly chance.
-    """
-    decided = [decide(p, priors, tau) for tau in TAUS]
-    scores = np.array([metrics.macro_f1(metrics.bootstrap(labels, classes, people, RESAMPLES)) for classes in decided])
-    behind = scores[scores.mean(1).argmax()] - scores
-    good = [TAUS[i] for i in np.flatnonzero(behind.mean(1) <= behind.std(1))]
-    return min(good, key=lambda tau: abs(tau - DEFAULT_TAU))
 
 
 def log_priors(priors: np.ndarray) -> np.ndarray:

@@ -5,21 +5,41 @@ Training and test people may differ in how common each gender and age band is, b
     p_test(class | photograph) is proportional to p_train(class | photograph) * priors_test / priors_train
 
 and expectation-maximization finds priors_test without labels (Saerens et al., 2002). Each attribute is estimated alone,
-never all 18 classes at once: nobody can count the rarest.
+never all 18 classes at once: nobody can count the rarest. Two things keep it from running to extremes with a net that
+is sure of itself and wrong, and from following chance:
+
+- the probabilities of each attribute are calibrated before, by a temperature and a bias for each value (Alexandari et
+  al., Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adaptation, 2020);
+- the priors of training count as TRAINING_PEOPLE people who were seen before: the mode of the posterior with a
+  Dirichlet prior around them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
 from toolkit.scoring import metrics
+from toolkit.scoring.calibration import softmax
 from toolkit.scoring.prior_correction import at_least, normalised
 
 SHIFTING = ("gender", "age")  # the attributes whose priors may differ from those of training
-PHOTOGRAPHS_PER_PERSON = 7  # they are right or wrong together, so they count as one observation
-CRITICAL_VALUE = {2: 6.63, 3: 9.21}  # of chi-square at 1 %, with 1 and 2 degrees of freedom, by number of values
-SIMULATED_SHIFT = 4.0  # how many times as common one value becomes when validation people are re-weighted
+PHOTOGRAPHS_PER_PERSON = 7  # where nobody says whose they are: photographs of a person are right or wrong together
+TRAINING_PEOPLE = 30.0  # how many people at hand weigh as much as the priors of training
+
+
+@dataclass(frozen=True)
+class AttributeCalibration:
+    """Calibrated probabilities of an attribute's values: p' is proportional to p^scale * exp(bias)."""
+
+    scale: float
+    bias: tuple[float, ...]
+    priors: tuple[float, ...]  # the mean of p' over the validation people that this was fitted on
+    people: int  # how many they are
+
+    def probabilities(self, p: np.ndarray) -> np.ndarray:
+        """p' from p: float64, shape (n, values)."""
+        return softmax(self.scale * np.log(at_least(p)) + self.bias)
 
 
 @dataclass(frozen=True)
@@ -28,90 +48,88 @@ class PriorShift:
 
     attribute: str
     training_priors: np.ndarray  # float64, shape (values,)
-    found_priors: np.ndarray  # the same here, without the net's own bias
-    evidence: float  # twice the log-likelihood ratio against no shift; photographs of a person count as one
-    adapted: bool  # whether the priors of training were replaced
+    found_priors: np.ndarray  # the same here
+    people: float  # how many people that rests on
 
     def as_plain(self) -> dict:
         """Of JSON's types."""
         priors = {name: getattr(self, name).tolist() for name in ("training_priors", "found_priors")}
-        return {"attribute": self.attribute, **priors, "evidence": self.evidence, "adapted": self.adapted}
+        return {**vars(self), **priors}
 
     def __str__(self) -> str:
-        names = ATTRIBUTES[self.attribute]
-        priors = ", ".join(
-            f"{name} {found:.1%} (training {training:.1%})"
-            for name, training, found in zip(names, self.training_priors, self.found_priors, strict=True)
-        )
-        threshold = CRITICAL_VALUE[len(names)]
-        verdict = "adapted" if self.adapted else "not adapted"
-        return f"{self.attribute} priors here: {priors}; evidence {self.evidence:.1f}, needed {threshold}: {verdict}"
+        priors = zip(ATTRIBUTES[self.attribute], self.found_priors, self.training_priors, strict=True)
+        found = ", ".join(f"{name} {here:.1%} (training {training:.1%})" for name, here, training in priors)
+        return f"{self.attribute} priors here: {found}; as far as {self.people:.0f} people can tell"
 
 
-def em_priors(p: np.ndarray, priors: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) -> dict[str, AttributeCalibration]:
+    """Scale and biases with the highest posterior: of p, shape (n, 18), labels and people, shape (n,), of validation.
+
+    Every person counts once. A standard normal prior on log scale and biases keeps few people from fitting noise.
+    """
+    from scipy.optimize import minimize  # slow to import, and only training needs it
+
+    count, calibrations = len(np.unique(people)), {}
+    for attribute in SHIFTING:
+        values, true = p @ metrics.membership(attribute), to_attributes(labels)[attribute]
+        log_p, one_hot = np.log(at_least(values)), np.eye(values.shape[1])[true]
+
+        def loss(parameters: np.ndarray, log_p=log_p, one_hot=one_hot) -> tuple[float, np.ndarray]:
+            """The negative log-posterior of (log scale, biases), and its gradient."""
+            logits = np.exp(parameters[0]) * log_p
+            q = softmax(logits + parameters[1:])
+            error = q - one_hot
+            gradient = np.array([(error * logits).sum(1).mean(), *error.mean(0)])
+            likelihood = np.log(at_least((q * one_hot).sum(1))).mean()
+            return -count * likelihood + 0.5 * (parameters**2).sum(), count * gradient + parameters
+
+        log_scale, *bias = minimize(loss, np.zeros(1 + values.shape[1]), jac=True).x.tolist()
+        fitted = AttributeCalibration(float(np.exp(log_scale)), tuple(bias), (), count)
+        calibrations[attribute] = replace(fitted, priors=tuple(fitted.probabilities(values).mean(0).tolist()))
+    return calibrations
+
+
+def em_priors(p: np.ndarray, priors: np.ndarray, people: float = 1.0, training_people: float = 0.0) -> np.ndarray:
     """The priors of values, shape (k,), among rows of probabilities, (n, k), of a net trained with `priors`, (k,).
 
-    `weights`, shape (n,), say how much each row counts.
+    The rows stand for `people`; `training_people` more are as common as `priors` say: 0 gives the greatest likelihood.
     """
-    found = priors
+    found, weight = priors, people / (people + training_people)
     for _ in range(1000):
         before = found
-        p_found = normalised(p * _ratio(found, priors))
-        found = np.average(p_found, 0, weights)
+        found = weight * normalised(p * _ratio(found, priors)).mean(0) + (1 - weight) * priors
         if np.abs(found - before).max() < 1e-7:
             break
     return found
 
 
-def adaptation_helps(p: np.ndarray, labels: np.ndarray, priors: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """The attributes for which adaptation helps validation people, each with the bias of `em_priors` on them.
-
-    Prior shift is simulated by weights: each value in turn becomes SIMULATED_SHIFT times as common. Adaptation must win
-    more than half of what knowing the priors would win, in the mean log-likelihood over the values. The bias is how
-    many times as common as it is each value is found among validation people; it is divided out of what is found
-    elsewhere. An attribute with a bias beyond SIMULATED_SHIFT is left out: such a net cannot count.
-    """
-    helped = {}
-    for attribute in SHIFTING:
-        membership, true = metrics.membership(attribute), to_attributes(labels)[attribute]
-        p_values, training, rows = p @ membership, priors @ membership, np.arange(len(labels))
-        bias = em_priors(p_values, training) / at_least(np.bincount(true, minlength=len(training)) / len(true))
-        if not (np.abs(np.log(at_least(bias[training > 0]))) < np.log(SIMULATED_SHIFT)).all():
-            continue
-        unshifted, gains = normalised(training * bias), {"found": [], "known": []}
-        for value in range(len(training)):
-            weights = np.where(true == value, SIMULATED_SHIFT, 1.0)
-            known = np.bincount(true, weights, len(training)) / weights.sum()
-            for how, shifted in (("found", em_priors(p_values, training, weights)), ("known", known * bias)):
-                adapted = normalised(p_values * _ratio(shifted, unshifted))
-                gain = np.log(at_least(adapted[rows, true]) / at_least(p_values[rows, true]))
-                gains[how].append(np.average(gain, weights=weights))
-        if np.mean(gains["found"]) > 0.5 * np.mean(gains["known"]) > 0:
-            helped[attribute] = tuple(map(float, bias))
-    return helped
-
-
-def adapt_priors(p: np.ndarray, priors: np.ndarray, bias: dict[str, np.ndarray]) -> tuple[np.ndarray, list[PriorShift]]:
+def adapt_priors(
+    p: list[np.ndarray],
+    priors: np.ndarray,
+    calibrations: list[dict[str, AttributeCalibration]],
+    people: int | None = None,
+) -> tuple[np.ndarray, list[PriorShift]]:
     """priors_here / priors for each class, float64, shape (18,), and what was found of each attribute.
 
-    `p`, shape (n, 18), are calibrated probabilities, `bias` is what `adaptation_helps` gave. An attribute keeps its
-    priors where it is not in `bias`, or where a likelihood-ratio test at 1 % says that the difference may be chance.
-    The null hypothesis is what the net finds among people like those of training, its bias included: a net that takes
-    one in ten for old does so everywhere.
+    `p` are calibrated probabilities of one net or several, shape (n, 18) each, with the calibrations of these nets: an
+    attribute is left alone where one has none. `people` is how many the photographs show, None if nobody knows. A net's
+    error is known as well as its validation people tell it: so the found priors rest on
+    1 / (1 / people + 1 / validation people).
     """
     ratio, shifts = np.ones(CLASSES), []
+    here = people or len(p[0]) / PHOTOGRAPHS_PER_PERSON
     for attribute in SHIFTING:
+        of_nets = [calibration[attribute] for calibration in calibrations if attribute in calibration]
+        if len(of_nets) < len(p):
+            continue
         membership = metrics.membership(attribute)
-        p_values, training = p @ membership, priors @ membership
-        unshifted = normalised(training * bias.get(attribute, 1.0))
-        found = em_priors(p_values, training)
-        likelihood_ratio = (p_values @ _ratio(found, training)) / (p_values @ _ratio(unshifted, training))
-        evidence = 2 * float(np.log(likelihood_ratio).sum()) / PHOTOGRAPHS_PER_PERSON
-        adapted = attribute in bias and bool(evidence > CRITICAL_VALUE[len(training)])
-        found_priors = normalised(training * _ratio(found, unshifted))
-        shifts.append(PriorShift(attribute, training, found_priors, evidence, adapted))
-        if adapted:
-            ratio *= membership @ _ratio(found, unshifted)
+        values = np.mean([net.probabilities(one @ membership) for net, one in zip(of_nets, p, strict=True)], 0)
+        unshifted = np.mean([net.priors for net in of_nets], 0)
+        known = 1 / (1 / here + 1 / np.mean([net.people for net in of_nets]))
+        moved = _ratio(em_priors(values, unshifted, known, TRAINING_PEOPLE), unshifted)
+        training = priors @ membership
+        shifts.append(PriorShift(attribute, training, normalised(training * moved), known))
+        ratio *= membership @ moved
     return ratio, shifts
 
 

@@ -15,7 +15,7 @@ from toolkit.runs import lookup
 from toolkit.runs.weights import Header
 from toolkit.scoring.decision import Decision, decide, log_priors
 from toolkit.scoring.prior_correction import at_least, normalised
-from toolkit.scoring.prior_shift import SHIFTING, PriorShift, adapt_priors
+from toolkit.scoring.prior_shift import PriorShift, adapt_priors
 from toolkit.serving import runtimes
 from toolkit.system.console import InputError, listed, say
 
@@ -128,9 +128,7 @@ def decide_together(decisions: list[Decision], p: np.ndarray, how: str, adapt: b
     tau = np.mean([decision.tau for decision in decisions])
     ratio, shifts = np.ones(CLASSES), []
     if adapt and p.shape[1]:
-        in_all = [name for name in SHIFTING if all(name in decision.em_bias for decision in decisions)]
-        bias = {name: np.mean([decision.em_bias[name] for decision in decisions], 0) for name in in_all}
-        ratio, shifts = adapt_priors(p.mean(0), priors, bias)
+        ratio, shifts = adapt_priors(list(p), priors, [decision.attributes for decision in decisions])
     priors, mean = normalised(priors * ratio), normalised(p.mean(0) * ratio)
     if how == "mean":
         return Answer(decide(mean, priors, tau), mean, shifts)

@@ -13,7 +13,7 @@ from toolkit.data.framing import Framing
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.runs.cross_validation import OUT_OF_FOLD
 from toolkit.runs.weights import WEIGHTS, read_header
-from toolkit.scoring.decision import DEFAULT_TAU, Decision, fit_decision
+from toolkit.scoring.decision import Decision, fit_decision
 from toolkit.scoring.prior_correction import PriorCorrection, at_least
 from toolkit.system import distributed, files, world
 from toolkit.system.console import InputError, listed
@@ -27,12 +27,11 @@ SMALLEST_WRITTEN = 5e-7  # a probability below it is 0 in a table of six digits
 def with_decision(config: TrainSettings, task: Task) -> Task:
     """The task of a net without validation people, with its decision; rank 0 reads what it is fitted on.
 
-    By defaults there is no temperature, tau is DEFAULT_TAU, and inference adapts no priors: nothing shows that it would
-    help.
+    By defaults there is no temperature, and inference adapts no priors: nobody knows the net's error.
     """
     correction, tau, decision, by = task.prior_correction, config.logit_adjustment, None, "defaults"
     if config.decide_by is None:
-        decision = Decision(1.0, DEFAULT_TAU if tau is None else tau, correction)
+        decision = Decision(1.0, tau, correction)
     elif world.rank() == 0:
         folder = find(config)
         decision, by = fit_out_of_fold(folder, correction, tau), f"out-of-fold predictions of {folder.name}"
@@ -40,7 +39,7 @@ def with_decision(config: TrainSettings, task: Task) -> Task:
     return replace(task, decision=replace(decision, year_priors=task.year_priors), decided_by=by)
 
 
-def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: float | None) -> Decision:
+def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: float) -> Decision:
     """The best decision for the out-of-fold predictions of a run of folds, for a net with this prior correction.
 
     The probabilities, which are calibrated, become the logits that such a net would have given: those of each fold at

@@ -19,7 +19,7 @@ from toolkit.models import placement
 from toolkit.models.batch_norm import recompute_batch_norm_statistics
 from toolkit.models.predict import predict
 from toolkit.scoring import metrics
-from toolkit.scoring.decision import DEFAULT_TAU, Decision, fit_decision
+from toolkit.scoring.decision import Decision, fit_decision
 from toolkit.system import device, distributed, world
 from toolkit.system.console import InputError, say
 from toolkit.training.checkpointer import Checkpointer, Result
@@ -168,8 +168,8 @@ class Evaluation(NamedTuple):
     decision: Decision
 
 
-def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: float | None) -> Evaluation:
-    """Outputs, scores and the best decision on the validation photographs, all at once; with this `tau` if given.
+def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: float) -> Evaluation:
+    """Outputs, scores and decision on the validation photographs, all at once.
 
     Before that, the statistics of batch norm are recomputed on the first batches of the epoch, in microbatches as in
     training. The processes share the photographs.
@@ -178,19 +178,22 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     batches = split_into_batches(order, recipe.batch_size)[:BATCHES_FOR_STATISTICS]
     microbatches = [one for batch in batches for one in split_into_microbatches(batch, recipe.micro_batch_size)]
     recompute_batch_norm_statistics(model, task.loader, microbatches)
-    if task.decision:  # there are no such photographs
-        return Evaluation(torch.empty(0, CLASSES), {}, task.decision)
     # Four times a training batch fits, as no activations are kept for gradients; who lowers that lowers this.
     loader = task.loader
     batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
-    # Close calls depend on the decision, which is fitted on these outputs: the usual one stands in for it.
-    offset = torch.from_numpy(Decision(1.0, DEFAULT_TAU, task.prior_correction).logit_offset()).float()
+    # Close calls depend on the decision, which is fitted on these outputs: one without a temperature stands in for it.
+    offset = torch.from_numpy(Decision(1.0, tau, task.prior_correction).logit_offset()).float()
     own = predict(model, loader, distributed.shard(task.validation), batch_size, offset)
     return score(distributed.all_gather_rows(own, len(task.validation)), task, tau)
 
 
-def score(outputs: torch.Tensor, task: Task, tau: float | None) -> Evaluation:
-    """Outputs of all validation photographs, with their scores and the decision that is best for them."""
+def score(outputs: torch.Tensor, task: Task, tau: float) -> Evaluation:
+    """Outputs of all validation photographs, with their scores and the decision fitted on them.
+
+    Without such photographs, the decision of the task.
+    """
+    if task.decision:
+        return Evaluation(outputs, {}, task.decision)
     labels, logits = task.labels[task.validation], outputs[:, :CLASSES].double().numpy()
     people = pd.factorize(task.people.iloc[task.validation])[0]
     decision = fit_decision(logits, labels.cpu().numpy(), people, task.prior_correction, tau)
