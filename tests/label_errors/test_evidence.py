@@ -1,6 +1,7 @@
 """Findings and suspects, from made-up probabilities: so the true labels are known."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,25 @@ def probabilities(truth: pd.DataFrame, seed: int = 1, sure: float = 2.0, of_pers
     return classes.reshape(len(truth), -1)
 
 
+def people_who_look_older_or_younger(
+    count: int, seed: int, wrong: float
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """A table, calibrated probabilities of its photographs, and which people have an age of another band.
+
+    Apparent ages spread by 4 years around the years, and each photograph's by 2 years around the person's.
+    """
+    rng, table, numbers = np.random.default_rng(seed), people(count, seed), np.repeat(np.arange(count), 7)
+    years = rng.integers(18, 66, count).astype(float)
+    seen = rng.normal(rng.normal(years, 4)[numbers], 2)
+    below = 0.5 * (1 + np.vectorize(math.erf)((np.array([29.5, 59.5]) - seen[:, None]) / np.sqrt(2 * (4**2 + 2**2))))
+    ages = np.diff(np.pad(below, ((0, 0), (1, 1)), constant_values=(0, 1)))
+    is_wrong, given = rng.random(count) < wrong, years.copy()
+    for person in np.flatnonzero(is_wrong):
+        given[person] = rng.choice(years[age_band(years) != age_band(years[person])])
+    table["years"], table["age"] = given[numbers], age_band(given)[numbers]
+    return table, np.einsum("ni,nj->nij", np.full((len(table), 6), 1 / 6), ages).reshape(-1, 18), is_wrong
+
+
 def relabelled(truth: pd.DataFrame, person: str, **labels) -> pd.DataFrame:
     table = truth.copy()
     for name, value in labels.items():
@@ -82,7 +102,7 @@ def test_exchanged_photographs_are_found():
         ("incorrect_mask", "incorrect", "not_worn"),
         ("normal", "not_worn", "incorrect"),
     ]
-    assert first.probability > 0.9 > second.probability
+    assert first.probability > 0.7 > second.probability
 
 
 def test_a_net_that_sees_little_doubts_few():
@@ -106,36 +126,49 @@ def test_one_photograph_may_show_another_state():
 
 
 def test_an_age_that_is_near_the_other_band_is_weaker_evidence():
-    truth = people(60)
-    looks_old = relabelled(truth, "000010", age=1)
-    looks_old = relabelled(looks_old, "000011", age=1)
-    p = probabilities(looks_old, of_person=0.3)
-    table = relabelled(relabelled(truth, "000010", age=0, years=20.0), "000011", age=0, years=29.0)
-    ages = {one.folder.split("_")[0]: one for one in evidence.find_label_errors(table, p) if one.kind == "age"}
-    far, near = ages["000010"], ages["000011"]
-    assert far.probability > 10 * near.probability and abs(far.nats - near.nats) < 15
+    table, p, _ = people_who_look_older_or_younger(200, 0, 0.0)
+    for person, years in (("000010", 20.0), ("000011", 29.0), ("000012", 35.0)):
+        table = relabelled(table, person, age=age_band(years), years=years)
+        p[(table["person"] == person).to_numpy()] = np.tile([0.2, 0.8, 0.0], 6) / 6
+    far, near, _ = [one for one in evidence.find_label_errors(table, p) if one.kind == "age"][10:13]
+    assert far.nats == near.nats > 0 and far.probability > 5 * near.probability
     assert far.corrections[0] | {"given": "20", "correct": "30_to_59"} == far.corrections[0]
     unknown = relabelled(table, "000010", years=np.nan)  # a band that was corrected before
-    (row,) = next(
-        one.corrections
-        for one in evidence.find_label_errors(unknown, p)
-        if (one.folder, one.kind) == (far.folder, "age")
-    )
-    assert row["given"] == "under_30"
+    found = [one for one in evidence.find_label_errors(unknown, p) if one.kind == "age"][10]
+    assert near.probability < found.probability and found.corrections[0]["given"] == "under_30"
 
 
-def test_probabilities_add_up_to_the_number_of_errors():
-    truth, rng = people(600), np.random.default_rng(5)
-    for share in (0.0, 0.05):
-        wrong = set(rng.choice(truth["person"].unique(), int(share * 600), replace=False))
-        table = truth.copy()
-        flipped = table["person"].isin(wrong)
-        table.loc[flipped, "gender"] = 1 - table.loc[flipped, "gender"]
-        genders = [
-            one for one in evidence.find_label_errors(table, probabilities(truth, sure=2.5)) if one.kind == "gender"
-        ]
-        expected = sum(one.probability for one in genders)
-        assert abs(expected - len(wrong)) < 4 + 0.3 * len(wrong), (share, expected)
+@pytest.mark.parametrize(("wrong", "seed"), [(0.0, 0), (0.05, 1), (0.05, 2)])
+def test_the_spread_of_looks_is_not_counted_twice(wrong, seed):
+    """The net has seen that some of 29 look 30. As many wrong ages are expected as there are, not a quarter of them."""
+    table, p, is_wrong = people_who_look_older_or_younger(400, seed, wrong)
+    expected = sum(one.probability for one in evidence.find_label_errors(table, p) if one.kind == "age")
+    there = int(is_wrong.sum())
+    assert there / 1.6 <= expected <= 1.6 * there + 2, (expected, there)
+
+
+def expected_wrong_genders(count: int, share: float, **how) -> tuple[float, int]:
+    """How many wrong genders are expected among so many people of whom this share is wrong, and how many there are."""
+    truth, rng = people(count), np.random.default_rng(5)
+    wrong = rng.choice(truth["person"].unique(), int(share * count), replace=False)
+    table = truth.copy()
+    flipped = table["person"].isin(wrong)
+    table.loc[flipped, "gender"] = 1 - table.loc[flipped, "gender"]
+    found = evidence.find_label_errors(table, probabilities(truth, **how))
+    return sum(one.probability for one in found if one.kind == "gender"), len(wrong)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_probabilities_add_up_to_the_number_of_errors(share):
+    expected, there = expected_wrong_genders(600, share, sure=2.5)
+    assert abs(expected - there) < 4 + 0.3 * there, expected
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_a_fifth_of_wrong_genders_is_seen_as_such_where_looks_overlap(seed):
+    """Many wrong labels and a net that sees well fit like few and one that sees badly: neither is ruled out before."""
+    expected, there = expected_wrong_genders(300, 0.2, seed=seed, sure=1.5)
+    assert there / 2 < expected < 2 * there, expected
 
 
 def test_a_label_that_nobody_has_is_suggested_to_nobody():

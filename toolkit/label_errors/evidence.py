@@ -17,7 +17,7 @@ from toolkit.scoring import metrics
 
 KINDS = ("gender", "age", "mask", "duplicate")
 EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # photographs that people mix up: own mask state, the other's
-APPARENT_AGE_SD = 4.0  # years: the spread of apparent age around age
+APPARENT_AGE_SDS = (2.0, 4.0, 8.0, 16.0, 32.0)  # years: spreads of apparent age around age that are tried
 MIN_PROBABILITY = 1e-7  # of a value in one photograph: a lower one comes from overconfidence
 
 
@@ -95,13 +95,10 @@ def _person_findings(table: pd.DataFrame, attribute: str, log_p: np.ndarray) -> 
     priors, log_priors = _priors(table[attribute], len(values))
     # Each log p(v | photograph) contains the prior; `noise` adds it back once for the folder.
     evidence = log_likelihood - np.bincount(folders)[:, None] * log_priors
-    label_likelihood = is_given
+    looks = None
     if attribute == "age":  # somebody of 29 may look 30: the nearer the age to a band, the weaker the evidence
-        label_likelihood = np.array(
-            [_band_likelihood(years) or row for years, row in zip(first_rows["years"], is_given, strict=True)]
-        )
-    fitted = noise.fit_noise(evidence, priors, label_likelihood)
-    p_error = noise.error_probabilities(evidence, priors, label_likelihood, fitted) * (1 - is_given)
+        looks = [_looks(first_rows["years"].to_numpy(), is_given, sd) for sd in APPARENT_AGE_SDS]
+    p_error = noise.error_probabilities(evidence, priors, is_given, looks)
     suggested = (p_error - is_given).argmax(1)  # never the label itself
     return [
         Finding(
@@ -129,8 +126,7 @@ def _mask_findings(table: pd.DataFrame, log_p: np.ndarray) -> list[Finding]:
     is_given = np.eye(len(ATTRIBUTES["mask"]))[given]
     priors, log_priors = _priors(given, is_given.shape[1])
     evidence = log_p - log_priors
-    fitted = noise.fit_noise(evidence, priors, is_given)
-    p_error = noise.error_probabilities(evidence, priors, is_given, fitted) * (1 - is_given)
+    p_error = noise.error_probabilities(evidence, priors, is_given)
     p_any = p_error.sum(1)
     odds = _odds(p_any)[:, None] * p_error / np.maximum(p_any, noise.TINY)[:, None]
     rows_of_folders = np.split(np.argsort(folders, kind="stable"), np.cumsum(np.bincount(folders))[:-1])
@@ -166,8 +162,7 @@ def _exchange_evidence(table: pd.DataFrame, folders: np.ndarray, log_p: np.ndarr
     # exchanged, both orders have the prior 1/2 for certain.
     evidence, is_given = (np.concatenate([some, some[:, ::-1]]) for some in (evidence, is_given))
     priors = np.full(2, 0.5)
-    fitted = noise.fit_noise(evidence, priors, is_given)
-    p_error = noise.error_probabilities(evidence, priors, is_given, fitted)
+    p_error = noise.error_probabilities(evidence, priors, is_given)
     probability[has_both] = p_error[: has_both.sum(), 1]
     return nats, probability
 
@@ -206,9 +201,14 @@ def _given_label(row, attribute: str) -> str:
     return ATTRIBUTES[attribute][getattr(row, attribute)]
 
 
-def _band_likelihood(years: float) -> list[float] | None:
-    """p(apparent age is in the band) of each band, for apparent age ~ Normal(years, APPARENT_AGE_SD); None for NaN."""
-    if math.isnan(years):
-        return None
-    below = [0.5 * (1 + math.erf((first - 0.5 - years) / (APPARENT_AGE_SD * math.sqrt(2)))) for first in AGE_FROM_YEARS]
-    return np.diff([0.0, *below, 1.0]).tolist()
+def _looks(years: np.ndarray, is_given: np.ndarray, sd: float) -> np.ndarray:
+    """How many times as often as others of its band each age looks like each band: shape (n, 3); 1 where it is NaN.
+
+    Apparent age ~ Normal(years, sd).
+    """
+    borders = np.array(AGE_FROM_YEARS) - 0.5
+    below = 0.5 * (1 + np.vectorize(math.erf)((borders - years[:, None]) / (sd * math.sqrt(2))))
+    p = np.diff(np.pad(below, ((0, 0), (1, 1)), constant_values=(0, 1)))
+    is_known = ~np.isnan(years)
+    of_band = is_given[is_known].T @ p[is_known] / np.maximum(is_given[is_known].sum(0), 1)[:, None]
+    return np.where(is_known[:, None], p / np.maximum(is_given @ of_band, noise.TINY), 1.0)
