@@ -28,10 +28,13 @@ from toolkit.system.console import InputError, listed, say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from toolkit.data.store import Selection, Store
     from toolkit.label_errors.corrections import CorrectionReport
     from toolkit.pages.dataset import Faces
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
 PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
 MASK_OF_PHOTOGRAPH = {**{f"mask{n}": 0 for n in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 
@@ -123,14 +126,46 @@ def labels(table: pd.DataFrame) -> np.ndarray:
     return to_class(*(table[attribute] for attribute in ATTRIBUTES)).to_numpy(np.int64, copy=True)
 
 
-def refuse_bad_photographs(table: pd.DataFrame, folder: pathlib.Path, bad: dict[int, str]) -> None:
-    """Raises InputError that names the photographs that cannot be read, {row: reason}."""
-    if bad:
-        named = zip(map(os.fsdecode, paths(table.iloc[list(bad)])), bad.values(), strict=True)
+class BadPhotographs(NamedTuple):
+    """Those that cannot be read, or not to their end: {row of the table: reason}."""
+
+    left_out: dict[int, str]
+    repaired: dict[int, str]
+
+    def as_columns(self, table: pd.DataFrame) -> dict[str, list]:
+        """The columns of bad_images.csv."""
+        reasons = {**self.left_out, **self.repaired}
+        names = [os.fsdecode(name) for name in paths(table.iloc[list(reasons)])]
+        done = ["left out"] * len(self.left_out) + ["repaired"] * len(self.repaired)
+        return {"path": names, "done": done, "reason": list(reasons.values())}
+
+
+def find_bad(table: pd.DataFrame, store: Store, folder: pathlib.Path, on_bad_image: str) -> BadPhotographs:
+    """The bad photographs of the table. Waits for the store, and says how many there are, and what is done with them.
+
+    Raises InputError that names them where ON_BAD_IMAGE is stop.
+    """
+    store.wait()
+    of_table = ({row: why for row, why in sorted(of.items()) if row < len(table)} for of in (store.bad, store.repaired))
+    found = BadPhotographs(*of_table)
+    named = [f"{path} ({reason})" for path, _, reason in zip(*found.as_columns(table).values(), strict=True)]
+    if named and on_bad_image == "stop":
         raise InputError(
-            f"SM_CHANNEL_TRAIN={folder}: {len(bad)} of {len(table)} photographs cannot be read; mend or remove them: "
-            f"{listed((f'{path} ({reason})' for path, reason in named), most=len(bad))}"
+            f"SM_CHANNEL_TRAIN={folder}: {len(named)} of {len(table)} photographs cannot be read; mend or remove them, "
+            f"or set ON_BAD_IMAGE=leave_out (or repair, for those that lack only their end): "
+            f"{listed(named, most=len(named))}"
         )
+    if named:
+        say(f"{len(found.left_out)} bad photographs are left out, {len(found.repaired)} repaired: {listed(named)}")
+    return found
+
+
+def without_rows(table: pd.DataFrame, store: Store, rows: list[int]) -> tuple[pd.DataFrame, Selection]:
+    """The table, and the store whose first photographs are its own, without these rows."""
+    from toolkit.data.store import Selection
+
+    kept = Selection(store, np.delete(np.arange(len(store)), rows))
+    return table.drop(index=rows).reset_index(drop=True), kept
 
 
 def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
@@ -157,6 +192,7 @@ def main(argv: list[str]) -> None:
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     from toolkit.data import checks
     from toolkit.data.framing import Framing
+    from toolkit.data.photo_file import Reading
     from toolkit.data.store import Store
     from toolkit.pages import dataset as dataset_page
 
@@ -166,7 +202,8 @@ def main(argv: list[str]) -> None:
     sides = split.split_by_person(table, held_out)
     summary = [split.describe(labels(table), table["person"], sides), str(report)]
     say("\n".join(summary))
-    store = Store(paths(as_found, config.sm_channel_train), Framing.of(config))
+    reading = Reading.of(config)
+    store = Store(paths(as_found, config.sm_channel_train), Framing.of(config), reading=reading)
     with store:
         bad = store.wait()
         problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)

@@ -8,6 +8,7 @@ The file is written only after onnxruntime has given the same probabilities as t
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -72,6 +73,7 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, frami
     They are validation photographs of the run if these are on this machine, else drawn faces, which reveal a wrong
     computation as well. Raises InputError if SM_CHANNEL_TRAIN is set and lacks the former, or one cannot be decoded.
     """
+    from toolkit.data.photo_file import Reading
     from toolkit.data.store import Store
 
     paths, images = validation_photographs(run, config.sm_channel_train)
@@ -83,7 +85,8 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, frami
         )
     with tempfile.TemporaryDirectory() as scratch:
         use_drawn = missing or not paths
-        store = Store(draw_faces(scratch) if use_drawn else paths, framing)
+        reading = Reading(math.inf, repair=True)  # training has read them
+        store = Store(draw_faces(scratch) if use_drawn else paths, framing, reading=reading)
         if bad := store.fill():
             raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
     source = "drawn faces, as the run's own photographs are not here" if use_drawn else f"photographs of {images}"

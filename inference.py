@@ -35,16 +35,16 @@ def main(argv: list[str]) -> None:
         ensemble = Ensemble.find(config, runs, model.load)
         info, paths = dataset.read_eval(config.sm_channel_eval)
         with distributed.joined(ensemble.runtime.device):
-            probabilities, unreadable = predict(config, ensemble, info["ImageID"], paths)
+            probabilities, unreadable, repaired = predict(config, ensemble, info["ImageID"], paths)
     if world.rank() == 0:
         answer = ensemble.decide(probabilities, list(unreadable))
-        write(config, info, answer, unreadable, ensemble.report(answer))
+        write(config, info, answer, unreadable | repaired, ensemble.report(answer))
 
 
 def predict(
     config: settings.InferenceSettings, ensemble: Ensemble, images: list[str], paths: list[str]
-) -> tuple[dict[pathlib.Path, np.ndarray], dict[int, str]]:
-    """{run: calibrated probabilities, float64, shape (n, 18)} and {row: reason} of unreadable photographs.
+) -> tuple[dict[pathlib.Path, np.ndarray], dict[int, str], dict[int, str]]:
+    """{run: calibrated probabilities, float64, shape (n, 18)}; {row: reason} of unreadable and of repaired photographs.
 
     Every rank predicts its shard of the photographs, and gets all results. Raises InputError on unreadable ones as
     ON_BAD_IMAGE says.
@@ -54,10 +54,12 @@ def predict(
     import torch
 
     from toolkit.data.disk_cache import open_store
+    from toolkit.data.photo_file import Reading
 
-    runtime, shard, unreadable, probabilities = ensemble.runtime, distributed.shard(paths), {}, {}
+    runtime, shard, reading = ensemble.runtime, distributed.shard(paths), Reading.of(config)
+    unreadable, repaired, probabilities = {}, {}, {}
     for framing, runs in ensemble.by_framing().items():
-        with open_store(shard, framing, config.cache_gib, config.cache_dir) as store:
+        with open_store(shard, framing, config.cache_gib, config.cache_dir, reading) as store:
             for run in runs:
                 net = runtime.load(run)
                 if not probabilities:
@@ -66,37 +68,41 @@ def predict(
                     refuse_unreadable(config, images, distributed.all_gather_by_row(store.wait()))
                 probabilities[run] = ensemble.predict(run, net, store)
             unreadable |= distributed.all_gather_by_row(store.wait())
+            repaired |= distributed.all_gather_by_row(store.repaired)
         refuse_unreadable(config, images, unreadable)
         say(f"{store}; {time.time() - started:.1f} s since the start")
     gathered = {
         run: distributed.all_gather_rows(torch.from_numpy(p), len(paths)).numpy() for run, p in probabilities.items()
     }
-    return gathered, unreadable
+    return gathered, unreadable, repaired
 
 
 def refuse_unreadable(config: settings.InferenceSettings, images: list[str], unreadable: dict[int, str]) -> None:
-    """Raises InputError that names all unreadable photographs, unless ON_BAD_IMAGE=fallback."""
+    """Raises InputError that names all unreadable photographs where ON_BAD_IMAGE is stop."""
     if unreadable and config.on_bad_image == "stop":
         named = listed((f"{images[row]} ({reason})" for row, reason in unreadable.items()), most=len(unreadable))
         raise InputError(
             f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(unreadable)} of {len(images)} photographs cannot be read, "
-            f"nothing is written; repair them, or set ON_BAD_IMAGE=fallback to give them FALLBACK_CLASS: {named}"
+            f"nothing is written; mend them, or set ON_BAD_IMAGE=fallback to give them FALLBACK_CLASS (or repair, to "
+            f"read those that lack only their end): {named}"
         )
 
 
-def write(
-    config: settings.InferenceSettings, info: dict, answer: Answer, unreadable: dict[int, str], report: dict
-) -> None:
-    """Write output.csv and the files beside it."""
+def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: dict[int, str], report: dict) -> None:
+    """Write output.csv and the files beside it. `bad`: {row: reason} of unreadable and repaired photographs."""
     folder = config.sm_output_data_dir
     with locks.locked(folder):
         for name in BESIDE:
             (folder / name).unlink(missing_ok=True)  # they belong to an earlier output.csv
-        if unreadable:
-            names = [info["ImageID"][row] for row in unreadable]
-            table = {"ImageID": names, "ans": [config.fallback_class] * len(names), "reason": list(unreadable.values())}
-            files.write_csv(folder / "bad_images.csv", table)
-            say(f"{len(names)} bad photographs got class {config.fallback_class}; they are listed in bad_images.csv")
+        if bad:
+            rows = list(bad)
+            table = {"ImageID": [info["ImageID"][row] for row in rows], "ans": answer.classes[rows]}
+            files.write_csv(folder / "bad_images.csv", {**table, "reason": list(bad.values())})
+            repaired = int(np.isfinite(answer.probabilities[rows]).all(1).sum())
+            say(
+                f"{len(rows) - repaired} bad photographs got class {config.fallback_class}, {repaired} were repaired; "
+                "they are listed in bad_images.csv"
+            )
         answers = {"ans": answer.classes}
         if config.probabilities:
             columns = dict(zip(PROBABILITY_COLUMNS, answer.probabilities.T.round(6), strict=True))

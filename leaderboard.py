@@ -180,7 +180,7 @@ def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder:
 
 def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Path, run_folder: str) -> None:
     """Infer and evaluate: output.csv and evaluation.json in the backbone's folder. Raises ChildProcessError."""
-    shared = ("device", "precision", "cache_gib", "cache_dir")
+    shared = ("max_megapixels", "device", "precision", "cache_gib", "cache_dir")
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": run_folder, "sm_output_data_dir": folder}
     run("inference.py", given, folder)

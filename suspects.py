@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         return
     headers = read_folds(config) if config.sm_channel_model else train_folds(config, corrected)
     folds = held_out_folds(table, is_reviewed, headers)
-    findings = collect_findings(config, headers, table, folds)
+    table, findings = collect_findings(config, headers, table, folds)
     suspects = list_suspects(config, table, findings)
     say(expected_errors_table(suspects))
     write_table(config, suspects, findings)
@@ -122,7 +122,8 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
     runs = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
     if not (runs / training["name"] / folders.RESULT).exists():
         say(f"training {config.folds} folds for {config.epochs} epochs")
-        shared = ("sm_channel_train", "relabel", "device", "precision", "cache_gib", "cache_dir")
+        shared = ("sm_channel_train", "relabel", "max_megapixels", "on_bad_image")
+        shared += ("device", "precision", "cache_gib", "cache_dir")
         training |= {name: getattr(config, name) for name in shared}
         words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
         if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)):
@@ -164,22 +165,30 @@ def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[p
 
 def collect_findings(
     config: settings.SuspectsSettings, headers: dict[pathlib.Path, Header], table: pd.DataFrame, folds: np.ndarray
-) -> list[Finding]:
-    """The evidence against the labels of all people who are judged, from the nets and from the photographs."""
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """The evidence against the labels of all people who are judged, from the nets and from the photographs.
+
+    Before it the table, without the photographs that ON_BAD_IMAGE leaves out.
+    """
     from toolkit.data.disk_cache import open_store
+    from toolkit.data.photo_file import Reading
     from toolkit.label_errors import duplicates, evidence
 
     framing = next(iter(headers.values())).framing  # one run of folds has one
-    paths, is_judged = dataset.paths(table, config.sm_channel_train), folds != ""
-    with open_store(paths, framing, config.cache_gib, config.cache_dir) as store:
-        dataset.refuse_bad_photographs(table, config.sm_channel_train, store.wait())
+    paths = dataset.paths(table, config.sm_channel_train)
+    with open_store(paths, framing, config.cache_gib, config.cache_dir, Reading.of(config)) as store:
+        bad = dataset.find_bad(table, store, config.sm_channel_train, config.on_bad_image)
+        if bad.left_out:
+            folds = np.delete(folds, list(bad.left_out))
+            table, store = dataset.without_rows(table, store, list(bad.left_out))
         say(str(store))
+        is_judged = folds != ""
         probabilities = held_out_probabilities(config, headers, folds, store)
         judged = table[is_judged].reset_index(drop=True)
         label_errors = evidence.find_label_errors(judged, probabilities[is_judged])
         # The original of a duplicate may be a person who was reviewed before: so the whole table is compared.
         copies = duplicates.find_duplicates(table, store)
-        return label_errors + [finding for finding in copies if finding.folder in set(judged["folder"])]
+        return table, label_errors + [finding for finding in copies if finding.folder in set(judged["folder"])]
 
 
 def held_out_probabilities(

@@ -23,6 +23,7 @@ from toolkit.backbones import pretrained
 from toolkit.config import defaults, extras, settings, sources
 from toolkit.data import split
 from toolkit.data.framing import Framing
+from toolkit.data.photo_file import Reading
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
@@ -69,7 +70,7 @@ def train(config: settings.TrainSettings, origin: dict, data: Data) -> Outcome |
     """Table, split, store, model, task, loop, report: a run for each split."""
     with decoded(config, data) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
-        refuse_bad_photographs(config, data, store.wait())
+        data, store = without_bad_photographs(config, data, store)
     say(str(store))
     loader = make_loader(store, backbone)
     tasks = [make_task(config, data, sides, loader) for sides in data.splits]
@@ -104,6 +105,7 @@ class Data(NamedTuple):
     splits: Sequence[Split] = ()  # of the table, one for each net
     corrections: Mapping[str, str] = {}  # checksums of the files of label corrections
     pseudo_labels: PseudoLabels | None = None  # of photographs that follow those of the table
+    bad_images: Mapping[str, list] = {}  # columns of bad_images.csv
 
 
 def read_data(config: settings.TrainSettings) -> Data:
@@ -128,23 +130,29 @@ def decoded(config: settings.TrainSettings, data: Data) -> Iterator[Store]:
     """The store of photographs, which decodes in the background; in CACHE_DIR, or shared by a machine's processes."""
     from toolkit.data.disk_cache import open_store
 
-    paths = dataset.paths(data.table, config.sm_channel_train)
+    paths, framing, reading = dataset.paths(data.table, config.sm_channel_train), Framing.of(config), Reading.of(config)
     if data.pseudo_labels:
         paths = np.concatenate([paths, data.pseudo_labels.paths])
     with (
         distributed.shared_folder() as shared,
-        open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir or shared) as store,
+        open_store(paths, framing, config.cache_gib, config.cache_dir or shared, reading) as store,
     ):
         yield store
 
 
-def refuse_bad_photographs(config: settings.TrainSettings, data: Data, bad: dict[int, str]) -> None:
-    """Raises InputError that names the photographs that cannot be read, {row: reason}."""
-    labelled = len(data.table)
-    of_table = {row: reason for row, reason in bad.items() if row < labelled}
-    dataset.refuse_bad_photographs(data.table, config.sm_channel_train, of_table)
+def without_bad_photographs(config: settings.TrainSettings, data: Data, store: Store) -> tuple[Data, Store]:
+    """The same without what ON_BAD_IMAGE leaves out. Raises InputError that names bad photographs where it is stop."""
+    table, bad = data.table, dataset.find_bad(data.table, store, config.sm_channel_train, config.on_bad_image)
     if data.pseudo_labels:
-        data.pseudo_labels.refuse_bad({row - labelled: reason for row, reason in bad.items()})
+        in_order = sorted(store.bad.items())
+        data.pseudo_labels.refuse_bad({row - len(table): reason for row, reason in in_order if row >= len(table)})
+    data = data._replace(bad_images=bad.as_columns(table))
+    if not bad.left_out:
+        return data, store
+    rows = list(bad.left_out)
+    splits = [split.without_rows(sides, rows, len(table)) for sides in data.splits]
+    table, store = dataset.without_rows(table, store, rows)
+    return data._replace(table=table, splits=splits), store
 
 
 class Backbone(NamedTuple):
@@ -259,6 +267,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             say(f"run folder: {run.folder.absolute()}")
             more = task.record(fingerprint) | {"started": checkpointer.started}
             artefacts.write_settings(run.folder, config, setup.origin, header, more)
+            artefacts.write_bad_images(run.folder, setup.data.bad_images)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
@@ -308,6 +317,7 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
         header = make_header(setup, folder.name, tasks[0].decided_by)
         more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
+        artefacts.write_bad_images(folder, setup.data.bad_images)
         leaderboard.finish(folder, artefacts.summary(config, header, best, started, seconds))
         cross_validation.remove_backup(config, folder)
         say(

@@ -169,7 +169,7 @@ def test_every_fold_gets_a_file_in_the_folder_that_is_set(tiny, infer, tmp_path)
         answers.append((tmp_path / "out" / "output.csv").read_bytes())
     assert answers[0] == answers[1]
     shutil.copy(tmp_path / "files" / "many" / "fold-0" / "model.onnx", folder / "fold-0")
-    refused(infer(folder, RUNTIME="onnx"), "expected a model.onnx in every fold, found none in fold-1; run export.py")
+    refused(infer(folder, RUNTIME="onnx"), "expected a model.onnx for every net, found none in fold-1; run export.py")
 
 
 class Strange(torch.nn.Linear):

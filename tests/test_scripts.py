@@ -13,6 +13,8 @@ from conftest import QUICK, ROOT, refused, run_here, run_script
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import model
+import train
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.scoring import decision, metrics
 from toolkit.system import files
@@ -160,17 +162,57 @@ def test_bad_photographs_stop_inference_or_get_a_stated_class(drawn, infer, tmp_
     names = pd.read_csv(folder / "info.csv")["ImageID"].tolist()
     (folder / "images" / names[3]).unlink()
     (folder / "images" / names[7]).write_bytes(b"no photograph")
+    cut = folder / "images" / names[9]
+    cut.write_bytes(cut.read_bytes()[:-600])
     done = infer(SM_CHANNEL_EVAL=folder)
-    refused(done, "2 of 42 photographs cannot be read", f"{names[3]} (no such file)", names[7], "ON_BAD_IMAGE=fallback")
+    refused(done, "3 of 42 photographs cannot be read", f"{names[3]} (no such file)", names[7], "ON_BAD_IMAGE=fallback")
+    assert f"{names[9]} (its end is missing)" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
     good = infer()
     whole = pd.read_csv(tmp_path / "out" / "output.csv")["ans"]
     done = infer(SM_CHANNEL_EVAL=folder, ON_BAD_IMAGE="fallback", FALLBACK_CLASS="17", PROBABILITIES="true")
     assert good.returncode == done.returncode == 0, done.stderr
     output, bad = (pd.read_csv(tmp_path / "out" / name) for name in ("output.csv", "bad_images.csv"))
-    assert output["ans"].drop([3, 7]).equals(whole.drop([3, 7])) and output["ans"][[3, 7]].tolist() == [17, 17]
-    assert bad["ImageID"].tolist() == [names[3], names[7]] and bad["ans"].tolist() == [17, 17]
-    assert pd.read_csv(tmp_path / "out" / "probabilities.csv").isna().any(axis=1).sum() == 2
+    gone = [3, 7, 9]
+    assert output["ans"].drop(gone).equals(whole.drop(gone)) and output["ans"][gone].tolist() == [17, 17, 17]
+    assert bad["ImageID"].tolist() == [names[row] for row in gone] and bad["ans"].tolist() == [17, 17, 17]
+    assert pd.read_csv(tmp_path / "out" / "probabilities.csv").isna().any(axis=1).sum() == 3
+    done = infer(SM_CHANNEL_EVAL=folder, ON_BAD_IMAGE="repair", FALLBACK_CLASS="17")
+    assert "2 bad photographs got class 17, 1 were repaired; they are listed in bad_images.csv" in done.stdout
+    output, bad = (pd.read_csv(tmp_path / "out" / name) for name in ("output.csv", "bad_images.csv"))
+    assert output["ans"].drop([3, 7]).equals(whole.drop([3, 7]))  # the end of that photograph is its lowest rows
+    assert bad["ans"].tolist() == [17, 17, whole[9]] and bad["reason"].tolist()[2] == "its end is missing"
+
+
+def test_bad_photographs_stop_training_or_are_left_out_or_repaired(drawn, tmp_path, monkeypatch):
+    def small(outputs: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, outputs))
+
+    monkeypatch.setitem(model.OWN, "small", small)
+    monkeypatch.setitem(train.CHOICES, "name", ["small"])
+    images, runs = tmp_path / "images", tmp_path / "runs"
+    shutil.copytree(drawn.train, images)
+    cut, broken = (sorted(images.glob(f"*/{name}.jpg"))[0] for name in ("incorrect_mask", "normal"))
+    cut.write_bytes(cut.read_bytes()[:-600])
+    broken.write_bytes(b"no photograph")
+
+    def fit(**given):
+        return run_here("train.py", NAME="small", SM_CHANNEL_TRAIN=images, SM_MODEL_DIR=runs, **QUICK, **given)
+
+    named = f"{cut.relative_to(images)} (its end is missing), {broken.relative_to(images)} (no photograph of a format"
+    refused(fit(), "2 of 168 photographs cannot be read; mend or remove them, or set ON_BAD_IMAGE=leave_out", named)
+    assert not list(runs.iterdir())
+    done = fit(ON_BAD_IMAGE="leave_out")
+    assert done.returncode == 0 and "2 bad photographs are left out, 0 repaired: " in done.stdout
+    table = pd.read_csv(runs / "small" / "bad_images.csv")
+    assert table["path"].tolist() == [str(path.relative_to(images)) for path in (cut, broken)]
+    assert table["done"].tolist() == ["left out"] * 2 and table["reason"][0] == "its end is missing"
+    done = fit(ON_BAD_IMAGE="repair")
+    assert done.returncode == 0 and "1 bad photographs are left out, 1 repaired: " in done.stdout
+    assert pd.read_csv(runs / "small-2" / "bad_images.csv")["done"].tolist() == ["left out", "repaired"]
+    cut.unlink()
+    broken.unlink()
+    assert "this run was finished before" in fit().stdout  # the one that left them out
 
 
 def test_a_perfect_answer_scores_one_in_any_order(drawn, evaluate, tmp_path):

@@ -118,7 +118,7 @@ def test_duplicates_of_a_decided_person_are_found_and_corrections_have_the_hash_
     headers = suspects.read_folds(config)
     numbers = suspects.held_out_folds(table, is_reviewed, headers)
     numbers[table["person"] == "900999"] = "0"  # as if a fold knew it
-    found = suspects.collect_findings(config, headers, table, numbers)
+    _, found = suspects.collect_findings(config, headers, table, numbers)
     (copy,) = [one for one in found if one.kind == "duplicate" and one.folder.startswith("900999")]
     assert copy.probability > 0.9 and copy.duplicate_of == original.name
     assert original.name not in {one.folder for one in found}
@@ -200,11 +200,14 @@ def test_people_of_no_fold_are_not_looked_at(ask, copied, tmp_path):
     refused(ask(SM_CHANNEL_MODEL=copied), "found none of them among those to look at")
 
 
-def test_a_photograph_that_cannot_be_read_is_named(ask, drawn, folds, tmp_path):
+def test_a_photograph_that_cannot_be_read_is_named_or_left_out(ask, drawn, folds, tmp_path):
     shutil.copytree(drawn.train, tmp_path / "images")
     broken = sorted((tmp_path / "images").glob("*/mask1.*"))[0]
     broken.write_bytes(b"no photograph")
     refused(ask(SM_CHANNEL_TRAIN=tmp_path / "images"), "1 of 168 photographs cannot be read", broken.name)
+    done = ask(SM_CHANNEL_TRAIN=tmp_path / "images", ON_BAD_IMAGE="leave_out")
+    assert done.returncode == 0 and f"1 bad photographs are left out, 0 repaired: {broken.parent.name}" in done.stdout
+    assert len(pd.read_csv(tmp_path / "out" / "suspects.csv")) == 24
 
 
 def test_nets_that_are_broken_are_refused(inputs):

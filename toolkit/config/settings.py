@@ -15,7 +15,7 @@ from toolkit.config.types import Corrections, InputFile, InputFolder, RunName, W
 from toolkit.labels import AGE_FROM_YEARS
 
 
-class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
+class TrainSettings(shared.SplitTrainingData, shared.UnreadablePhotographs, shared.Hardware, shared.HtmlPage):
     """train.py"""
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
@@ -26,6 +26,7 @@ class TrainSettings(shared.SplitTrainingData, shared.Hardware, shared.HtmlPage):
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
         "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard",
         "decide_by", "sm_channel_pseudo", "pseudo_probabilities",  # what lies there is in the task's digest
+        "max_megapixels", "on_bad_image",  # and which photographs they come to
     )  # fmt: skip
 
     sm_model_dir: pathlib.Path = DEMO / "runs"
@@ -173,8 +174,8 @@ class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware):
     """First year of the oldest age band, for runs with HEAD=factored and RUNTIME=torch; unset: 60."""
     probabilities: bool = True
     """Also write `probabilities.csv`: ImageID, one column per class (p0 to p17), ans. evaluation.html uses it."""
-    on_bad_image: Literal["stop", "fallback"] = "stop"
-    """An unreadable photograph stops the script, or gets FALLBACK_CLASS and is listed in `bad_images.csv`."""
+    on_bad_image: Literal["stop", "fallback", "repair"] = "stop"
+    """Unreadable photographs stop the script, or get FALLBACK_CLASS; `repair` reads JPEGs that lack only their end."""
     fallback_class: int = Field(4, ge=0, le=17)
     """Class of an unreadable photograph; 4 is the most frequent in training (mask worn, female, 30 to 59)."""
     batch_size: int | None = Field(None, ge=1)
@@ -185,7 +186,8 @@ class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware):
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         yield from self.only_with("runtime", "torch", "old_from", "precision")
-        yield from self.only_with("on_bad_image", "fallback", "fallback_class")
+        if self.on_bad_image != "repair":
+            yield from self.only_with("on_bad_image", "fallback", "fallback_class")
         if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
             yield f"DEVICE={self.device}: RUNTIME=onnx runs on the CPU; remove it, or set RUNTIME=torch"
 
@@ -226,7 +228,7 @@ class DatasetSettings(shared.SplitTrainingData, shared.HtmlPage):
     """Folder for `dataset.html`."""
 
 
-class SuspectsSettings(shared.TrainingData, shared.Hardware):
+class SuspectsSettings(shared.TrainingData, shared.UnreadablePhotographs, shared.Hardware):
     """suspects.py"""
 
     FOLDERS = ("sm_channel_train", "sm_output_data_dir")

@@ -59,7 +59,21 @@ class Settings(BaseModel):
                 yield f"{name.upper()}: has no effect with {key}={as_text(found)}; remove it, or {remedy}"
 
 
-class TrainingData(Settings):
+class Photographs(Settings):
+    """Which photographs are read."""
+
+    max_megapixels: float = Field(100, gt=0)
+    """Most pixels of a photograph, in millions; a larger one counts as unreadable."""
+
+
+class UnreadablePhotographs(Settings):
+    """What becomes of training photographs that cannot be read."""
+
+    on_bad_image: Literal["stop", "leave_out", "repair"] = "stop"
+    """Unreadable photographs stop the script, or are left out; `repair` reads JPEGs that lack only their end."""
+
+
+class TrainingData(Photographs):
     """Which photographs, with which labels, in which form and order."""
 
     sm_channel_train: InputFolder = DEMO_DATA / "train" / "images"
@@ -83,7 +97,7 @@ class SplitTrainingData(TrainingData):
     """Share of people held out for validation; 0: everybody trains, for all epochs, and nothing is validated."""
 
 
-class EvalData(Settings):
+class EvalData(Photographs):
     """Which photographs to classify."""
 
     sm_channel_eval: InputFolder = DEMO_DATA / "eval"

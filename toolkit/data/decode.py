@@ -1,6 +1,7 @@
 """One photograph, from its file or its bytes, to pixels."""
 
 import contextlib
+import threading
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ try:
 except ImportError:  # no more than quicker than Pillow: see `_cut`
     simplejpeg = None
 
+LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is
+LARGE_ALONE = threading.Lock()
 GREATEST = (1, 255, 65535)  # value of a channel, in TIFF files of floats
 VERSION = 3  # raise it when `decode_bytes` gives other pixels: stores in CACHE_DIR are then decoded anew
 
@@ -23,18 +26,19 @@ def decode_file(path: str | bytes, framing: Framing) -> np.ndarray:
     return decode_bytes(photo_file.read(path), framing)
 
 
-def decode_bytes(content: bytes, framing: Framing) -> np.ndarray:
+def decode_bytes(content: bytes, framing: Framing, max_megapixels: float = photo_file.MEGAPIXELS) -> np.ndarray:
     """The part of a photograph that `framing` takes, as RGB pixels of its size: uint8, shape (height, width, 3).
 
     It may be of any mode; it is turned as its EXIF orientation says, and transparency is dropped. A JPEG's decoder
     scales it down as far as twice the size is left; the rest is an antialiased bilinear resize. Raises as
-    `photo_file.opened`, and whatever Pillow raises on content that it cannot read.
+    `photo_file.opened`, MissingEndError if a JPEG is cut short, and whatever Pillow raises on what it cannot read.
     """
-    with photo_file.opened(content) as photo:
+    with photo_file.opened(content, max_megapixels) as photo:
         least = framing.least(*photo_file.upright_size(photo))
         photo.draft(None, least if photo_file.orientation(photo) in photo_file.TRANSPOSED else least[::-1])
-        pixels = _cut(photo, content, framing)
-    pixels = _resized(pixels, framing.scaled(*pixels.shape[:2]))
+        with LARGE_ALONE if photo.width * photo.height > LARGE else contextlib.nullcontext():
+            pixels = _cut(photo, content, framing)
+            pixels = _resized(pixels, framing.scaled(*pixels.shape[:2]))
     return pixels if pixels.shape[:2] == framing.size else _padded(pixels, framing.size)
 
 
@@ -69,6 +73,7 @@ def _cut(photo: Image.Image, content: bytes, framing: Framing) -> np.ndarray:
             if pixels.shape[:2] == (photo.height, photo.width):
                 top, left, bottom, right = framing.box(photo.height, photo.width)
                 return pixels[top:bottom, left:right]
+    _load(photo)
     if orientation != 1:
         photo = ImageOps.exif_transpose(photo)
     photo = _to_8_bits(photo)
@@ -76,6 +81,16 @@ def _cut(photo: Image.Image, content: bytes, framing: Framing) -> np.ndarray:
     if (left, top, right, bottom) != (0, 0, *photo.size):
         photo = photo.crop((left, top, right, bottom))  # before convert(), which copies
     return np.array(photo.convert("RGB"))
+
+
+def _load(photo: Image.Image) -> None:
+    """Let Pillow decode it. Raises MissingEndError if it is a JPEG that is cut short, and whatever Pillow raises."""
+    try:
+        photo.load()
+    except OSError as error:  # of which Pillow has no class of its own
+        if photo.format in ("JPEG", "MPO") and "truncated" in str(error):
+            raise photo_file.MissingEndError("its end is missing") from None
+        raise
 
 
 def _to_8_bits(photo: Image.Image) -> Image.Image:

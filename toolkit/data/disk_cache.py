@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import torch
 
 from toolkit.data import decode
 from toolkit.data.framing import Framing
+from toolkit.data.photo_file import Reading
 from toolkit.data.store import CHUNK, File, Memory, Store
 from toolkit.system import locks
 from toolkit.system.console import say
@@ -21,11 +23,13 @@ from toolkit.system.console import say
 PIXELS = "pixels"  # a file of all pixels, followed by JSON: a digest of their sources, and a checksum of each chunk
 
 
-def open_store(paths, framing: Framing, memory_gib: float, cache_dir: pathlib.Path | None) -> Store:
+def open_store(
+    paths, framing: Framing, memory_gib: float, cache_dir: pathlib.Path | None, reading: Reading | None = None
+) -> Store:
     """A store of these photographs, kept in `cache_dir` if one is given."""
     if cache_dir is None:
-        return Store(paths, framing, memory_gib)
-    return CachedStore(paths, framing, memory_gib, cache_dir)
+        return Store(paths, framing, memory_gib, reading)
+    return CachedStore(paths, framing, memory_gib, cache_dir, reading)
 
 
 class CachedStore(Store):
@@ -35,8 +39,10 @@ class CachedStore(Store):
     at the same time wait for the first. If nothing can be written there, it is a plain store.
     """
 
-    def __init__(self, paths, framing: Framing, memory_gib: float, folder: pathlib.Path):
-        super().__init__(paths, framing, memory_gib)
+    def __init__(
+        self, paths, framing: Framing, memory_gib: float, folder: pathlib.Path, reading: Reading | None = None
+    ):
+        super().__init__(paths, framing, memory_gib, reading)
         self.folder = folder
         self.reused = False  # whether an earlier run decoded the pixels
 
@@ -65,7 +71,10 @@ class CachedStore(Store):
 
     def _digest_of_sources(self) -> str:
         """Of all else that the pixels depend on: the files as they are now, and the decoders."""
-        decoders = (decode.VERSION, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None))
+        decoders = [decode.VERSION, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None)]
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            decoders.append(importlib.metadata.version("pillow-heif"))
+        decoders.append(self.reading.max_megapixels)
         digest = hashlib.sha256(repr(decoders).encode())
         for path in self.paths:
             with contextlib.suppress(OSError, ValueError):  # no such file; a name that no file can have
@@ -80,7 +89,7 @@ class CachedStore(Store):
             file = path.open("rb", buffering=0)
             file.seek(self.bytes)
             note = json.loads(file.read())
-            if note["sources"] != sources:
+            if note["sources"] != sources or (note["repaired"] and not self.reading.repair):
                 return False
         except (OSError, ValueError, TypeError, KeyError):  # no such file, or no file of ours
             return False
@@ -91,7 +100,7 @@ class CachedStore(Store):
 
         if note["checksums"] != self._map_chunks(checksum, "checking"):
             return False
-        self.storage = storage
+        self.storage, self.repaired = storage, {int(index): text for index, text in note["repaired"].items()}
         return True
 
     def _decode_to_disk(self, folder: pathlib.Path, sources: str, alone: bool) -> None:
@@ -108,7 +117,7 @@ class CachedStore(Store):
             if self.bad:
                 say("note: decoded photographs are not kept, as some are bad")
             else:
-                note = json.dumps({"sources": sources, "checksums": checksums})
+                note = json.dumps({"sources": sources, "checksums": checksums, "repaired": self.repaired})
                 storage.write(self.bytes, memoryview(note.encode()))
                 part.replace(folder / PIXELS)
             self.storage = self._mapped(storage.file)

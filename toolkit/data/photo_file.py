@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import math
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # Nothing else: Pillow hands some formats to other programs (EPS to Ghostscript), whatever a file is called.
@@ -17,7 +20,27 @@ LARGEST_FILE = 2**28  # bytes
 LONGEST_SIDE = 2**16 - 1  # of a JPEG: the resize of a longer, thin one would take memory for a large photograph
 MEGAPIXELS = 100.0  # the default of MAX_MEGAPIXELS
 
+END_OF_JPEG = b"\xff\xd9"
+MOST_MISSING = 0.25  # of a JPEG's rows: with fewer it lacks only its end
+
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit cannot be raised for one photograph; ours is in `opened`
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which photographs are read."""
+
+    max_megapixels: float = MEGAPIXELS
+    repair: bool = False  # also JPEGs whose end is missing
+
+    @classmethod
+    def of(cls, settings) -> "Reading":
+        """That of a script's settings."""
+        return cls(settings.max_megapixels, getattr(settings, "on_bad_image", "stop") == "repair")
+
+
+class MissingEndError(ValueError):
+    """A JPEG is cut short."""
 
 
 def read(path: str | bytes | os.PathLike) -> bytes:
@@ -39,10 +62,29 @@ def opened(content: bytes, max_megapixels: float = MEGAPIXELS) -> Iterator[Image
         raise ValueError("it is empty")
     with Image.open(io.BytesIO(content), formats=_formats(content)) as photo:
         if photo.width * photo.height > max_megapixels * 1e6:
-            raise ValueError(f"{photo.width} x {photo.height} pixels: expected at most {max_megapixels:g} megapixels")
+            raise ValueError(
+                f"{photo.width} x {photo.height} pixels: expected at most MAX_MEGAPIXELS={max_megapixels:g}"
+            )
         if max(photo.size) > LONGEST_SIDE:
             raise ValueError(f"{photo.width} x {photo.height} pixels: expected sides of at most {LONGEST_SIDE}")
         yield photo
+
+
+def with_an_end(content: bytes) -> bytes:
+    """A JPEG whose end is missing, with one: its decoder then fills in what is missing.
+
+    Raises MissingEndError if that is more than MOST_MISSING of its rows, which then have one colour. A progressive JPEG
+    is only less sharp.
+    """
+    content += END_OF_JPEG
+    with opened(content, math.inf) as photo:
+        photo.draft(None, (1, 1))  # an eighth of its size, where a block is a pixel
+        pixels = np.asarray(photo.convert("RGB"))
+    is_filled = (pixels == pixels[-1, -1]).all((1, 2))[::-1]
+    filled = len(is_filled) if is_filled.all() else is_filled.argmin()
+    if filled > MOST_MISSING * len(is_filled):
+        raise MissingEndError(f"{filled / len(is_filled):.0%} of it is missing")
+    return content
 
 
 def orientation(photo: Image.Image) -> int:

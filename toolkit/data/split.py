@@ -1,6 +1,7 @@
 """Who is held out for validation: a split of the table of photographs by person, never by photograph."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,15 @@ def without_border_ages(table: "pd.DataFrame", split: Split) -> Split:
             f"BORDER_AGES=leave_out: expected other ages than {listed(BORDER_YEARS)}, found none to train on"
         )
     return Split(train, split.validation)
+
+
+def without_rows(split: Split, rows: Sequence[int], count: int) -> Split:
+    """The split of a table of `count` rows after these were taken out of it. Raises InputError if a side is empty."""
+    kept = np.setdiff1d(np.arange(count), rows)
+    left = Split(*(np.searchsorted(kept, np.intersect1d(side, kept)) for side in (split.train, split.validation)))
+    if len(left.train) < 2 or (len(split.validation) and not len(left.validation)):
+        raise InputError("expected photographs on both sides of the split, found none that can be read on one")
+    return left
 
 
 def describe(labels: np.ndarray, people: "pd.Series", split: Split) -> str:

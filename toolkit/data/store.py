@@ -13,6 +13,7 @@ import torch
 
 from toolkit.data import decode, photo_file
 from toolkit.data.framing import Framing
+from toolkit.data.photo_file import MissingEndError, Reading
 from toolkit.system.console import InputError, bar, say
 
 CHUNK = 64  # photographs that are decoded, written and waited for together
@@ -90,13 +91,20 @@ class Store:
     when the block ends.
     """
 
-    def __init__(self, paths: Sequence[str | bytes], framing: Framing, memory_gib: float = 8.0):
-        self.paths, self.framing, self.size = paths, framing, framing.size
+    def __init__(
+        self,
+        paths: Sequence[str | bytes],
+        framing: Framing,
+        memory_gib: float = 8.0,
+        reading: Reading | None = None,
+    ):
+        self.paths, self.framing, self.size, self.reading = paths, framing, framing.size, reading or Reading()
         self.shape = (len(paths), *self.size, 3)
         self.bytes = math.prod(self.shape)
         self.fits_memory = self.bytes <= memory_gib * 2**30
         self.storage: Memory | File | OnTheFly | None = None
         self.bad: dict[int, str] = {}  # {index: reason} of photographs that cannot be decoded; their pixels are 0
+        self.repaired: dict[int, str] = {}  # the same of those whose end is missing, and that are used all the same
         self._ready = [threading.Event() for _ in self._chunks()]
         self._filler, self._error, self._stopped = threading.Thread(target=self._run, daemon=True), None, False
 
@@ -116,7 +124,19 @@ class Store:
 
     def decode(self, photograph: int) -> np.ndarray:
         """One photograph from its file: uint8, shape (height, width, 3). Raises whatever Pillow raises on a bad one."""
-        return decode.decode_file(self.paths[photograph], self.framing)
+        content = self.read(photograph)
+        try:
+            return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
+        except MissingEndError as error:
+            if not self.reading.repair:
+                raise
+            content = photo_file.with_an_end(content)
+            self.repaired[photograph] = str(error)
+            return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
+
+    def read(self, photograph: int) -> bytes:
+        """The content of its file."""
+        return photo_file.read(self.paths[photograph])
 
     def start(self) -> None:
         """Begin to decode, in threads of their own."""
@@ -191,6 +211,7 @@ class Store:
         for event in self._ready:
             event.clear()
         self.bad.clear()
+        self.repaired.clear()
         self.storage = storage
 
     def _chunks(self) -> range:
@@ -225,6 +246,27 @@ class Store:
         self.storage.put(first, chunk)
         self._ready[first // CHUNK].set()
         return chunk
+
+
+class Selection:
+    """Some photographs of a store, which is full, numbered anew: what a Loader needs of a store."""
+
+    def __init__(self, store: Store, photographs: np.ndarray):
+        """`photographs`: their indices in the store, int64."""
+        self.store, self.photographs = store, torch.from_numpy(photographs)
+        self.paths = [store.paths[photograph] for photograph in photographs]
+        self.framing, self.size = store.framing, store.size
+        self.shape = (len(self), *store.shape[1:])
+        self.bytes = math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __str__(self) -> str:
+        return f"{self.store}; {len(self)} are used"
+
+    def gather(self, index: torch.Tensor) -> torch.Tensor:
+        return self.store.gather(self.photographs[index])
 
 
 def cpu_count() -> int:

@@ -89,6 +89,12 @@ def write_settings(
     files.write_json(folder / SETTINGS, values | more)
 
 
+def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
+    """bad_images.csv: photographs that were left out or repaired, where there are any."""
+    if any(columns.values()):
+        files.write_csv(folder / "bad_images.csv", columns)
+
+
 def summary(config: TrainSettings, header: Header, best: dict, started: str, seconds: float) -> dict:
     """The content of result.json, and the run's row of leaderboard.csv. `best`: the kept epoch's row of history.csv."""
     return {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.config import settings, sources
+from toolkit.data.photo_file import Reading
 from toolkit.serving.ensemble import Ensemble
 from toolkit.serving.runtimes import LoadWeights
 from toolkit.system.console import say
@@ -56,8 +57,9 @@ def predict_fn(photographs: list, endpoint: Endpoint) -> list[dict]:
     from toolkit.serving import requests
 
     ensemble, unreadable, probabilities = endpoint.ensemble, {}, {}
+    reading = Reading.of(ensemble.config)
     for framing, runs in ensemble.by_framing().items():
-        store = requests.RequestStore(photographs, framing)
+        store = requests.RequestStore(photographs, framing, reading=reading)
         unreadable |= store.fill()
         for run in runs:
             probabilities[run] = ensemble.predict(run, endpoint.models[run], store)

@@ -10,7 +10,6 @@ import os
 
 import numpy as np
 
-from toolkit.data import decode
 from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.system.console import InputError
@@ -54,11 +53,11 @@ def is_batch_transform() -> bool:
 class RequestStore(Store):
     """A store of photographs that are not in files: in place of paths it has their bytes, or a RequestError."""
 
-    def decode(self, photograph: int) -> np.ndarray:
+    def read(self, photograph: int) -> bytes:
         content = self.paths[photograph]
         if isinstance(content, RequestError):
             raise content
-        return decode.decode_bytes(content, self.framing)
+        return content
 
 
 def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes | RequestError]:
