@@ -21,7 +21,7 @@ import numpy as np
 import dataset
 import loss
 import model
-from toolkit.config import settings, sources
+from toolkit.config import presets, settings, sources
 from toolkit.config.types import as_text, is_path, weights_file
 from toolkit.demo import synthetic
 from toolkit.runs import folders
@@ -160,7 +160,9 @@ def read_progress(folder: pathlib.Path) -> dict:
 def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
     """Train one backbone: the run's folder, the number of parameters, and the speed. Raises ChildProcessError."""
     own = settings.TrainSettings.model_fields.keys() - {"name"}
-    given = {key: getattr(config, key) for key in own if origin[key] != "default"}
+    # A preset is not given itself: train.py reads it, too.
+    own = [key for key in own if origin[key] != "default" and not presets.is_preset(origin[key])]
+    given = {key: getattr(config, key) for key in own}
     given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir / RUNS}
     if config.sm_checkpoint_dir:
         given["sm_checkpoint_dir"] = config.sm_checkpoint_dir / RUNS

@@ -1,13 +1,14 @@
 """docs/settings.md, written from the settings classes themselves: `make docs`."""
 
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from toolkit.config import defaults, sources  # noqa: E402
+from toolkit.config import defaults, presets, sources  # noqa: E402
 from toolkit.config.settings import SCRIPTS  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -22,11 +23,13 @@ This page lists every setting of every script. It is generated: change the setti
 
 | way | example | notes |
 |--|--|--|
-| environment variable | `epochs=10 python train.py` | any case: `EPOCHS` or `epochs` |
 | flag | `python train.py --batch-size 64` | `--batch_size 64`, `--batch-size 64` and `--batch-size=64` are the same |
+| environment variable | `epochs=10 python train.py` | any case: `EPOCHS` or `epochs` |
 | SageMaker hyperparameter | `SM_HP_BATCH_SIZE`, `SM_HPS` | see [SageMaker](sagemaker.md) |
+| settings of a run | `SETTINGS=runs/resnet18/settings.json python train.py` | the same again; no folders, no `RUN` |
+| recipe | `RECIPE=contest python train.py` | the lines of a file in `recipes/`: see [recipes](#recipes) |
 
-- **Precedence:** a flag wins over an environment variable, the variable over a hyperparameter, that over the default.
+- **Precedence:** each way wins over those below it in this table, and all of them over the default.
 - **Empty values** count as unset, and so does `null`: `LR=` gives the default of LR.
 - **Blanks:** write `epochs=10` without blanks around `=`: after a blank, the shell would run a command named `10`.
 - **Errors:** all settings are checked together before any work. Every wrong one gets a line that says what was
@@ -37,10 +40,33 @@ This page lists every setting of every script. It is generated: change the setti
 - **Record:** train.py prints every value with its source, and `settings.json` in the run folder keeps them.
 """
 
+RECIPES = """\
+## Recipes
+
+A recipe is a file in `recipes/` with lines NAME=value for train.py and inference.py: settings that were measured
+together. Give it to both scripts. Its values are defaults: whatever you set wins. Add your own by adding a file.
+
+    SM_CHANNEL_TRAIN=/data/train/images SM_MODEL_DIR=runs RECIPE=contest python train.py
+    SM_CHANNEL_EVAL=/data/eval SM_CHANNEL_MODEL=runs SM_OUTPUT_DATA_DIR=out RECIPE=contest python inference.py
+
+"""
+
 
 def text() -> str:
-    """The whole page: how settings are given, then a heading and a table for each script."""
-    return "\n".join([HEAD, *map(section, SCRIPTS)])
+    """The whole page: how settings are given, the recipes, then a heading and a table for each script."""
+    return "\n".join([HEAD, recipes(), *map(section, SCRIPTS)])
+
+
+def recipes() -> str:
+    """The table of the files in recipes/, from the comments at their heads."""
+    lines = []
+    for name in presets.recipes():
+        what, _, rest = (presets.FOLDER / f"{name}.env").read_text().partition("\n")
+        measured = dict(re.findall(r"^# ([\w ]+): (.+)$", rest, re.M))
+        lines = lines or [f"| `RECIPE` | what | {' | '.join(measured)} |", f"|--|--|{'--|' * len(measured)}"]
+        cells = [f"[{name}](../recipes/{name}.env)", what.removeprefix("# "), *measured.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return RECIPES + "\n".join(lines) + "\n"
 
 
 def section(script: str) -> str:

@@ -21,6 +21,7 @@ from toolkit.runs.folders import open_run
 CANNOT_CHANGE_A_RESULT = (
     "toolkit/config/defaults.py",  # the values of settings are in the fingerprint themselves
     "toolkit/config/extras.py",  # is an optional package there?
+    "toolkit/config/presets.py",
     "toolkit/config/settings.py",
     "toolkit/config/shared.py",
     "toolkit/config/sources.py",

@@ -34,7 +34,7 @@ def resolve(config: TrainSettings, origin: dict[str, str]) -> tuple[TrainSetting
     if config.class_weights == "auto":
         # Weights on top of another remedy for rare classes would favour them twice.
         plain = config.head == "flat" and config.sampler == "shuffle" and config.loss in PLAIN_LOSSES
-        values["class_weights"], origin["class_weights"] = "sqrt" if plain else "none", "default"
+        values["class_weights"], origin["class_weights"] = "sqrt" if plain else "none", "auto"
     if config.run is None:
         values["run"], origin["run"] = config.name.replace("/", "-"), "NAME"  # a slash would make two folders
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):

@@ -15,18 +15,23 @@ from toolkit.config.types import Corrections, InputFile, InputFolder, RunName, W
 from toolkit.labels import AGE_FROM_YEARS
 
 
-class TrainSettings(shared.SplitTrainingData, shared.UnreadablePhotographs, shared.Hardware, shared.HtmlPage):
+class TrainSettings(
+    shared.SplitTrainingData, shared.UnreadablePhotographs, shared.Hardware, shared.Recipe, shared.HtmlPage
+):
     """train.py"""
 
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small model from scratch, in about a minute on two cores: drawn faces need no ImageNet weights.
     DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "96x72", "epochs": 7}
+    # They change a result by what they come to, which is in the task's digest.
+    IN_DIGEST: ClassVar[tuple[str, ...]] = (
+        "decide_by", "sm_channel_pseudo", "pseudo_probabilities", "max_megapixels", "on_bad_image",
+    )  # fmt: skip
     # They say where and how fast a run is trained, and do not change its result: a run continues when they change.
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
-        "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard",
-        "decide_by", "sm_channel_pseudo", "pseudo_probabilities",  # what lies there is in the task's digest
-        "max_megapixels", "on_bad_image",  # and which photographs they come to
+        "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard", "recipe", "settings",
+        *IN_DIGEST,
     )  # fmt: skip
 
     sm_model_dir: pathlib.Path = DEMO / "runs"
@@ -109,6 +114,8 @@ class TrainSettings(shared.SplitTrainingData, shared.UnreadablePhotographs, shar
     """`auto`: continue an unfinished run of the same settings, photographs and code; `never`: start a new run."""
     checkpoint_seconds: float = Field(300, ge=0)
     """Seconds between saves of the training state; it is also saved after epochs that are not very short."""
+    settings: pathlib.Path | None = None
+    """`settings.json` of a run, to train the same again: its settings become defaults, but for folders and RUN."""
     sm_checkpoint_dir: pathlib.Path | None = None
     """Folder for the state of unfinished runs; unset: SageMaker's if the job has one, else SM_MODEL_DIR."""
     compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(lower_case)] = "auto"
@@ -157,7 +164,7 @@ class TrainSettings(shared.SplitTrainingData, shared.UnreadablePhotographs, shar
             yield f"FREEZE_EPOCHS={self.freeze_epochs}: expected less than EPOCHS={self.epochs}; lower it"
 
 
-class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware):
+class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Recipe):
     """inference.py"""
 
     FOLDERS = ("sm_channel_eval", "sm_channel_model", "sm_output_data_dir")

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from toolkit.config.types import WHOLE, Corrections, Crop, Fit, InputFolder, Size, as_text
 
@@ -36,7 +36,9 @@ class Settings(BaseModel):
         return iter([(name, getattr(self, name)) for name in self.in_order()])
 
     @model_validator(mode="after")
-    def _fit_together(self):
+    def _fit_together(self, info: ValidationInfo):
+        # Values from a recipe are other defaults: one that has no effect beside what was given is no mistake.
+        self.model_fields_set.difference_update((info.context or {}).get("presets", ()))
         if problems := list(self.problems()):
             raise ValueError("\n".join(problems))
         return self
@@ -139,6 +141,13 @@ class Hardware(Settings):
             if self.cache_dir and folder and _is_inside(self.cache_dir, folder):
                 key = name.upper()
                 yield f"CACHE_DIR={self.cache_dir}: expected a folder outside of {key}, where nothing is written"
+
+
+class Recipe(Settings):
+    """Which recipe to follow."""
+
+    recipe: str | None = None
+    """Name of a file in recipes/, whose settings become defaults: `quick`, `contest`, `best`, or one of your own."""
 
 
 class HtmlPage(Settings):

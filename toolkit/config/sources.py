@@ -1,6 +1,7 @@
 """From flags, environment variables and SageMaker's hyperparameters to one settings object.
 
-A flag wins over an environment variable, that over a hyperparameter, that over the default. Names are taken in any
+A flag wins over an environment variable, that over a hyperparameter, that over the files of presets.py, those over the
+default. Names are taken in any
 case, flags with dashes or underscores; an empty value or `null` counts as unset.
 """
 
@@ -13,6 +14,7 @@ import sys
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.config import presets
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
 from toolkit.config.types import as_text
@@ -40,8 +42,9 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     for name, allowed in (choices or {}).items():
         if name in values and values[name] not in list(allowed):
             problems.append(_wrong_choice(name, values.pop(name), allowed, origin[name]))
+    from_files = [name for name in values if presets.is_preset(origin[name])]
     try:
-        settings = cls(**values)
+        settings = cls.model_validate(values, context={"presets": from_files})
     except ValidationError as error:
         problems += [line for detail in error.errors() for line in _lines_of(detail, values)]
     if problems:
@@ -57,6 +60,8 @@ def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str
     variables, contradictions = parse_variables(cls, environ)
     values, origin = {}, dict.fromkeys(cls.model_fields, "default")
     sources = {"hyperparameter": hyperparameters(environ), "environment": variables, "flag": flags}
+    given = {name: value for found in sources.values() for name, value in found.items() if _is_set(value)}
+    sources = presets.find(cls, given) | sources
     for source, found in sources.items():  # later sources win
         given = {name: value for name, value in found.items() if _is_set(value)}
         values |= given
@@ -104,7 +109,7 @@ def _replace_pretrained(values: dict, origin: dict[str, str]) -> list[str]:
         weights = PRETRAINED[TypeAdapter(bool).validate_python(given)]
     except ValidationError:
         return [f"PRETRAINED={given}: expected true (WEIGHTS=imagenet) or false (WEIGHTS=none)"]
-    if str(values.get("weights", weights)).lower() != weights:
+    if str(values.get("weights", weights)).lower() != weights and not presets.is_preset(origin["weights"]):
         return [f"PRETRAINED={as_text(given)} and WEIGHTS={values['weights']}: expected one of them; remove PRETRAINED"]
     values["weights"], origin["weights"] = weights, source
     return []
