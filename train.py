@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,7 +46,11 @@ if TYPE_CHECKING:
 CHOICES = {"name": model.names(), "loss": loss.LOSSES}
 
 
-def main(argv: list[str]) -> Outcome | None:
+def on_epoch(row: dict[str, float]) -> None:
+    """Called on rank 0 after each epoch, with its row of history.csv: for MLflow, W&B and the like (docs/python.md)."""
+
+
+def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoch) -> Outcome | None:
     """Train as these flags and the environment say. None with FIND_LR, and on ranks other than 0.
 
     A finished run of the same settings, photographs and code is not trained again unless RESUME=never.
@@ -63,10 +67,10 @@ def main(argv: list[str]) -> Outcome | None:
     synthetic.ensure_for(config)
     data = read_data(config)
     with distributed.joined(config.device):
-        return train(config, origin, data)
+        return train(config, origin, data, on_epoch)
 
 
-def train(config: settings.TrainSettings, origin: dict, data: Data) -> Outcome | None:
+def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Callable) -> Outcome | None:
     """Table, split, store, model, task, loop, report: a run for each split."""
     with decoded(config, data) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
@@ -74,7 +78,7 @@ def train(config: settings.TrainSettings, origin: dict, data: Data) -> Outcome |
     say(str(store))
     loader = make_loader(store, backbone)
     tasks = [make_task(config, data, sides, loader) for sides in data.splits]
-    setup = Setup(config, origin, backbone, data)
+    setup = Setup(config, origin, backbone, data, on_epoch)
     if config.find_lr:
         return find_lr(config, backbone.model, tasks[0])
     outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
@@ -230,6 +234,7 @@ class Setup(NamedTuple):
     origin: dict[str, str]  # where each setting's value comes from
     backbone: Backbone
     data: Data
+    on_epoch: Callable[[dict[str, float]], None]
 
 
 def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
@@ -271,9 +276,15 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
-        on_epoch = (lambda row: tensorboard.add_epoch(log, row)) if log else (lambda row: None)
+
+        def after_epoch(row: dict) -> None:
+            if log:
+                tensorboard.add_epoch(log, row)
+            if run:
+                setup.on_epoch(dict(row))
+
         try:
-            result = loop.train(config, state, task, checkpointer, on_epoch)
+            result = loop.train(config, state, task, checkpointer, after_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
             if run and checkpointer.best_epoch:
                 report.write(run.folder, config, header, net, task, checkpointer.result())
@@ -287,7 +298,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         leaderboard.finish(run.folder, artefacts.summary(config, header, best, result.started, result.seconds))
         run.checkpoints.remove()
         score = f"macro F1 {best['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
-        say(f"epoch {best['epoch']} is kept: {score}; written: {run.folder.absolute()}")
+        say(f"kept: epoch {best['epoch']}, {score}; written: {run.folder.absolute()}")
         return artefacts.outcome(run.folder)
 
 
