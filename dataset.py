@@ -171,9 +171,12 @@ def without_rows(table: pd.DataFrame, store: Store, rows: list[int]) -> tuple[pd
 def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
     """The columns of `info.csv` as texts, and the path of the photograph that each row names.
 
-    Raises InputError where the file or its column ImageID is missing, where it has no row, where an ImageID is repeated
-    or leads out of the image folder.
+    Without that file the only column is ImageID: all photographs in the folder, or in `images` in it, sorted. Raises
+    InputError where there is none of them, where the file lacks its column ImageID or has no row, where an ImageID is
+    repeated or leads out of the image folder.
     """
+    if not (folder / "info.csv").exists():
+        return _all_photographs(folder)
     info = files.read_csv(folder / "info.csv", ("ImageID",), "SM_CHANNEL_EVAL", key="ImageID")
     images = folder / "images"
     if not images.is_dir():
@@ -185,6 +188,22 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
             f"{listed(outside)}"
         )
     return info, [os.path.join(images, name) for name in info["ImageID"]]
+
+
+def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
+    """As `read_eval`, of a folder without info.csv. Says so."""
+    images = image_folder(folder)
+    listing = [(name, is_folder) for name, is_folder in _listing(images) if not name.startswith(".")]
+    names = [name for name, is_folder in listing if not is_folder and os.path.splitext(name.lower())[1] in EXTENSIONS]
+    others = [name for name, _ in listing if name not in set(names)]
+    if not names:
+        raise InputError(
+            f"{folder / 'info.csv'}: expected this file, or photographs in {images}; found "
+            f"{listed(others) or 'nothing'}; is SM_CHANNEL_EVAL the right folder?"
+        )
+    left_out = f"; passed over, as they are no photographs: {listed(others)}" if others else ""
+    say(f"no info.csv in {folder}: all {len(names)} photographs of {images}, sorted{left_out}")
+    return {"ImageID": names}, [os.path.join(images, name) for name in names]
 
 
 def main(argv: list[str]) -> None:

@@ -1,12 +1,18 @@
 """Write the submission: the class of every photograph in info.csv, by one run or several that train.py made.
 
 SM_CHANNEL_EVAL=<folder> SM_CHANNEL_MODEL=<folder of runs> SM_OUTPUT_DATA_DIR=<folder> NAME=resnet18 python inference.py
+SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 python inference.py face.jpg other.png
+
+The second line prints what the photographs show, and writes nothing.
 
 SageMaker imports it too, to answer requests by its four handlers: model_fn, input_fn, predict_fn and output_fn.
 """
 
+import itertools
+import os
 import pathlib
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,19 +20,31 @@ import dataset
 import model
 from toolkit.config import settings, sources
 from toolkit.demo import synthetic
-from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.serving import handlers, model_archive
 from toolkit.serving.ensemble import Answer, Ensemble
 from toolkit.system import console, distributed, files, locks, world
 from toolkit.system.console import InputError, listed, say
 
+WIDTHS = {attribute: max(map(len, values)) for attribute, values in ATTRIBUTES.items()}
 BESIDE = ("inference.json", "bad_images.csv", "probabilities.csv")  # files beside output.csv
 
 
-def main(argv: list[str]) -> None:
+class Predictions(NamedTuple):
+    """What came of a call, row by row."""
+
+    images: list[str]  # ImageIDs, or the names of photographs
+    classes: np.ndarray  # int64, shape (n,)
+    probabilities: np.ndarray  # float64, shape (n, 18); NaN for an unreadable photograph
+
+
+def main(argv: list[str]) -> Predictions | None:
+    """Predict as flags and environment say; words before all flags are photographs. None on ranks other than 0."""
+    if photographs := list(itertools.takewhile(lambda word: not sources.FLAG.match(word), argv)):
+        return look_at(photographs, argv[len(photographs) :])
     config, _ = sources.read(settings.InferenceSettings, argv)
     if distributed.is_idle_host():
-        return
+        return None
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
     if config.cache_dir:
         files.make_folder(config.cache_dir, "CACHE_DIR")
@@ -34,11 +52,55 @@ def main(argv: list[str]) -> None:
     with model_archive.unpacked(config.sm_channel_model) as runs:
         ensemble = Ensemble.find(config, runs, model.load)
         info, paths = dataset.read_eval(config.sm_channel_eval)
+        people = people_of(config, info)
         with distributed.joined(ensemble.runtime.device):
             probabilities, unreadable, repaired = predict(config, ensemble, info["ImageID"], paths)
-    if world.rank() == 0:
-        answer = ensemble.decide(probabilities, list(unreadable))
-        write(config, info, answer, unreadable | repaired, ensemble.report(answer))
+    if world.rank():
+        return None
+    answer = ensemble.decide(probabilities, list(unreadable), people)
+    write(config, info, answer, unreadable | repaired, ensemble.report(answer, people))
+    return Predictions(info["ImageID"], answer.classes, answer.probabilities)
+
+
+def look_at(photographs: list[str], argv: list[str]) -> Predictions:
+    """Print a line for each of these files. Raises InputError where one is missing, or, after all lines, unreadable."""
+    if missing := [path for path in photographs if not os.path.isfile(path)]:
+        raise InputError(
+            f"expected photographs before all flags, found no such file: {listed(missing)}; "
+            "SM_CHANNEL_EVAL takes a folder of photographs"
+        )
+    config, _ = sources.read(settings.PhotographSettings, argv)
+    with model_archive.unpacked(config.sm_channel_model) as runs:
+        ensemble = Ensemble.find(config, runs, model.load)
+        probabilities, unreadable, _ = predict(config, ensemble, photographs, photographs)
+    answer = ensemble.decide(probabilities, list(unreadable))
+    for row in (row for row in range(len(photographs)) if row not in unreadable):
+        number = int(answer.classes[row])
+        names = "  ".join(
+            f"{key} {ATTRIBUTES[key][value]:{WIDTHS[key]}}" for key, value in to_attributes(number).items()
+        )
+        say(
+            f"{photographs[row]:{max(map(len, photographs))}}  class {number:2}  {names}  "
+            f"probability {answer.probabilities[row, number]:.3f}"
+        )
+    if unreadable:
+        named = [f"{photographs[row]} ({reason})" for row, reason in unreadable.items()]
+        raise InputError(f"cannot be read: {listed(named, most=len(named))}")
+    return Predictions(photographs, answer.classes, answer.probabilities)
+
+
+def people_of(config: settings.InferenceSettings, info: dict[str, list[str]]) -> list[str] | None:
+    """The person of each row of info.csv, where POOL asks for that column. Raises InputError where it is not there."""
+    if config.pool == "none":
+        return None
+    people = info.get(config.pool, [])
+    if not people or not all(name.strip() for name in people):
+        found = f"{sum(not name.strip() for name in people)} empty cells in it" if people else f"{', '.join(info)}"
+        raise InputError(
+            f"POOL={config.pool}: expected a column {config.pool} in {config.sm_channel_eval / 'info.csv'} that names "
+            f"the person of each photograph, found {found}; add it, or leave POOL unset"
+        )
+    return people
 
 
 def predict(

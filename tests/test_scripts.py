@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import model
 import train
-from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.labels import CLASS_NAMES, PROBABILITY_COLUMNS
 from toolkit.scoring import decision, metrics
 from toolkit.system import files
 
@@ -294,8 +294,70 @@ def test_bad_input_to_inference_is_refused(drawn, trained, infer, tmp_path):
     shutil.copytree(drawn.eval, folder)
     (folder / "info.csv").write_text("image,ans\nx.jpg,0\n")
     refused(infer(SM_CHANNEL_EVAL=folder), "info.csv: expected the columns ImageID; found image, ans")
-    (folder / "info.csv").unlink()
+    refused(infer(SM_CHANNEL_EVAL=drawn.train), "info.csv: expected this file, or photographs in ", "found 900001_")
     refused(
-        infer(SM_CHANNEL_EVAL=folder), "info.csv: expected this file, found none; is SM_CHANNEL_EVAL the right folder?"
+        infer(SM_CHANNEL_EVAL=drawn.eval, POOL="person"), "POOL=person: expected a column person in ", "ImageID, ans"
     )
     refused(infer(SM_CHANNEL_EVAL=""), "SM_CHANNEL_EVAL: expected a folder, found nothing set")
+
+
+def test_a_folder_without_a_table_is_answered_whole_and_nothing_is_written_into_it(drawn, infer, tmp_path):
+    folder = tmp_path / "any folder"
+    (folder / "more").mkdir(parents=True)
+    photographs = sorted((drawn.eval / "images").iterdir())[:4]
+    for path, name in zip(photographs, ("b.JPG", "a.jpeg", "ä.jpg", "._b.jpg"), strict=True):
+        shutil.copy(path, folder / name)
+    (folder / "notes.txt").touch()
+    before = sorted(folder.rglob("*"))
+    done = infer(SM_CHANNEL_EVAL=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"all 3 photographs of {folder}, sorted; passed over, as they are no photographs: more, notes" in done.stdout
+    answers = pd.read_csv(tmp_path / "out" / "output.csv")
+    assert answers.columns.tolist() == ["ImageID", "ans"] and answers["ImageID"].tolist() == [
+        "a.jpeg",
+        "b.JPG",
+        "ä.jpg",
+    ]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_photographs_that_are_named_get_a_line_each_and_no_file(drawn, trained, infer, tmp_path):
+    assert infer().returncode == 0
+    expected = pd.read_csv(tmp_path / "out" / "output.csv").set_index("ImageID")["ans"]
+    paths = sorted((drawn.eval / "images").iterdir())[:2]
+    (tmp_path / "bad.jpg").write_bytes(b"no photograph")
+    given = {"cwd": tmp_path, "SM_CHANNEL_MODEL": trained, "DEVICE": "cpu"}
+    before = sorted(tmp_path.rglob("*"))
+    done = run_script("inference.py", paths[0], "bad.jpg", paths[1], "--tta", "false", **given)
+    refused(done, "error: cannot be read: bad.jpg (")
+    lines = [line for line in done.stdout.splitlines() if "  class " in line]
+    found = re.findall(
+        r"^(\S+) +class +(\d+)  mask (\w+) +gender (\w+) +age (\w+) +probability ([01]\.\d{3})$", done.stdout, re.M
+    )
+    assert len(lines) == len(found) == 2 and sorted(tmp_path.rglob("*")) == before
+    for path, (name, number, *names, _) in zip(paths, found, strict=True):
+        assert (name, int(number)) == (str(path), expected[path.name]) and " ".join(names) == CLASS_NAMES[int(number)]
+    done = run_script("inference.py", paths[0], "missing.jpg", tmp_path, "--name", "x", python=sys.executable, **given)
+    refused(done, f"found no such file: missing.jpg, {tmp_path}; SM_CHANNEL_EVAL takes a folder")
+    done = run_script("inference.py", paths[0], PROBABILITIES="true", python=sys.executable, **given)
+    refused(done, "PROBABILITIES: has no effect on photographs that are given by name")
+    refused(run_script("inference.py", paths[0], cwd=tmp_path, python=sys.executable), "found no run")
+
+
+def test_photographs_of_a_person_share_gender_and_age(drawn, infer, tmp_path):
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    (folder / "images").symlink_to(drawn.eval / "images")
+    truth = pd.read_csv(drawn.eval / "gt.csv")
+    truth.assign(ans=0).to_csv(folder / "info.csv", index=False)
+    done = infer(SM_CHANNEL_EVAL=folder, POOL="person")
+    assert done.returncode == 0 and "42 photographs of 6 people are pooled for gender and age" in done.stdout, (
+        done.stderr
+    )
+    assert json.loads((tmp_path / "out" / "inference.json").read_text())["pooled_people"] == 6
+    output, p = (pd.read_csv(tmp_path / "out" / name) for name in ("output.csv", "probabilities.csv"))
+    assert output["person"].equals(truth["person"])
+    of_old = p[[f"p{number}" for number in (2, 5, 8, 11, 14, 17)]].sum(axis=1)
+    assert of_old.groupby(truth["person"]).std().max() < 1e-5 < of_old.std()
+    truth.assign(person=truth["person"].where(truth["person"] != truth["person"][0], " ")).to_csv(folder / "info.csv")
+    refused(infer(SM_CHANNEL_EVAL=folder, POOL="person"), "found 7 empty cells in it")

@@ -203,6 +203,7 @@ def test_settings_that_conflict_are_refused(given, variables, expected):
             settings.ServingSettings, {},
             {
                 "adapt_priors": True, "probabilities": True, "on_bad_image": "stop", "cache_gib": 1, "cache_dir": "c",
+                "pool": "person",
             },
         ),
     ],

@@ -152,6 +152,8 @@ def parsed(line: str) -> tuple[str, dict[str, str]]:
             flag = flag.replace("-", "_").lower()
             given[flag] = value
         else:
+            if flag is None and words[number] == "inference.py":  # a photograph
+                continue
             assert flag, f"{line}: {word} is no flag"
             given[flag] = f"{given[flag]} {word}".strip()
     return words[number], given

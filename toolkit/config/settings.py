@@ -177,6 +177,8 @@ class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, sh
     """Test-time augmentation: average each photograph with its mirror image."""
     adapt_priors: bool = True
     """Estimate the priors of gender and age band on these photographs (EM, shrunk towards those of training)."""
+    pool: Literal["none", "person"] = "none"
+    """`person`: photographs with the same value in the column `person` of info.csv share their gender and age band."""
     old_from: int | None = Field(None, gt=AGE_FROM_YEARS[0], le=100)
     """First year of the oldest age band, for runs with HEAD=factored and RUNTIME=torch; unset: 60."""
     probabilities: bool = True
@@ -203,9 +205,10 @@ class ServingSettings(InferenceSettings):
     """The handlers of inference.py, which answer requests to an endpoint."""
 
     FOLDERS = ("sm_channel_model",)
+    WHERE: ClassVar[str] = "an endpoint"
     # An endpoint gets a few photographs per request: they tell nothing about priors, and there is no file to write.
     WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = (
-        "adapt_priors", "probabilities", "on_bad_image", "fallback_class", "cache_gib", "cache_dir",
+        "adapt_priors", "probabilities", "on_bad_image", "fallback_class", "cache_gib", "cache_dir", "pool",
     )  # fmt: skip
 
     adapt_priors: bool = False
@@ -214,7 +217,15 @@ class ServingSettings(InferenceSettings):
         yield from super().problems()
         for name in self.WITHOUT_EFFECT:
             if name in self.model_fields_set and getattr(self, name):  # ADAPT_PRIORS=false is what an endpoint does
-                yield f"{name.upper()}: has no effect on an endpoint; remove it"
+                yield f"{name.upper()}: has no effect on {self.WHERE}; remove it"
+
+
+class PhotographSettings(ServingSettings):
+    """inference.py on photographs that its command line names."""
+
+    WHERE = "photographs that are given by name"
+
+    on_bad_image: Literal["stop", "fallback", "repair"] = "fallback"  # all others are answered, and no class is made up
 
 
 class EvaluationSettings(shared.GroundTruth, shared.HtmlPage):

@@ -29,6 +29,7 @@ NOT_CODE = (
     "toolkit/data/checks.py",
     "toolkit/data/face_box.py",  # for dataset.py's page
     "toolkit/models/onnx_*.py",  # for export.py and inference.py
+    "toolkit/scoring/pooling.py",
     "toolkit/scoring/submission.py",  # for inference.py and evaluation.py
     "toolkit/training/lr_finder.py",  # it trains, but nothing of it is kept
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from toolkit.labels import CLASSES
 from toolkit.runs import lookup
 from toolkit.runs.weights import Header
 from toolkit.scoring.decision import Decision, decide, log_priors
+from toolkit.scoring.pooling import pool
 from toolkit.scoring.prior_correction import at_least, normalised
 from toolkit.scoring.prior_shift import PriorShift, adapt_priors
 from toolkit.serving import runtimes
@@ -85,10 +87,13 @@ class Ensemble:
         """Calibrated probabilities by one run: float64, shape (n, 18). `model` is what `runtime.load(run)` gave."""
         return self.runtime.predict(model, store, self.headers[run], self.decisions[run])
 
-    def decide(self, probabilities: dict[pathlib.Path, np.ndarray], unreadable: list[int]) -> Answer:
+    def decide(
+        self, probabilities: dict[pathlib.Path, np.ndarray], unreadable: list[int], people: list[str] | None = None
+    ) -> Answer:
         """The answer of all runs, from {run: probabilities of shape (n, 18)} and the rows of unreadable photographs.
 
-        Those get FALLBACK_CLASS, and NaN as probabilities. Prints what was found of priors. Raises InputError where a
+        With `people`, the name of each photograph's person, their probabilities are pooled. Unreadable ones get
+        FALLBACK_CLASS, and NaN as probabilities. Prints what was found of priors. Raises InputError where a
         run's probabilities are not finite.
         """
         by_run = np.stack([probabilities[run] for run in self.headers])
@@ -98,30 +103,37 @@ class Ensemble:
                 raise InputError(
                     f"run {run.absolute()}: expected finite probabilities, found NaN or infinity; train it again"
                 )
+        decisions, of_readable = list(self.decisions.values()), None if people is None else np.array(people)[readable]
         answer = decide_together(
-            list(self.decisions.values()), by_run[:, readable], self.config.ensemble, self.config.adapt_priors
+            decisions, by_run[:, readable], self.config.ensemble, self.config.adapt_priors, of_readable
         )
         for shift in answer.prior_shifts:
             say(str(shift))
+        if people is not None:
+            say(f"{len(readable)} photographs of {len(set(of_readable))} people are pooled for gender and age")
         classes = np.full(by_run.shape[1], self.config.fallback_class)
         together = np.full((len(classes), CLASSES), np.nan)
         classes[readable], together[readable] = answer.classes, answer.probabilities
         return Answer(classes, together, answer.prior_shifts)
 
-    def report(self, answer: Answer) -> dict:
-        """The content of inference.json: how this answer came about, as JSON types."""
+    def report(self, answer: Answer, people: list[str] | None = None) -> dict:
+        """The content of inference.json: how this answer came about, as JSON types; `people` as in `decide`."""
         return {
             "runs": {
                 str(run.absolute()): header.decision.as_plain() | header.scores for run, header in self.headers.items()
             },
             "settings": self.config.model_dump(mode="json"),
             "prior_shifts": [shift.as_plain() for shift in answer.prior_shifts],
+            "pooled_people": None if people is None else len(set(people)),
         }
 
 
-def decide_together(decisions: list[Decision], p: np.ndarray, how: str, adapt: bool) -> Answer:
-    """The answer of several runs with probabilities `p`, shape (runs, n, 18), adapted to the priors here if `adapt`.
+def decide_together(
+    decisions: list[Decision], p: np.ndarray, how: str, adapt: bool, people: Sequence[str] | None = None
+) -> Answer:
+    """The answer of several runs with probabilities `p`, shape (runs, n, 18).
 
+    They are adapted to the priors here if `adapt`, then pooled over the photographs of each of `people` if given.
     "mean" decides by the mean of the runs' probabilities; with "vote" each run has a vote, and that mean decides a tie.
     """
     priors = np.mean([decision.class_priors for decision in decisions], 0)
@@ -129,11 +141,13 @@ def decide_together(decisions: list[Decision], p: np.ndarray, how: str, adapt: b
     ratio, shifts = np.ones(CLASSES), []
     if adapt and p.shape[1]:
         ratio, shifts = adapt_priors(list(p), priors, [decision.attributes for decision in decisions])
-    priors, mean = normalised(priors * ratio), normalised(p.mean(0) * ratio)
+    priors, mean, by_run = normalised(priors * ratio), normalised(p.mean(0) * ratio), normalised(p * ratio)
+    if people is not None:
+        mean, by_run = pool(mean, people), [pool(one, people) for one in by_run]
     if how == "mean":
         return Answer(decide(mean, priors, tau), mean, shifts)
     votes = np.zeros(mean.shape)
-    for one in normalised(p * ratio):
+    for one in by_run:
         votes[np.arange(len(mean)), decide(one, priors, tau)] += 1
     tie_break = normalised(at_least(mean) * np.exp(-tau * log_priors(priors)))
     return Answer((votes + 0.5 * tie_break).argmax(1), mean, shifts)
