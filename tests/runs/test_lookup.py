@@ -5,7 +5,7 @@ import os
 import pytest
 
 from toolkit.runs import lookup
-from toolkit.runs.folders import RESULT, WEIGHTS
+from toolkit.runs.folders import EXPORTED, RESULT, WEIGHTS
 from toolkit.system.console import InputError
 
 
@@ -39,6 +39,8 @@ def test_the_run_that_is_meant(tmp_path):
     assert lookup.runs_in(tmp_path / "f") == [*folds, tmp_path / "f" / "final"]
     for runs, name in ((tmp_path, "f/final"), (tmp_path / "f", "final")):
         assert lookup.resolve(runs, name) == (tmp_path / "f" / "final", [tmp_path / "f" / "final"])
+        (tmp_path / "f" / "final" / EXPORTED).touch()  # of that one alone
+        assert lookup.resolve(runs, name, EXPORTED) == (tmp_path / "f" / "final", [tmp_path / "f" / "final"])
     assert lookup.newer_runs(tmp_path / "f") == []
     assert lookup.newer_runs(tmp_path / "a") == ["a-2", "a-10"] and lookup.newer_runs(tmp_path / "a-10") == []
     for name in ("c", "unfinished", "../a", "f/", "f/fold-3", "a/a", ""):

@@ -12,6 +12,8 @@ from toolkit.runs.folders import EXPORTED, FINAL, RESULT
 from toolkit.runs.weights import WEIGHTS, Header
 from toolkit.system.console import InputError, listed, say
 
+NET = re.compile(rf"fold-\d+|{FINAL}")  # the name of a net of a run of folds
+
 
 def find_runs(
     folder: pathlib.Path, names: str | None, file: str, read_header: Callable[[pathlib.Path], Header]
@@ -97,8 +99,12 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
         name = max(times, key=times.get)
     if name in times:
         return folder / name, _refuse_missing(folder / name, runs_in(folder / name, file), file)
-    of_folds = (name or "").partition("/")[0]
-    if of_folds in times and folder / name in runs_in(folder / of_folds, file):
+    group, _, net_name = (name or "").partition("/")
+    if (
+        NET.fullmatch(net_name)
+        and (folder / name / file).is_file()
+        and group in {path.name for path in folder.iterdir()}
+    ):
         return folder / name, [folder / name]
     what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"
