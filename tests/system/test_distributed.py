@@ -22,6 +22,7 @@ from toolkit.data.loader import Loader
 from toolkit.data.store import Memory, Store
 from toolkit.models.batch_norm import recompute_batch_norm_statistics
 from toolkit.runs.checkpoint import Checkpoints
+from toolkit.runs.weights import read_header
 from toolkit.system import device, distributed, world
 
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
@@ -115,6 +116,13 @@ def test_two_processes_make_the_run_of_one_though_one_dies_and_torchruns_restart
     (tmp_path / "losses").write_text("\n".join(map(str, steps[:7] + steps[-3:])))  # those before the death once
     same_run(tmp_path, alone)
     assert [file.name for file in (tmp_path / "runs").iterdir() if file.name.startswith("tiny")] == ["tiny"]
+
+
+def test_two_processes_train_folds_and_the_net_of_everybody_which_nobody_validates(drawn, tmp_path):
+    printed = ended(two(tiny.main, tmp_path, **given(drawn, tmp_path) | {"EPOCHS": 1, "FOLDS": 2, "FINAL": "true"}))
+    assert printed.count("the last, trained on everybody") == 1
+    header = read_header(tmp_path / "runs" / "tiny" / "final" / "model.safetensors")
+    assert header.decided_by == "out-of-fold predictions of tiny" and header.scores["epoch"] == 1
 
 
 def test_several_processes_save_when_they_are_told_to_stop(drawn, tmp_path):

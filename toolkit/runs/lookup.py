@@ -100,11 +100,7 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
     if name in times:
         return folder / name, _refuse_missing(folder / name, runs_in(folder / name, file), file)
     group, _, net_name = (name or "").partition("/")
-    if (
-        NET.fullmatch(net_name)
-        and (folder / name / file).is_file()
-        and group in {path.name for path in folder.iterdir()}
-    ):
+    if group.strip(".") and NET.fullmatch(net_name) and (folder / name / file).is_file():
         return folder / name, [folder / name]
     what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"

@@ -178,6 +178,8 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     batches = split_into_batches(order, recipe.batch_size)[:BATCHES_FOR_STATISTICS]
     microbatches = [one for batch in batches for one in split_into_microbatches(batch, recipe.micro_batch_size)]
     recompute_batch_norm_statistics(model, task.loader, microbatches)
+    if task.decision:  # there are no such photographs, and the processes have none to share
+        return Evaluation(torch.empty(0, CLASSES), {}, task.decision)
     # Four times a training batch fits, as no activations are kept for gradients; who lowers that lowers this.
     loader = task.loader
     batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
@@ -188,12 +190,7 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
 
 
 def score(outputs: torch.Tensor, task: Task, tau: float) -> Evaluation:
-    """Outputs of all validation photographs, with their scores and the decision fitted on them.
-
-    Without such photographs, the decision of the task.
-    """
-    if task.decision:
-        return Evaluation(outputs, {}, task.decision)
+    """Outputs of all validation photographs, with their scores and the decision fitted on them."""
     labels, logits = task.labels[task.validation], outputs[:, :CLASSES].double().numpy()
     people = pd.factorize(task.people.iloc[task.validation])[0]
     decision = fit_decision(logits, labels.cpu().numpy(), people, task.prior_correction, tau)
