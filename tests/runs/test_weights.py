@@ -12,9 +12,11 @@ from toolkit.runs import tensor_file
 from toolkit.runs.weights import Header, load_weights, save_weights
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.scoring.prior_shift import AttributeCalibration
 from toolkit.system.console import InputError
 
 EVEN = (1 / CLASSES,) * CLASSES
+AGE = AttributeCalibration(0.8, (0.1, -0.2, 0.1), (0.5, 0.3, 0.2), 120)
 HEADER = Header(
     run="r",
     backbone="resnet18",
@@ -22,7 +24,7 @@ HEADER = Header(
     framing=Framing((64, 48)),
     mean=(0.5,) * 3,
     std=(0.2,) * 3,
-    decision=Decision(1.5, 0.25, PriorCorrection(EVEN, EVEN), {"age": (1.0, 0.9, 1.2)}, (0.5, 0.5)),
+    decision=Decision(1.5, 0.25, PriorCorrection(EVEN, EVEN), {"age": AGE}, (0.5, 0.5)),
     scores={"macro_f1": 0.5},
 )
 

@@ -216,6 +216,6 @@ def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(task):
     labels = task.labels[task.validation]
     logits = torch.randn(len(labels), 18, generator=torch.Generator().manual_seed(0))
-    _, scores, decision = loop.score(logits, dataclasses.replace(task, criterion=loss.f1), None)
+    _, scores, decision = loop.score(logits, dataclasses.replace(task, criterion=loss.f1), 0.5)
     assert scores["val_loss"] == pytest.approx(loss.f1(logits, labels).item())
     assert scores["accuracy"] == pytest.approx((decision.classes(logits.numpy()) == labels.numpy()).mean())
