@@ -22,7 +22,7 @@ import dataset
 import loss
 import model
 from toolkit.config import presets, settings, sources
-from toolkit.config.types import as_text, is_path, weights_file
+from toolkit.config.types import as_folder, as_text, is_path, weights_file
 from toolkit.demo import synthetic
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 def refuse_unknown(names: list[str]) -> None:
     """Raises InputError unless each name is that of a backbone."""
-    if unknown := [name for name in names if name not in model.names()]:
+    if unknown := [name for name in names if name not in model.names(name)]:
         raise InputError(f"NAMES={','.join(names)}: expected names of backbones, found {', '.join(unknown)}")
 
 
@@ -137,7 +137,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
 def folder_of(config: settings.LeaderboardSettings, fingerprint: dict, name: str) -> pathlib.Path:
     """The folder of a backbone with these settings: its name, or name-2 and so on where other settings have that."""
     for number in itertools.count(1):
-        folder = config.sm_output_data_dir / (name if number == 1 else f"{name}-{number}")
+        folder = config.sm_output_data_dir / (as_folder(name) if number == 1 else f"{as_folder(name)}-{number}")
         before = read_progress(folder).get("fingerprint", {})
         if before == fingerprint or not is_comparable(before, fingerprint):
             return files.make_folder(folder, "SM_OUTPUT_DATA_DIR")
@@ -252,7 +252,7 @@ def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]
     trained = [runs_leaderboard.settings_of(pathlib.Path(one["run"])) if "run" in one else {} for one in made.values()]
     found = dict.fromkeys(runs_leaderboard.differing(given) + runs_leaderboard.differing(trained))
     differing = [name for name in found if name not in OTHER_NAMES]
-    several = any(path.name != one["row"]["model"] for path, one in made.items())  # of one backbone
+    several = any(path.name != as_folder(one["row"]["model"]) for path, one in made.items())  # of one backbone
     rows = []
     for (path, one), *known in zip(made.items(), given, trained, strict=True):
         values = {name: (known[0] | known[1]).get(name, "") for name in differing}

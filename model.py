@@ -1,7 +1,9 @@
-"""The backbones: built by their torchvision names, with a fresh head, from ImageNet weights or from scratch.
+"""The backbones: built by their names, from trained weights or from scratch.
 
 To add one of your own, name the function that builds it in OWN: number of outputs -> module that gives logits, shape
-(b, outputs).
+(b, outputs). If it can start from trained weights, it has a second parameter `pretrained`: True in training with
+WEIGHTS=imagenet, False otherwise. If the module has `pretrained_cfg`, a dictionary as timm's nets have, its `mean` and
+`std` are those of the inputs.
 
 torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
 once. A builder of your own may import them wherever it likes.
@@ -9,12 +11,14 @@ once. A builder of your own may import them wherever it likes.
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from toolkit.backbones import pretrained, torchvision_net
+from toolkit.backbones import pretrained, timm_net, torchvision_net
 from toolkit.labels import CLASSES
 from toolkit.system.console import InputError, listed
 
@@ -28,7 +32,7 @@ BACKBONES = (
     "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2",
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
 )  # fmt: skip
-OWN: dict[str, Callable[[int], nn.Module]] = {}
+OWN: dict[str, Callable[..., nn.Module]] = {}
 LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: toolkit/backbones/efficientnet_lite.py
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 
@@ -51,9 +55,13 @@ class Start:
         return self.taken.get("sha256", "")
 
 
-def names() -> list[str]:
-    """The 18 backbones of this project, those in OWN, LITE, then all other classification models of torchvision."""
-    return list(dict.fromkeys([*BACKBONES, *OWN, LITE, *torchvision_net.names()]))
+def names(like: str = "") -> list[str]:
+    """The 18 backbones of this project, those in OWN, LITE, then all other classification models of torchvision.
+
+    timm's too if the name that is looked for, `like`, begins as theirs do. Raises InputError if timm is not installed.
+    """
+    of_timm = timm_net.names(like) if like.startswith(timm_net.PREFIX) else []
+    return list(dict.fromkeys([*BACKBONES, *OWN, LITE, *torchvision_net.names(), *of_timm]))
 
 
 def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "flat") -> tuple[nn.Module, Start]:
@@ -64,11 +72,15 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
     Raises InputError if the backbone does not take photographs of `size`, or the weights cannot be had or do not fit.
     """
     trained = _trained_weights(name, weights)
-    net = _with_outputs(name, size, head, initialise=trained is None)
-    own = getattr(net, "pretrained_cfg", {})  # as timm's nets say what they were trained with
+    net = _with_outputs(name, size, head, trained)
+    own = getattr(net, "pretrained_cfg", {})
     start = Start("none", tuple(own.get("mean", MEAN)), tuple(own.get("std", STD)))
     if trained:
-        taken = pretrained.fit(net, trained, set(_head_names(net)), trained.keeps_head(head))
+        fresh = set(_head_names(net))
+        if trained.state is None:
+            taken = pretrained.put_in_by_builder(net, trained, fresh)
+        else:
+            taken = pretrained.fit(net, trained, fresh, trained.keeps_head(head))
         mean, std = trained.header.get("mean", start.mean), trained.header.get("std", start.std)
         start = Start(trained.name, tuple(mean), tuple(std), taken)
         if weights == "imagenet" and (lacking := taken["missing"] + taken["unfit"]):
@@ -76,28 +88,24 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
             raise InputError(
                 f"WEIGHTS=imagenet: {trained.name} does not fit NAME={name} at SIZE={height}x{width}: {listed(lacking)}"
             )
-    model = _joined(net, head)
-    refuse_unfit_size(model, name, size)
-    return model, start
+    refuse_unfit_size(net, name, size)
+    return _joined(net, head), start
 
 
 def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
     """The model of a run's `model.safetensors`, on the CPU, and the header. Raises InputError if it is no such file."""
-    import torchvision
-
     from toolkit.runs.weights import load_into, load_weights
 
     state, header = load_weights(file)
-    if header.backbone not in names():
-        raise InputError(
-            f"{file}: expected a backbone that torchvision {torchvision.__version__} knows, found {header.backbone}"
-        )
+    if header.backbone not in names(header.backbone):
+        raise InputError(f"{file}: expected a backbone that is known here, found {header.backbone}")
 
     def make() -> nn.Module:
         return _joined(_with_outputs(header.backbone, header.framing.size, header.head), header.head)
 
     try:
-        if header.backbone in OWN:  # its builder may do with tensors what only real ones allow
+        if header.backbone in OWN or header.backbone.startswith(timm_net.PREFIX):
+            # Its builder may do with tensors what only real ones allow.
             model = make()
             load_into(model, state)
         else:
@@ -114,24 +122,36 @@ def head_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _head_names(model: nn.Module) -> list[str]:
-    names = [name for name, _ in model.named_parameters()]
-    layer = names[-1].rpartition(".")[0]
-    return [name for name in names if name.rpartition(".")[0] == layer]
+    named = dict(model.named_parameters())
+    classifier = getattr(getattr(model, "net", model), "get_classifier", list)()  # timm's nets have it
+    layers = [layer for layer in classifier] if isinstance(classifier, tuple | list) else [classifier]
+    of_head = {id(weight) for layer in layers for weight in layer.parameters()}
+    if found := [name for name, weight in named.items() if id(weight) in of_head]:
+        return found
+    last = list(named)[-1].rpartition(".")[0]
+    return [name for name in named if name.rpartition(".")[0] == last]
 
 
 def refuse_unfit_size(model: nn.Module, name: str, size: tuple[int, int]) -> None:
     """Raises InputError if the model does not take photographs of this size.
 
-    It is run on torch's meta device, which has shapes and no numbers, and so takes no time.
+    It is run on torch's meta device, which has shapes and no numbers, and so takes no time; only if that fails, with
+    numbers.
     """
     import torch
 
-    shapes = {key: torch.empty_like(value, device="meta") for key, value in model.state_dict().items()}
-    try:
-        torch.func.functional_call(model, shapes, torch.empty(2, 3, *size, device="meta"))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        height, width = size
-        raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {_first_line(error)}") from None
+    tensors = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+    for device in ("meta", "cpu"):  # some code looks at numbers
+        copies = {key: value.detach().to(device, copy=True) for key, value in tensors.items()}
+        try:
+            torch.func.functional_call(model, copies, torch.zeros(2, 3, *size, device=device))
+            return
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = _first_line(error)
+    height, width = size
+    own = getattr(model, "pretrained_cfg", {}).get("input_size")  # of timm's nets: channels, height, width
+    hint = f"; its own size is {own[1]}x{own[2]}" if own else ""
+    raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {reason}{hint}")
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
@@ -159,7 +179,11 @@ def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
     if weights != "imagenet":
         return pretrained.read(weights)
     if name in OWN:
-        raise InputError(f"WEIGHTS=imagenet: {name} has no ImageNet weights; set WEIGHTS=none, or to a file")
+        if not _may_be_pretrained(OWN[name]):
+            raise InputError(f"WEIGHTS=imagenet: {name} has no ImageNet weights; set WEIGHTS=none, or to a file")
+        return pretrained.Trained(f"those of {name}")
+    if name.startswith(timm_net.PREFIX):
+        return timm_net.trained_weights(name)
     if name == LITE:
         from toolkit.backbones import efficientnet_lite
 
@@ -167,17 +191,25 @@ def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
     return torchvision_net.imagenet_weights(name)
 
 
-def _with_outputs(name: str, size: tuple[int, int], head: str, initialise: bool = True) -> nn.Module:
-    """The net with a fresh last layer for this head. `initialise`: see toolkit/backbones/torchvision_net.py."""
+def _with_outputs(name: str, size: tuple[int, int], head: str, trained: pretrained.Trained | None = None) -> nn.Module:
+    """The net with a fresh last layer for this head; with trained weights only if its builder is to put them in."""
     from toolkit.backbones import efficientnet_lite
     from toolkit.models import factored_head
 
     outputs = sum(factored_head.PARTS) if head == "factored" else CLASSES
+    by_builder = trained is not None and trained.state is None
     if name in OWN:
-        return OWN[name](outputs)
+        options = {"pretrained": by_builder} if _may_be_pretrained(OWN[name]) else {}
+        return OWN[name](outputs, **options)
     if name == LITE:
         return efficientnet_lite.EfficientNetLite0(outputs)
-    return torchvision_net.build(name, size, outputs, initialise)
+    if name.startswith(timm_net.PREFIX):
+        return timm_net.build(name, size, outputs, trained.file if by_builder else None)
+    return torchvision_net.build(name, size, outputs, initialise=trained is None)
+
+
+def _may_be_pretrained(builder: Callable[..., nn.Module]) -> bool:
+    return "pretrained" in inspect.signature(builder).parameters
 
 
 def _joined(net: nn.Module, head: str) -> nn.Module:

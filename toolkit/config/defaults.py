@@ -2,6 +2,7 @@
 
 from toolkit.config import sources
 from toolkit.config.settings import TrainSettings
+from toolkit.config.types import as_folder
 
 # Learning rates and weight decay that train resnets from scratch (benchmarks/recipes.py).
 OF_OPTIMIZER = {
@@ -36,7 +37,7 @@ def resolve(config: TrainSettings, origin: dict[str, str]) -> tuple[TrainSetting
         plain = config.head == "flat" and config.sampler == "shuffle" and config.loss in PLAIN_LOSSES
         values["class_weights"], origin["class_weights"] = "sqrt" if plain else "none", "auto"
     if config.run is None:
-        values["run"], origin["run"] = config.name.replace("/", "-"), "NAME"  # a slash would make two folders
+        values["run"], origin["run"] = as_folder(config.name), "NAME"
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):
         values["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
     return config.model_copy(update=values), origin

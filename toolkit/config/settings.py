@@ -37,7 +37,7 @@ class TrainSettings(
     sm_model_dir: pathlib.Path = DEMO / "runs"
     """Folder for runs; each run gets a folder of its own."""
     name: str = "resnet18"
-    """Backbone, by its torchvision name."""
+    """Backbone, by its torchvision name, or `timm/` and its timm name."""
     run: RunName | None = None
     """Name of the run's folder in SM_MODEL_DIR; unset: NAME. Where it is taken by another run: `RUN-2`, and so on."""
     weights: Weights = "imagenet"

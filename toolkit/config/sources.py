@@ -30,8 +30,9 @@ PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, whic
 def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> tuple[Settings, dict[str, str]]:
     """The settings of a script, and {setting: source of its value}.
 
-    `choices` is {setting: allowed values} for those that only the script knows. Prints the table of settings and exits
-    on --help; prints warnings of near misses on stderr. Raises InputError with a line for every wrong setting.
+    `choices` is {setting: allowed values, or a function that gives them for a value}, for those that only the script
+    knows. Prints the table of settings and exits on --help; prints warnings of near misses on stderr. Raises InputError
+    with a line for every wrong setting.
     """
     if {"--help", "-h"} & set(argv):
         say(markdown_table(cls, choices))
@@ -40,7 +41,10 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     for line in near_misses(os.environ):
         print(f"warning: {line}", file=sys.stderr, flush=True)
     for name, allowed in (choices or {}).items():
-        if name in values and values[name] not in list(allowed):
+        if name not in values:
+            continue
+        allowed = list(allowed(str(values[name])) if callable(allowed) else allowed)
+        if values[name] not in allowed:
             problems.append(_wrong_choice(name, values.pop(name), allowed, origin[name]))
     from_files = [name for name in values if presets.is_preset(origin[name])]
     try:
@@ -219,7 +223,7 @@ def markdown_table(cls: type[Settings], choices: dict | None = None) -> str:
         text = field.description
         allowed = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
         allowed = allowed or (choices or {}).get(name, ())
-        if 1 < len(allowed) <= MOST_CHOICES:
+        if not callable(allowed) and 1 < len(allowed) <= MOST_CHOICES:
             text += f" One of {', '.join(f'`{choice}`' for choice in allowed)}."
         lines.append(f"| `{name.upper()}` | {default} | {text} |")
     return "\n".join(lines)

@@ -92,6 +92,11 @@ def height_and_width(value) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def as_folder(name: str) -> str:
+    """The name of a folder for a backbone: a slash, as in timm's names, would make two folders."""
+    return name.replace("/", "-")
+
+
 def folder_of_run(name: str) -> str:
     """`name`, if the folder of a run may be called so. Raises ValueError."""
     # NAME lists runs with commas. fold-0 and final are folders inside a run of folds: lookup.py would take the folder

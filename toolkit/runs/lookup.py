@@ -8,6 +8,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable
 
+from toolkit.config.types import as_folder
 from toolkit.runs.folders import EXPORTED, FINAL, RESULT
 from toolkit.runs.weights import WEIGHTS, Header
 from toolkit.system.console import InputError, listed, say
@@ -102,6 +103,8 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
     group, _, net_name = (name or "").partition("/")
     if group.strip(".") and NET.fullmatch(net_name) and (folder / name / file).is_file():
         return folder / name, [folder / name]
+    if name and as_folder(name) in times:  # timm/resnet18
+        return resolve(folder, as_folder(name), file)
     what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"
     hint = "; export.py makes that file" if file == EXPORTED else ""
