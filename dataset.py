@@ -219,7 +219,8 @@ def main(argv: list[str]) -> None:
     table, as_found, report, passed_over = read_corrected(config.sm_channel_train, config.relabel)
     held_out = split.held_out_people(as_found, config.val_ratio, 0, 0, config.seed)
     sides = split.split_by_person(table, held_out)
-    summary = [split.describe(labels(table), table["person"], sides), str(report)]
+    classes = labels(table)
+    summary = [split.describe(classes, table["person"], sides), *split.missing_groups(classes, [sides]), str(report)]
     say("\n".join(summary))
     reading = Reading.of(config)
     store = Store(paths(as_found, config.sm_channel_train), Framing.of(config), reading=reading)

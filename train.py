@@ -118,7 +118,9 @@ def read_data(config: settings.TrainSettings) -> Data:
     if passed_over:
         say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
     splits = split.make_splits(config, as_found, table)
-    say(f"{report}\n{split.describe(dataset.labels(table), table['person'], splits[0])}")
+    labels = dataset.labels(table)
+    lines = [str(report), split.describe(labels, table["person"], splits[0]), *split.missing_groups(labels, splits)]
+    say("\n".join(lines))
     held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
     pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
     found = None

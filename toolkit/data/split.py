@@ -1,13 +1,14 @@
 """Who is held out for validation: a split of the table of photographs by person, never by photograph."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.labels import BORDER_YEARS, CLASS_NAMES, CLASSES
+from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES
 from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
@@ -30,17 +31,25 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     None if both are 0: everybody trains.
 
     Stratified: people are sorted by gender, age band and a hash of seed and id, and every k-th of that row is held out,
-    so each group keeps its share to within one person. The result depends on the seed, the people and their folders,
-    and on no library's random numbers. `table` is the one before corrections, so that RELABEL does not change it.
+    so each group keeps its share to within one person. A group of two people and more always has somebody held out
+    (or, in folds, as many folds as it has people); else small sets say nothing about the old. The result depends on the
+    seed, the people and their folders, and on no library's random numbers. `table` is the one before corrections, so
+    that RELABEL does not change it.
     """
     if not (ratio or folds):
         return None
     people = table.groupby("person", observed=True)[["gender", "age"]].first()
     people["hash"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
-    row = people.sort_values(["gender", "age", "hash"]).index
-    number = np.arange(len(row) + 1)
+    people = people.sort_values(["gender", "age", "hash"])
+    number = np.arange(len(people) + 1)
+    if folds:
+        return set(people.index[number[:-1] % folds == fold])
     # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
-    return set(row[number[:-1] % folds == fold if folds else np.diff(np.floor(number * ratio + 0.5)) > 0])
+    is_held_out = np.diff(np.floor(number * ratio + 0.5)) > 0
+    for rows in people.groupby(["gender", "age"]).indices.values():
+        if len(rows) > 1 and not is_held_out[rows].any():
+            is_held_out[rows[0]] = True
+    return set(people.index[is_held_out])
 
 
 def make_splits(config: "TrainSettings", as_found: "pd.DataFrame", table: "pd.DataFrame") -> list[Split]:
@@ -101,3 +110,17 @@ def describe(labels: np.ndarray, people: "pd.Series", split: Split) -> str:
     lines.append(f"{'all':>5}  {'photographs':32} {train.sum():7} {validation.sum():10}")
     lines.append(f"{'':5}  {'people':32} {people_train:7} {people_validation:10}")
     return "\n".join(lines)
+
+
+def missing_groups(labels: np.ndarray, splits: Sequence[Split]) -> list[str]:
+    """A line for each split whose validation lacks a gender and age band that is in the labels, int64, shape (n,)."""
+    names = [" ".join(values) for values in itertools.product(ATTRIBUTES["gender"], ATTRIBUTES["age"])]
+    lines = []
+    for number, split in enumerate(splits):
+        missing = set(labels % len(names)) - set(labels[split.validation] % len(names))
+        if missing and len(split.validation):
+            where = f"of fold {number} " if len(splits) > 1 else ""
+            lines.append(
+                f"note: validation {where}has nobody who is {listed(names[group] for group in sorted(missing))}"
+            )
+    return lines
