@@ -23,7 +23,6 @@ from toolkit.backbones import pretrained
 from toolkit.config import defaults, extras, settings, sources
 from toolkit.data import split
 from toolkit.data.framing import Framing
-from toolkit.data.photo_file import Reading
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
@@ -135,6 +134,7 @@ def read_data(config: settings.TrainSettings) -> Data:
 def decoded(config: settings.TrainSettings, data: Data) -> Iterator[Store]:
     """The store of photographs, which decodes in the background; in CACHE_DIR, or shared by a machine's processes."""
     from toolkit.data.disk_cache import open_store
+    from toolkit.data.photo_file import Reading
 
     paths, framing, reading = dataset.paths(data.table, config.sm_channel_train), Framing.of(config), Reading.of(config)
     if data.pseudo_labels:

@@ -135,7 +135,9 @@ def test_another_size_other_photographs_and_another_decoder_are_other_stores(pat
     assert colours(kept(paths[:70], tmp_path / "cache")) == list(range(70))
     assert colours(kept(paths[::-1], tmp_path / "cache")) == list(range(len(paths)))[::-1]
     assert kept(paths, tmp_path / "cache").reused
-    monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
+    edited = tmp_path / "decode.py"  # by hand, as people do
+    edited.write_text(pathlib.Path(decode.__file__).read_text() + "\n")
+    monkeypatch.setattr(decode, "__file__", str(edited))
     assert not kept(paths, tmp_path / "cache").reused
 
 
@@ -255,6 +257,29 @@ def test_bad_photographs_are_all_named_and_the_good_ones_kept(paths):
     assert not some.gather(torch.tensor([7])).any() and np.array_equal(
         some.gather(torch.tensor([8]))[0, 0, 0], [8, 247, 7]
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process, as Linux has them")
+@pytest.mark.parametrize(("limit", "expected"), [("files", "OSError: [Errno 24]"), ("memory", "MemoryError")])
+def test_an_error_of_the_machine_is_no_bad_photograph(paths, tmp_path, limit, expected):
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
+    code = """
+import resource, sys, torch
+from toolkit.data.framing import Framing
+from toolkit.data.store import Store
+from toolkit.system.console import InputError
+assert Store(sys.argv[3:], Framing((24, 18))).fill() == {}
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+which, most = (resource.RLIMIT_NOFILE, 3) if sys.argv[1] == "files" else (resource.RLIMIT_AS, in_use + 2**25)
+resource.setrlimit(which, (most, most))
+try:
+    print(Store([sys.argv[2]], Framing((24, 18))).fill())
+except InputError as error:
+    print(error)
+"""
+    command = [zygote.python(), "-c", code, limit, tmp_path / "large.png", *paths[:3]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert f"photograph 1 of 1 cannot be read now ({expected}" in done.stdout, done.stdout + done.stderr
 
 
 def test_what_lies_in_a_file_takes_no_memory(paths):

@@ -18,7 +18,6 @@ except ImportError:  # no more than quicker than Pillow: see `_cut`
 LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is
 LARGE_ALONE = threading.Lock()
 GREATEST = (1, 255, 65535)  # value of a channel, in TIFF files of floats
-VERSION = 3  # raise it when `decode_bytes` gives other pixels: stores in CACHE_DIR are then decoded anew
 
 
 def decode_file(path: str | bytes, framing: Framing) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 import torch
 
-from toolkit.data import decode
+from toolkit.data import decode, framing, photo_file
 from toolkit.data.framing import Framing
 from toolkit.data.photo_file import Reading
 from toolkit.data.store import CHUNK, File, Memory, Store
@@ -70,8 +70,9 @@ class CachedStore(Store):
         return "x".join(map(str, self.size)) + "-" + digest.hexdigest()[:16]
 
     def _digest_of_sources(self) -> str:
-        """Of all else that the pixels depend on: the files as they are now, and the decoders."""
-        decoders = [decode.VERSION, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None)]
+        """Of all else that the pixels depend on: the files as they are now, and the decoders with their code."""
+        code = [pathlib.Path(module.__file__).read_bytes() for module in (decode, framing, photo_file)]
+        decoders = [*code, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None)]
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             decoders.append(importlib.metadata.version("pillow-heif"))
         decoders.append(self.reading.max_megapixels)

@@ -1,6 +1,7 @@
 """The one place that opens photographs: which formats, how large, and why one is refused. Without torch."""
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -20,6 +21,7 @@ LARGEST_FILE = 2**28  # bytes
 LONGEST_SIDE = 2**16 - 1  # of a JPEG: the resize of a longer, thin one would take memory for a large photograph
 MEGAPIXELS = 100.0  # the default of MAX_MEGAPIXELS
 
+OF_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)  # None: Pillow's own
 END_OF_JPEG = b"\xff\xd9"
 MOST_MISSING = 0.25  # of a JPEG's rows: with fewer it lacks only its end
 
@@ -97,6 +99,13 @@ def orientation(photo: Image.Image) -> int:
 def upright_size(photo: Image.Image) -> tuple[int, int]:
     """The (height, width) of an opened photograph, after it is turned."""
     return photo.size if orientation(photo) in TRANSPOSED else photo.size[::-1]
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether it says nothing of the photograph: too little memory, too many open files, a disk that fails."""
+    if isinstance(error, OSError):
+        return error.errno not in OF_THE_FILE
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch has no class for it
 
 
 def reason(error: Exception) -> str:

@@ -242,6 +242,12 @@ class Store:
             try:
                 chunk[row] = self.decode(first + row)
             except Exception as error:  # Pillow may raise anything on a damaged file
+                if photo_file.is_of_the_machine(error):
+                    raise InputError(
+                        f"photograph {first + row + 1} of {len(self)} cannot be read now "
+                        f"({type(error).__name__}: {error}); "
+                        "this is no fault of the photograph, so nothing is done without it; mend it and start again"
+                    ) from error
                 self.bad[first + row] = photo_file.reason(error)
         self.storage.put(first, chunk)
         self._ready[first // CHUNK].set()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.config import settings, sources
-from toolkit.data.photo_file import Reading
 from toolkit.serving.ensemble import Ensemble
 from toolkit.serving.runtimes import LoadWeights
 from toolkit.system.console import say
@@ -54,6 +53,7 @@ def input_fn(body: bytes | str, content_type: str | None) -> list:
 
 def predict_fn(photographs: list, endpoint: Endpoint) -> list[dict]:
     """A record for each photograph: the same answer as inference.py gives with ADAPT_PRIORS=false."""
+    from toolkit.data.photo_file import Reading
     from toolkit.serving import requests
 
     ensemble, unreadable, probabilities = endpoint.ensemble, {}, {}
