@@ -305,7 +305,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
 
 
 def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
-    """A run for each fold, all in one folder; the out-of-fold probabilities of every photograph; then a net of all."""
+    """A run for each fold and, with FINAL, one of everybody, all in one folder; the out-of-fold probabilities."""
     from toolkit.pages import report
     from toolkit.runs import artefacts, cross_validation, folders, leaderboard
     from toolkit.runs.fingerprint import make_fingerprint
@@ -316,17 +316,14 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
             return artefacts.finished_before(folder)
-        for fold, task in enumerate(tasks[: config.folds]):
-            train_net(setup, cross_validation.fold_settings(config, folder, fold), task, done)
-        best = distributed.broadcast(cross_validation.join(folder, config.folds) if world.rank() == 0 else None)
-        if world.rank() == 0:
-            paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
-            report.write_out_of_fold(folder, paths if config.report_photos else None)
-        if config.final:
-            train_net(setup, cross_validation.final_settings(config, folder, best["epoch"]), tasks[-1], done)
+        for number, of_net in cross_validation.untrained(config, folder, done):
+            # Every net starts from the same weights, so each gets a copy of its own.
+            train_run(setup._replace(config=of_net), copy.deepcopy(setup.backbone.model), tasks[number])
         if world.rank():
             return None
-        started, seconds = cross_validation.began_and_took(folder, config)
+        best, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
+        paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
+        report.write_out_of_fold(folder, paths if config.report_photos else None)
         header = make_header(setup, folder.name, tasks[0].decided_by)
         more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
@@ -338,19 +335,6 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
             f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
         )
         return artefacts.outcome(folder)
-
-
-def train_net(setup: Setup, config: settings.TrainSettings, task: Task, done: list[str]) -> None:
-    """One net of a run of folds, with settings of its own, unless it is among those that are done."""
-    from toolkit.runs import cross_validation
-
-    name, folder = config.run, config.sm_model_dir
-    say(f"{name} of {setup.config.folds} folds{': done before' if name in done else ''}")
-    cross_validation.clean_up(config, name in done)
-    if name not in done:
-        # Every net starts from the same weights, so each gets a copy of its own.
-        train_run(setup._replace(config=config), copy.deepcopy(setup.backbone.model), task)
-    cross_validation.back_up(setup.config, folder, name)
 
 
 def make_header(setup: Setup, run: str, decided_by: str) -> Header:

@@ -46,7 +46,7 @@ with open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir) a
     part("model, beside decoding")
     store.wait()
     part("the rest of decoding")
-    loader = train.make_loader(store, backbone.machine)
+    loader = train.make_loader(store, backbone)
     task = train.make_task(config, data, data.splits[0], loader)
     from toolkit.training import loop
     loop.make_train_state(config, backbone.model, [])

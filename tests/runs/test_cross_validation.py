@@ -75,7 +75,7 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
     with pytest.raises(KeyboardInterrupt), opening as (folder, done):
         assert done == []
         for fold, name in ((0, "result.json"), (1, "model.safetensors")):
-            own = cross_validation.fold_settings(config, folder, fold)
+            own = cross_validation.fold_settings(config, folder, f"fold-{fold}")
             (folder / own.run).mkdir()
             (folder / own.run / name).write_text("{}")
             (own.sm_checkpoint_dir / own.run).mkdir()
@@ -102,8 +102,8 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         (folder / "fold-1" / "state-1.safetensors").touch()
     config, opening = started("a")
     with opening as (folder, _):
-        assert folders_of(cross_validation.fold_settings(config, folder, 1)) == (folder, folder)
-        assert folders_of(cross_validation.fold_settings(config, folder, 0)) == (folder, checkpoints / folder.name)
+        places = [folders_of(cross_validation.fold_settings(config, folder, f"fold-{fold}")) for fold in (1, 0)]
+        assert places == [(folder, folder), (folder, checkpoints / folder.name)]
         (folder / "result.json").write_text("{}")  # killed in this moment
     with started("a")[1] as (folder, _):
         assert folder.name == "resnet18-2" and not (checkpoints / "resnet18").exists()

@@ -102,6 +102,24 @@ def _backup_of(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
     return folder if checkpoints is None or checkpoints.samefile(folder.parent) else checkpoints / folder.name
 
 
+def untrained(config: TrainSettings, folder: pathlib.Path, done: list[str]) -> Iterator[tuple[int, TrainSettings]]:
+    """Number and settings of each net that is not done, to be trained before the next one is asked for.
+
+    What a killed process left in its way is removed before; after, it is copied to the backup.
+    """
+    for number, name in enumerate(net_names(config)):
+        say(f"{name} of {config.folds} folds{': done before' if name in done else ''}")
+        if name == folders.FINAL:
+            best = distributed.broadcast(join(folder, config) if world.rank() == 0 else None)
+            own = final_settings(config, folder, best["epoch"])
+        else:
+            own = fold_settings(config, folder, name)
+        clean_up(own, name in done)
+        if name not in done:
+            yield number, own
+        back_up(config, folder, name)
+
+
 def back_up(config: TrainSettings, folder: pathlib.Path, name: str) -> None:
     """Copy a net that is done to the backup folder, unless it is there."""
     if world.rank() == 0 and not (_backup_of(config, folder) / name / folders.RESULT).exists():
@@ -168,9 +186,9 @@ def clean_up(config: TrainSettings, done: bool) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def fold_settings(config: TrainSettings, folder: pathlib.Path, fold: int) -> TrainSettings:
-    """The settings for the run of one fold, in `folder`."""
-    return config.model_copy(update=_places(config, folder, f"fold-{fold}") | {"fold": fold})
+def fold_settings(config: TrainSettings, folder: pathlib.Path, name: str) -> TrainSettings:
+    """The settings for the run of one fold, fold-0 say, in `folder`."""
+    return config.model_copy(update=_places(config, folder, name) | {"fold": int(name.removeprefix("fold-"))})
 
 
 def final_settings(config: TrainSettings, folder: pathlib.Path, best_epoch: float) -> TrainSettings:
@@ -192,14 +210,15 @@ def _places(config: TrainSettings, folder: pathlib.Path, name: str) -> dict:
     return {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "run": name}
 
 
-def join(folder: pathlib.Path, count: int) -> dict:
+def join(folder: pathlib.Path, config: TrainSettings) -> dict:
     """Write out_of_fold.csv: every photograph, predicted by the run that never saw its person.
 
     Returns its scores, with the names that a row of history.csv has. Raises InputError where a photograph is in several
     folds.
     """
-    tables = [pd.read_csv(folder / f"fold-{fold}" / "validation.csv", dtype={"person": str}) for fold in range(count)]
-    results = [_result(folder / f"fold-{fold}") for fold in range(count)]
+    runs = [folder / f"fold-{fold}" for fold in range(config.folds)]
+    tables = [pd.read_csv(run / "validation.csv", dtype={"person": str}) for run in runs]
+    results = [_result(run) for run in runs]
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
@@ -211,7 +230,7 @@ def join(folder: pathlib.Path, count: int) -> dict:
     }
 
 
-def began_and_took(folder: pathlib.Path, config: TrainSettings) -> tuple[str, float]:
+def times(folder: pathlib.Path, config: TrainSettings) -> tuple[str, float]:
     """When the first of its nets began, and the seconds of all."""
     results = [_result(folder / name) for name in net_names(config)]
     return results[0]["started"], sum(result["seconds"] for result in results)
