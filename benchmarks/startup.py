@@ -33,6 +33,7 @@ part("settings")
 import pandas
 part("pandas")
 data = train.read_data(config)
+table, (sides, *_) = data.table, data.splits
 part("folder, corrections, split")
 import torch
 part("torch")
@@ -47,7 +48,7 @@ with open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir) a
     store.wait()
     part("the rest of decoding")
     loader = train.make_loader(store, backbone)
-    task = train.make_task(config, data, data.splits[0], loader)
+    task = train.make_task(config, data, sides, loader)
     from toolkit.training import loop
     loop.make_train_state(config, backbone.model, [])
     inputs = next(loader.load([sides.train[:64]]))
