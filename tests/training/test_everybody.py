@@ -65,8 +65,9 @@ def test_one_that_is_stopped_ends_as_if_nothing_had_happened(drawn, tmp_path):
 
 def test_it_decides_as_a_run_of_folds_does(drawn, folds, tmp_path):
     given = {name: value for name, value in FOLDS.items() if name != "FOLDS"}
-    done = of_everybody(drawn, tmp_path, **given, DECIDE_BY=folds / "shufflenet_v2_x0_5", LOGIT_ADJUSTMENT=0.25)
-    assert done.returncode == 0, done.stderr
+    own = {"DECIDE_BY": folds / "shufflenet_v2_x0_5", "LOGIT_ADJUSTMENT": 0.25, "SMOOTHING": 0.2}
+    done = of_everybody(drawn, tmp_path, **given, **own)
+    assert done.returncode == 0 and "its folds were trained with SMOOTHING=0.1, not 0.2; their" in done.stdout
     header = read_header(tmp_path / "shufflenet_v2_x0_5" / "model.safetensors")
     assert header.decided_by == "out-of-fold predictions of shufflenet_v2_x0_5"
     decision = header.decision

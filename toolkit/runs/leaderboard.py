@@ -38,6 +38,8 @@ def settings_of(run: pathlib.Path, started: str | None = None) -> dict[str, str]
         settings = {name: value for name, value in record["settings"].items() if name not in TrainSettings.RUNTIME_ONLY}
         found = {name: as_text(value) for name, value in settings.items()}
         found |= {name: record["code"][name] for name in EDITED} | {"data": record["data"]}
+        found["decided_by"] = record.get("run", {}).get("decided_by", "")
+        found["pseudo_labels"] = str(sum(record.get("pseudo_labels", {}).get("photographs", ())))
         return found if started in (None, record.get("started")) else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,18 +10,22 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from toolkit.config.settings import TrainSettings
+from toolkit.config.types import as_text
 from toolkit.data.framing import Framing
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.runs.cross_validation import OUT_OF_FOLD
+from toolkit.runs.folders import SETTINGS
 from toolkit.runs.weights import WEIGHTS, read_header
 from toolkit.scoring.decision import Decision, fit_decision
 from toolkit.scoring.prior_correction import PriorCorrection, at_least
 from toolkit.system import distributed, files, world
-from toolkit.system.console import InputError, listed
+from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
     from toolkit.training.task import Task
 
+# Settings that a run of folds and its net of everybody need not have in common.
+MAY_DIFFER = ("epochs", "val_ratio", "folds", "fold", "final", "patience", "logit_adjustment", "seed")
 SMALLEST_WRITTEN = 5e-7  # a probability below it is 0 in a table of six digits
 
 
@@ -34,9 +39,22 @@ def with_decision(config: TrainSettings, task: Task) -> Task:
         decision = Decision(1.0, tau, correction)
     elif world.rank() == 0:
         folder = find(config)
+        note_other_settings(config, folder)
         decision, by = fit_out_of_fold(folder, correction, tau), f"out-of-fold predictions of {folder.name}"
     decision, by = distributed.broadcast((decision, by))
     return replace(task, decision=replace(decision, year_priors=task.year_priors), decided_by=by)
+
+
+def note_other_settings(config: TrainSettings, folder: pathlib.Path) -> None:
+    """Say so where the folds were trained with other settings: their errors may be of another kind."""
+    try:
+        then = json.loads((folder / "fold-0" / SETTINGS).read_text())["settings"]
+    except (OSError, ValueError, KeyError):  # the folds were copied without it
+        return
+    now = {name: value for name, value in config.deciding().items() if name not in MAY_DIFFER}
+    if other := [name for name, value in now.items() if then.get(name, value) != value]:
+        told = listed(f"{name.upper()}={as_text(then[name])}, not {as_text(now[name])}" for name in other)
+        say(f"note: DECIDE_BY={config.decide_by}: its folds were trained with {told}; their decision may not suit")
 
 
 def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: float) -> Decision:
