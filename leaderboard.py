@@ -257,8 +257,8 @@ def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]
     for (path, one), *known in zip(made.items(), given, trained, strict=True):
         values = {name: (known[0] | known[1]).get(name, "") for name in differing}
         folder = {"folder": path.name} if several else {}
-        row = {name: value for name, value in one["row"].items() if name != "note"}
-        rows.append({**row, **values, **folder, "note": one["row"]["note"]})
+        first = {name: one["row"][name] for name in OTHER_NAMES.values()}
+        rows.append({**first, **values, **folder, **one["row"]})
     return rows, differing
 
 

@@ -101,7 +101,7 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
         assert leaderboard.folder_of(config, fingerprint, model) == folder
     _, seeds = leaderboard.write(config, fingerprint)
     found = pd.read_csv(tmp_path / "out" / "leaderboard.csv", dtype=str, keep_default_na=False)
-    assert found.columns.tolist() == [*leaderboard.COLUMNS[:-1], "seed", "lr", "folder", "note"]
+    assert found.columns.tolist() == [*leaderboard.COLUMNS[:3], "seed", "lr", "folder", *leaderboard.COLUMNS[3:]]
     assert found[["model", "seed", "lr", "folder"]].to_numpy().tolist() == [
         ["resnet18", "1", "0.001", "resnet18"], ["resnet18", "2", "0.001", "resnet18-2"],
         ["vgg11", "1", "0.0002", "vgg11"], ["vgg11", "2", "", "vgg11-2"],

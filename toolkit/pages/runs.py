@@ -10,24 +10,35 @@ from toolkit.runs.artefacts import SCORES
 from toolkit.system import files, locks
 
 PAGE = "leaderboard.html"
-OF_ONE_RUN = ("run", "seed", "best_epoch", *SCORES, "seconds", "started", "finished")  # all other columns are settings
+ABOUT_RUN = ("best_epoch", "seconds", "started", "finished")  # beside scores; all other columns are settings
 
 
 @render.unless_it_fails()
 def write(folder: pathlib.Path) -> None:
-    """Write the page of a folder of runs: the best macro F1 first."""
+    """Write the page of a folder of runs: the best macro F1 first, settings that differ before scores."""
     with locks.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page
         table = files.read_csv(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
         rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
         rows.sort(key=lambda row: float(row["macro_f1"] or "-inf"), reverse=True)
-        shown = [_rounded(row) for row in rows]
-        settings = [name for name in table if name not in OF_ONE_RUN]
-        seeds = leaderboard.over_seeds(rows, settings, [name for name in SCORES if name in table])
+        scores = [name for name in SCORES if name in table]
+        settings = [name for name in table if name not in ("run", *scores, *ABOUT_RUN)]
+        differing = [name for name in settings if len(set(table[name])) > 1]
+        columns = ["run", *differing, *scores, *(name for name in ABOUT_RUN if name in table and name != "started")]
         pages = {row["run"]: f"{row['run']}/{report.PAGE}" for row in rows}
-        links = {run: urllib.parse.quote(page) for run, page in pages.items() if (folder / page).exists()}
-        context = {"rows": shown, "seeds": seeds, "links": links, "folder": folder.absolute()}
-        render.write(folder / PAGE, "runs.html", title="Runs", **context)
+        render.write(
+            folder / PAGE,
+            "runs.html",
+            title="Runs",
+            folder=folder.absolute(),
+            same={name: table[name][0] for name in settings if name not in differing},
+            rows=[{name: _short(name, row[name]) for name in columns} for row in rows],
+            seeds=leaderboard.over_seeds(rows, [name for name in differing if name != "seed"], scores),
+            links={run: urllib.parse.quote(page) for run, page in pages.items() if (folder / page).exists()},
+        )
 
 
-def _rounded(row: dict[str, str]) -> dict[str, str]:
-    return {name: f"{float(text):.4f}" if name in SCORES and text else text for name, text in row.items()}
+def _short(name: str, text: str) -> str:
+    """A cell of the table, without digits that tell nothing."""
+    if name == "finished":
+        return text[:16].replace("T", " ")
+    return f"{float(text):.4f}" if name in SCORES and text else text
