@@ -341,7 +341,9 @@ def test_photographs_that_are_named_get_a_line_each_and_no_file(drawn, trained, 
     refused(done, f"found no such file: missing.jpg, {tmp_path}; SM_CHANNEL_EVAL takes a folder")
     done = run_script("inference.py", paths[0], PROBABILITIES="true", python=sys.executable, **given)
     refused(done, "PROBABILITIES: has no effect on photographs that are given by name")
-    refused(run_script("inference.py", paths[0], cwd=tmp_path, python=sys.executable), "found no run")
+    done = run_script("inference.py", paths[0], cwd=tmp_path, python=sys.executable)
+    refused(done, "found no run")
+    assert done.stdout == f"no folder is set: taking the model of the drawn faces in {tmp_path / 'demo'}\n"
 
 
 def test_photographs_of_a_person_share_gender_and_age(drawn, infer, tmp_path):

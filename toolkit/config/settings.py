@@ -223,6 +223,7 @@ class ServingSettings(InferenceSettings):
 class PhotographSettings(ServingSettings):
     """inference.py on photographs that its command line names."""
 
+    DEMO_MEANS = "taking the model of the drawn faces in"
     WHERE = "photographs that are given by name"
 
     on_bad_image: Literal["stop", "fallback", "repair"] = "fallback"  # all others are answered, and no class is made up

@@ -54,7 +54,7 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     if problems:
         raise InputError("\n       ".join(problems))
     if settings.demo:
-        say(f"no folder is set: working on drawn faces in {DEMO.absolute()}")
+        say(f"no folder is set: {settings.DEMO_MEANS} {DEMO.absolute()}")
     return settings, origin
 
 
