@@ -288,19 +288,19 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         try:
             result = loop.train(config, state, task, checkpointer, after_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
-            if run and checkpointer.best_epoch:
+            if run and checkpointer.kept_epoch:
                 report.write(run.folder, config, header, net, task, checkpointer.result())
             raise
         if not run:
             return None
-        best, pictures = result.best, report.write(run.folder, config, header, net, task, result)
+        kept, pictures = result.kept, report.write(run.folder, config, header, net, task, result)
         if log and pictures:
-            scores = {name: best[name] for name in ("macro_f1", "accuracy", "val_loss") if name in best}
+            scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
             tensorboard.add_summary(log, pictures, config.deciding(), scores)
-        leaderboard.finish(run.folder, artefacts.summary(config, header, best, result.started, result.seconds))
+        leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds))
         run.checkpoints.remove()
-        score = f"macro F1 {best['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
-        say(f"kept: epoch {best['epoch']}, {score}; written: {run.folder.absolute()}")
+        score = f"macro F1 {kept['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
+        say(f"kept: epoch {kept['epoch']}, {score}; written: {run.folder.absolute()}")
         return artefacts.outcome(run.folder)
 
 
@@ -321,17 +321,17 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
             train_run(setup._replace(config=of_net), copy.deepcopy(setup.backbone.model), tasks[number])
         if world.rank():
             return None
-        best, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
+        scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
         paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
         report.write_out_of_fold(folder, paths if config.report_photos else None)
         header = make_header(setup, folder.name, tasks[0].decided_by)
         more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
         artefacts.write_bad_images(folder, setup.data.bad_images)
-        leaderboard.finish(folder, artefacts.summary(config, header, best, started, seconds))
+        leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds))
         cross_validation.remove_backup(config, folder)
         say(
-            f"out of {config.folds} folds: macro F1 {best['macro_f1']:.4f}; "
+            f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; "
             f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
         )
         return artefacts.outcome(folder)

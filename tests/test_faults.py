@@ -78,7 +78,7 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
 
 def test_a_run_that_is_stopped_after_an_epoch_has_its_report_and_a_second_signal_ends_that_too(drawn, tmp_path):
     given = QUICK | {"NAME": "tiny", "BATCH_SIZE": "64", "EPOCHS": "3", "LOSSES": tmp_path / "losses"}
-    given |= {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "DYING_RANK": 0, "DYING_STEP": 4}
+    given |= {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "DYING_RANK": 0, "DYING_STEP": 3}
     del given["epochs"]
     page = tmp_path / "runs" / "tiny" / "report.html"
 
@@ -92,7 +92,7 @@ def test_a_run_that_is_stopped_after_an_epoch_has_its_report_and_a_second_signal
         assert process.wait(30) == code, process.log.read_text()
         assert page.exists() == (main is tiny.main) and "no report is written" not in process.log.read_text()
     assert "saved at epoch 2, after 1 of its steps" in process.log.read_text()
-    assert "best epoch 1 of 1, stopped before EPOCHS=3" in page.read_text()
+    assert "kept epoch 1 of 1, stopped before EPOCHS=3" in page.read_text()
     assert not page.with_name("result.json").exists()
 
 

@@ -65,7 +65,7 @@ def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     assert header["backbone"] == "resnet18" and header["size"] == [32, 32] and header["pretrained"] == "none"
     assert header["scores"]["macro_f1"] == pytest.approx(history["macro_f1"][0])
     leaderboard = pd.read_csv(trained / "leaderboard.csv")
-    assert leaderboard["run"].tolist() == ["resnet18"] and leaderboard["best_epoch"].tolist() == [1]
+    assert leaderboard["run"].tolist() == ["resnet18"] and leaderboard["kept_epoch"].tolist() == [1]
 
 
 def test_training_says_what_it_does(drawn, tmp_path):
@@ -81,7 +81,7 @@ def test_training_says_what_it_does(drawn, tmp_path):
     assert "EPOCHES is set but is not a setting; did you mean epochs?" in done.stderr and "%|" not in done.stderr
     for words in (
         "environment", "pretrained: none", "label corrections (outliers.csv, 14 rows)",
-        "passed over 1 files", "train validation", "people", "epoch   1/3", "best", "stopped: no better macro F1",
+        "passed over 1 files", "train validation", "people", "epoch   1/3", "kept", "stopped: no better macro F1",
     ):  # fmt: skip
         assert words in done.stdout, done.stdout
     assert re.search(r"^  size +64x64 +environment$", done.stdout, re.MULTILINE)

@@ -147,8 +147,8 @@ def with_final(drawn, tmp_path_factory):
 def test_the_final_net_is_of_everybody_and_decides_as_the_folds_do(drawn, with_final):
     table = pd.read_csv(with_final / "out_of_fold.csv")
     results = [json.loads((with_final / name / "result.json").read_text()) for name in ("fold-0", "fold-1", "final")]
-    assert results[2]["epochs"] == int(np.mean([result["best_epoch"] for result in results[:2]]) + 0.5)
-    assert results[2]["best_epoch"] == results[2]["epochs"] and results[2]["macro_f1"] is None
+    assert results[2]["epochs"] == int(np.mean([result["kept_epoch"] for result in results[:2]]) + 0.5)
+    assert results[2]["kept_epoch"] == results[2]["epochs"] and results[2]["macro_f1"] is None
     header = read_header(with_final / "final" / "model.safetensors")
     assert header.decided_by == "out-of-fold predictions of squeezenet1_1"
     priors = np.bincount(table["label"], minlength=18) / len(table)

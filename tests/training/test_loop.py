@@ -26,18 +26,23 @@ from toolkit.runs import folders
 from toolkit.runs.artefacts import Validation
 from toolkit.runs.checkpoint import Checkpoints
 from toolkit.runs.weights import WEIGHTS, Header
+from toolkit.scoring import metrics
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.system import device
 from toolkit.system.console import InputError
 from toolkit.training import loop
-from toolkit.training.checkpointer import Checkpointer, Result
+from toolkit.training.checkpointer import Checkpointer, Result, best_epoch
 
+EVEN = (1 / 18,) * 18
 HEADER = Header("r", "resnet18", "flat", Framing((32, 32)), (0.5,) * 3, (0.25,) * 3)
 
 
 def train_in(folder, task, model, head=(), **given) -> Result:
     """A run in this folder."""
     config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, **given})
-    run, rows = folders.Run(folder, Checkpoints(folder), None), task.validation
+    checkpoints, rows = Checkpoints(folder), task.validation
+    run = folders.Run(folder, checkpoints, checkpoints.load())
     validation = Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].numpy())
     checkpointer = Checkpointer(run, {}, HEADER, validation, config.checkpoint_seconds)
     return loop.train(config, loop.make_train_state(config, model, list(head)), task, checkpointer)
@@ -47,7 +52,7 @@ def fit(task, folder, **given) -> dict:
     """The kept epoch's row of history.csv."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
-    return train_in(folder, task, net, **{"logit_adjustment": 0.0, **given}).best
+    return train_in(folder, task, net, **{"logit_adjustment": 0.0, **given}).kept
 
 
 def answers(task, right: list[int]) -> torch.Tensor:
@@ -75,6 +80,60 @@ def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the
     assert validation["path"].tolist() == [path.decode() for path in task.names[task.validation]]
     people = validation["person"].astype(str)
     assert all(path.startswith(person) for path, person in zip(validation["path"], people, strict=True))
+
+
+def all_but(task, *rows: int) -> torch.Tensor:
+    """Logits that are right about all validation photographs but these."""
+    labels = task.labels[task.validation].clone()
+    labels[list(rows)] = (labels[list(rows)] + 1) % 18
+    return 10.0 * nn.functional.one_hot(labels, 18)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_latest_epoch_that_is_as_good_as_the_best_is_kept(task, tmp_path, monkeypatch, stops):
+    """Also by a run that was stopped after its best epoch."""
+    given = iter([all_but(task, 1), *([KeyboardInterrupt] * stops), all_but(task, 22), answers(task, [])])
+
+    def predict(*_) -> torch.Tensor:
+        outputs = next(given)
+        if outputs is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return outputs
+
+    monkeypatch.setattr(loop, "predict", predict)
+    if stops:
+        with pytest.raises(KeyboardInterrupt):
+            fit(task, tmp_path, epochs=3)
+    kept = fit(task, tmp_path, epochs=3)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["macro_f1"].is_monotonic_decreasing and len(history) == 3
+    assert kept["epoch"] == 2 and kept["macro_f1"] == pytest.approx(history["macro_f1"][1])
+    predicted = pd.read_csv(tmp_path / "validation.csv")["predicted"]
+    assert predicted.tolist() == all_but(task, 22).argmax(1).tolist()
+
+
+def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
+    """80 people: once the net gains little, the highest of their scores is as likely an early one."""
+    chosen, best = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        of_people = rng.choice(6, 80, p=[0.19, 0.18, 0.03, 0.25, 0.28, 0.07])
+        labels = (6 * np.array([0, 0, 0, 0, 0, 1, 2]) + of_people[:, None]).ravel()
+        people, names = np.repeat(np.arange(80), 7), [b""] * len(labels)
+        validation = Validation(names, people, labels)
+        checkpointer = Checkpointer(
+            folders.Run(tmp_path, Checkpoints(tmp_path), None), {}, HEADER, validation, math.inf
+        )
+        checkpointer.restore(SimpleNamespace(eval_model=nn.Linear(1, 1)))
+        for epoch in range(1, 11):
+            clear = 2.5 - 1.5 * math.exp(-epoch / 2)
+            evidence = clear * np.eye(18)[labels] + rng.normal(0, 1, (80, 1, 18)).repeat(7, 1).reshape(-1, 18)
+            outputs, decision = torch.from_numpy(evidence), Decision(1.0, 0.0, PriorCorrection(EVEN, EVEN))
+            macro_f1 = metrics.headline_scores(labels, decision.classes(evidence))["macro_f1"]
+            checkpointer.end_epoch({"epoch": epoch, "macro_f1": macro_f1}, outputs, decision, is_last=True)
+        chosen.append(checkpointer.kept_epoch)
+        best.append(best_epoch(checkpointer.history))
+    assert min(best) <= 6 and min(chosen) >= 8 and sum(chosen) >= sum(best) + 6, (best, chosen)
 
 
 def test_patience_counts_the_epochs_since_the_best(task, tmp_path, monkeypatch):

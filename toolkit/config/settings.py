@@ -56,7 +56,7 @@ class TrainSettings(
     fold: int | None = Field(None, ge=0)
     """The one fold to hold out, counted from 0; unset: train all folds, one after another."""
     final: bool = False
-    """After FOLDS also train a net on everybody, in the folder `final`: for the mean best epoch of the folds."""
+    """After FOLDS also train a net on everybody, in the folder `final`: for the mean kept epoch of the folds."""
     sm_channel_pseudo: InputFolder | None = None
     """Folder of photographs, in its `images/` or in itself, that join training with pseudo-labels; unset: none."""
     pseudo_probabilities: InputFile | None = None

@@ -57,7 +57,7 @@ def write(
         "report.html",
         title=f"Run {folder.name}",
         facts=f"{header.backbone} at {header.framing}, pretrained: {header.pretrained}; "
-        f"{'best' if len(task.validation) else 'last'} epoch {result.best['epoch']} of {len(history)}{stopped}; "
+        f"kept epoch {result.kept['epoch']} of {len(history)}{stopped}; "
         f"decision by {header.decided_by}; started {result.started[:16].replace('T', ' ')} UTC",
         curves=_charts(history),
         history=history,

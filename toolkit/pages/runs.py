@@ -10,7 +10,7 @@ from toolkit.runs.artefacts import SCORES
 from toolkit.system import files, locks
 
 PAGE = "leaderboard.html"
-ABOUT_RUN = ("best_epoch", "seconds", "started", "finished")  # beside scores; all other columns are settings
+ABOUT_RUN = ("kept_epoch", "seconds", "started", "finished")  # beside scores; all other columns are settings
 
 
 @render.unless_it_fails()

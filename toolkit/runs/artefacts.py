@@ -95,16 +95,16 @@ def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
         files.write_csv(folder / "bad_images.csv", columns)
 
 
-def summary(config: TrainSettings, header: Header, best: dict, started: str, seconds: float) -> dict:
-    """The content of result.json, and the run's row of leaderboard.csv. `best`: the kept epoch's row of history.csv."""
+def summary(config: TrainSettings, header: Header, kept: dict, started: str, seconds: float) -> dict:
+    """The content of result.json, and the run's row of leaderboard.csv. `kept`: the kept epoch's row of history.csv."""
     return {
         "run": header.run,
         "backbone": header.backbone,
         "pretrained": header.pretrained,
         "size": as_text(config.size),
         "epochs": config.epochs,
-        "best_epoch": best["epoch"],
-        **{score: best.get(score) for score in SCORES},
+        "kept_epoch": kept["epoch"],
+        **{score: kept.get(score) for score in SCORES},
         "seconds": round(seconds, 1),
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -20,8 +20,9 @@ CHECKPOINTS = ("state-1.safetensors", "state-2.safetensors")  # two generations:
 class Checkpoint:
     """How far a run has come. Its tensors are named by part:
 
-    model.*, ema.* and optimizer.* are those of training; best.* are the weights of the kept epoch, and validation its
-    logits of the validation photographs, from which the run's files are written again.
+    model.*, ema.* and optimizer.* are those of training; kept.* are the weights of the kept epoch, and validation its
+    logits of the validation photographs, from which the run's files are written again; best_classes are what the best
+    epoch predicts of them, to which later ones are compared.
     """
 
     fingerprint: dict  # what must be the same for a run to go on: see fingerprint.py
@@ -31,7 +32,7 @@ class Checkpoint:
     losses: list[float] = field(default_factory=list)  # of the steps that are done of the next epoch
     history: list[dict] = field(default_factory=list)  # a row an epoch
     micro_batch_size: int | None = None  # after memory ran out; None is that of the settings
-    best_epoch: int = 0  # whose weights are kept, from 1; 0 before there is one
+    kept_epoch: int = 0  # from 1; 0 before there is one
     decision: dict = field(default_factory=dict)  # of that epoch, as plain types
     tensors: dict[str, Tensor] = field(default_factory=dict)
 

@@ -110,8 +110,8 @@ def untrained(config: TrainSettings, folder: pathlib.Path, done: list[str]) -> I
     for number, name in enumerate(net_names(config)):
         say(f"{name} of {config.folds} folds{': done before' if name in done else ''}")
         if name == folders.FINAL:
-            best = distributed.broadcast(join(folder, config) if world.rank() == 0 else None)
-            own = final_settings(config, folder, best["epoch"])
+            scores = distributed.broadcast(join(folder, config) if world.rank() == 0 else None)
+            own = final_settings(config, folder, scores["epoch"])
         else:
             own = fold_settings(config, folder, name)
         clean_up(own, name in done)
@@ -191,13 +191,13 @@ def fold_settings(config: TrainSettings, folder: pathlib.Path, name: str) -> Tra
     return config.model_copy(update=_places(config, folder, name) | {"fold": int(name.removeprefix("fold-"))})
 
 
-def final_settings(config: TrainSettings, folder: pathlib.Path, best_epoch: float) -> TrainSettings:
-    """The settings for the net of everybody: those of the folds, but for as many epochs as were best for them.
+def final_settings(config: TrainSettings, folder: pathlib.Path, kept_epoch: float) -> TrainSettings:
+    """The settings for the net of everybody: those of the folds, but for as many epochs as they keep.
 
     Its schedule is as long: validation chose each fold's epoch, also by luck; here nothing can, and the last epoch of a
     schedule, where the learning rate is lowest, is the one that can be relied on.
     """
-    epochs = max(math.floor(best_epoch + 0.5), config.freeze_epochs + 1)
+    epochs = max(math.floor(kept_epoch + 0.5), config.freeze_epochs + 1)
     alone = {"folds": 0, "final": False, "val_ratio": 0.0, "patience": 0, "decide_by": str(folder.absolute())}
     return config.model_copy(update=_places(config, folder, folders.FINAL) | alone | {"epochs": epochs})
 
@@ -224,7 +224,7 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
     files.write_csv(folder / OUT_OF_FOLD, {name: table[name] for name in table})
     return {
-        "epoch": round(float(np.mean([result["best_epoch"] for result in results])), 1),
+        "epoch": round(float(np.mean([result["kept_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),
         **metrics.headline_scores(table["label"], table["predicted"]),
     }

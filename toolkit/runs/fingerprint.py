@@ -11,7 +11,7 @@ CODE = (
     "train.py", "dataset.py", "model.py", "loss.py",
     "toolkit/labels.py",  # what the classes mean
     "toolkit/data/*.py",  # pixels, and their augmentation
-    "toolkit/scoring/*.py",  # which epoch is the best, and how its logits become classes
+    "toolkit/scoring/*.py",  # which epoch is kept, and how its logits become classes
     "toolkit/label_errors/corrections.py",  # the labels
     "toolkit/backbones/*.py",  # layers, and what they start from
     "toolkit/models/*.py",  # layers, and how the CPU computes them: to other roundings

@@ -50,8 +50,7 @@ def _describe(run: pathlib.Path, header: Header) -> None:
         found = f"validation macro F1 {scores['macro_f1']:.4f}"
     say(f"run {run.absolute()}: {header.backbone} at {header.framing}, epoch {scores['epoch']}, {found}")
     if _is_unfinished(run):
-        kept = "best" if "macro_f1" in scores else "last"
-        say(f"note: this run did not finish, or is still running: these are its {kept} weights so far")
+        say("note: this run did not finish, or is still running: these are its weights so far")
 
 
 def _note_unfinished(chosen: pathlib.Path, runs: list[pathlib.Path]) -> None:

@@ -48,4 +48,4 @@ def add_summary(
     plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}
     for title, picture in pictures.items():
         writer.add_image(title, np.asarray(picture), dataformats="HWC")
-    writer.add_hparams(plain, {f"best/{name}": value for name, value in scores.items()}, run_name=".")
+    writer.add_hparams(plain, {f"kept/{name}": value for name, value in scores.items()}, run_name=".")

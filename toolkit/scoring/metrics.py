@@ -63,6 +63,16 @@ def bootstrap(true, predicted, people=None, draws: int = 1000) -> np.ndarray:
     return counts.reshape(draws, CLASSES, CLASSES)
 
 
+def is_as_good(true, predicted, best, people) -> bool:
+    """Whether macro F1 of `predicted` is within one standard error of that of `best` (Breiman et al., 1984).
+
+    The standard error is that of their difference, over resampled people. All are of shape (n,).
+    """
+    scores = [macro_f1(bootstrap(true, classes, people, draws=200)) for classes in (best, predicted)]
+    behind = scores[0] - scores[1]
+    return bool(behind.mean() <= behind.std())
+
+
 def intervals(matrices: np.ndarray) -> dict:
     """95 % intervals, (low, high), of the scores of matrices from `bootstrap`, under the keys that `scores` has.
 

@@ -15,6 +15,7 @@ from toolkit.runs.artefacts import Validation
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.folders import Run
 from toolkit.runs.weights import Header
+from toolkit.scoring import metrics
 from toolkit.scoring.decision import Decision
 from toolkit.system import distributed
 from toolkit.system.console import say
@@ -29,12 +30,17 @@ class Result:
     """What came of a run."""
 
     history: list[dict]  # a row an epoch
-    best: dict  # the kept epoch's row
+    kept: dict  # the kept epoch's row
     decision: Decision  # of the kept epoch
     logits: np.ndarray  # of the kept epoch, of the validation photographs: float64, shape (n, 18); n may be 0
     weights: dict[str, torch.Tensor]  # of the kept epoch
     started: str  # ISO 8601, UTC
     seconds: float
+
+
+def best_epoch(history: list[dict]) -> int:
+    """The first epoch with the highest macro F1, or the last one of a run without validation people; 0 of none."""
+    return max(history, key=lambda row: row.get("macro_f1", row["epoch"]), default={"epoch": 0})["epoch"]
 
 
 class Checkpointer:
@@ -57,9 +63,9 @@ class Checkpointer:
             say(f"run {self.run.folder.name} goes on from {checkpoint.where()}")
         elif self.run:
             checkpoint = Checkpoint(fingerprint, datetime.datetime.now(datetime.UTC).isoformat())
-        # Other ranks write no files, so they need neither best.* nor validation.
+        # Other ranks write no files, so they need neither kept.* nor validation.
         sent = distributed.broadcast(
-            checkpoint and replace(checkpoint, tensors=checkpoint.parts("model", "ema", "optimizer"))
+            checkpoint and replace(checkpoint, tensors=checkpoint.parts("model", "ema", "optimizer", "best_classes"))
         )
         return checkpoint or sent
 
@@ -68,9 +74,9 @@ class Checkpointer:
         self._train_state, checkpoint = train_state, self._checkpoint
         if checkpoint.tensors:
             train_state.load(checkpoint.part)
-            checkpoint.tensors = checkpoint.parts("best", "validation")
-            if self.run and checkpoint.best_epoch:
-                self._write_files(improved=True)
+            checkpoint.tensors = checkpoint.parts("kept", "validation", "best_classes")
+            if self.run and checkpoint.kept_epoch:
+                self._write_files(is_kept=True)
 
     @property
     def started(self) -> str:
@@ -91,9 +97,9 @@ class Checkpointer:
         return self._checkpoint.history
 
     @property
-    def best_epoch(self) -> int:
-        """The kept epoch, from 1; 0 before there is one."""
-        return self._checkpoint.best_epoch
+    def kept_epoch(self) -> int:
+        """From 1; 0 before there is one."""
+        return self._checkpoint.kept_epoch
 
     @property
     def micro_batch_size(self) -> int | None:
@@ -110,32 +116,32 @@ class Checkpointer:
         if time.monotonic() - self._saved_at >= self.every_seconds:
             self.save()
 
-    def best_after(self, row: dict) -> int:
-        """The kept epoch once this row is in the history: the first one with the highest macro F1; else the last."""
-        best = self.best_epoch if "macro_f1" in row else 0
-        return best if best and row["macro_f1"] <= self._best["macro_f1"] else row["epoch"]
-
     def end_epoch(self, row: dict, outputs: torch.Tensor, decision: Decision, is_last: bool) -> None:
         """Take the epoch's row of history.csv, outputs of the validation photographs and decision; write the files.
 
-        Its weights are kept as `best_after` says. Saves if the epoch was long enough to be worth it.
+        Kept is the latest epoch that is as good as the best: the highest macro F1 of a few people is partly luck, and
+        later weights are better where these people cannot tell. Saves if the epoch was long enough to be worth it.
         """
-        checkpoint = self._checkpoint
+        checkpoint, validation = self._checkpoint, self.validation
+        classes = decision.classes(outputs[:, :CLASSES].double().numpy())
+        is_best = best_epoch([*checkpoint.history, row]) == row["epoch"]
+        best_classes = classes if is_best else checkpoint.tensors["best_classes"].numpy()
+        is_kept = is_best or metrics.is_as_good(validation.labels, classes, best_classes, validation.people)
         with defer_signals():  # a checkpoint never holds half an epoch's end
-            improved = self.best_after(row) == row["epoch"]
             checkpoint.history.append(row)
-            if improved:
-                checkpoint.best_epoch, checkpoint.decision = row["epoch"], decision.as_plain()
+            checkpoint.tensors["best_classes"] = torch.from_numpy(best_classes)
+            if is_kept:
+                checkpoint.kept_epoch, checkpoint.decision = row["epoch"], decision.as_plain()
                 weights = self._train_state.eval_model.state_dict()
-                best = {f"best.{name}": value.detach().cpu().clone() for name, value in weights.items()}
-                checkpoint.tensors |= {**best, "validation": outputs[:, :CLASSES].contiguous()}
+                kept = {f"kept.{name}": value.detach().cpu().clone() for name, value in weights.items()}
+                checkpoint.tensors |= {**kept, "validation": outputs[:, :CLASSES].contiguous()}
             checkpoint.epoch, checkpoint.losses, self._losses = checkpoint.epoch + 1, [], None
             checkpoint.seconds = self._seconds_before + time.monotonic() - self._began
         worth_it = min(SAVE_IS_CHEAP * self._save_seconds, self.every_seconds)
         if not is_last and time.monotonic() - self._saved_at >= worth_it:
             self.save()
         if self.run:
-            self._write_files(improved)
+            self._write_files(is_kept)
 
     def save(self) -> bool:
         """Write the checkpoint if anything has changed. Returns whether the disk has all steps that are done."""
@@ -168,25 +174,25 @@ class Checkpointer:
         checkpoint = self._checkpoint
         return Result(
             history=checkpoint.history,
-            best=self._best,
+            kept=self._kept,
             decision=Decision.from_plain(checkpoint.decision),
             logits=self._logits,
-            weights=checkpoint.part("best"),
+            weights=checkpoint.part("kept"),
             started=checkpoint.started,
             seconds=checkpoint.seconds,
         )
 
     @property
-    def _best(self) -> dict:
-        return self._checkpoint.history[self._checkpoint.best_epoch - 1]
+    def _kept(self) -> dict:
+        return self._checkpoint.history[self._checkpoint.kept_epoch - 1]
 
     @property
     def _logits(self) -> np.ndarray:
         return self._checkpoint.tensors["validation"].double().numpy()
 
-    def _write_files(self, improved: bool) -> None:
+    def _write_files(self, is_kept: bool) -> None:
         checkpoint, folder = self._checkpoint, self.run.folder
-        if improved:
-            header = replace(self.header, scores=self._best, decision=Decision.from_plain(checkpoint.decision))
-            artefacts.write_kept_epoch(folder, header, checkpoint.part("best"), self.validation, self._logits)
+        if is_kept:
+            header = replace(self.header, scores=self._kept, decision=Decision.from_plain(checkpoint.decision))
+            artefacts.write_kept_epoch(folder, header, checkpoint.part("kept"), self.validation, self._logits)
         artefacts.write_history(folder, checkpoint.history)

@@ -1,4 +1,4 @@
-"""All epochs of a run: train, evaluate, keep the best."""
+"""All epochs of a run: train, evaluate, keep one."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ from toolkit.scoring import metrics
 from toolkit.scoring.decision import Decision, fit_decision
 from toolkit.system import device, distributed, world
 from toolkit.system.console import InputError, say
-from toolkit.training.checkpointer import Checkpointer, Result
+from toolkit.training.checkpointer import Checkpointer, Result, best_epoch
 from toolkit.training.optimizer import learning_rate, make_optimizer
 from toolkit.training.sampler import epoch_order, split_into_microbatches
 from toolkit.training.step import Recipe, train_one_epoch
@@ -40,9 +40,7 @@ def train(
     checkpointer: Checkpointer,
     on_epoch: Callable[[dict], None] = lambda row: None,
 ) -> Result | None:
-    """Train and evaluate until all epochs are done or patience ends; keep the epoch with the best macro F1.
-
-    Without validation photographs the last epoch is kept.
+    """Train and evaluate until all epochs are done or patience ends.
 
     Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv. When it is stopped by a
     signal it saves first. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
@@ -56,7 +54,7 @@ def train(
         checkpointer.saving_on_stop(),
         device.out_of_memory_advice("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE, with which a new run begins"),
     ):
-        while not _is_over(config, checkpointer.epoch, checkpointer.best_epoch):
+        while not _is_over(config, checkpointer.history):
             epoch, started, done = checkpointer.epoch, time.monotonic(), len(checkpointer.losses)
             if train_model is None or epoch == config.freeze_epochs:
                 # Both wrappers note which weights learn when they are made, so they are made again when that changes.
@@ -70,11 +68,10 @@ def train(
             evaluation = evaluate(state.eval_model, task, recipe, epoch, config.logit_adjustment)
             last_rate = recipe.learning_rate((epoch + 1) * len(batches) - 1)
             row = {"epoch": epoch + 1, "lr": last_rate, "train_loss": train_loss, **evaluation.scores}
-            best_epoch = checkpointer.best_after(row)
-            is_last = _is_over(config, epoch + 1, best_epoch)
+            is_last = _is_over(config, [*checkpointer.history, row])
             checkpointer.end_epoch(row, evaluation.outputs, evaluation.decision, is_last)
             per_second = sum(map(len, batches[done:])) / (trained - started)
-            say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, best_epoch))
+            say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, checkpointer.kept_epoch))
             on_epoch(row)
     if checkpointer.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
@@ -115,9 +112,10 @@ def _refuse_small_batches(batch_size: int, batches: list) -> None:
         )
 
 
-def _is_over(config: TrainSettings, epoch: int, best_epoch: int) -> bool:
-    """Whether so many epochs are all, or patience is at its end."""
-    return epoch >= config.epochs or bool(epoch and config.patience and epoch - best_epoch >= config.patience)
+def _is_over(config: TrainSettings, history: list[dict]) -> bool:
+    """Whether these epochs are all, or patience is at its end."""
+    without_better = len(history) - best_epoch(history)
+    return len(history) >= config.epochs or bool(history and config.patience and without_better >= config.patience)
 
 
 def _train_one_epoch(
@@ -200,7 +198,7 @@ def score(outputs: torch.Tensor, task: Task, tau: float) -> Evaluation:
     return Evaluation(outputs, {"val_loss": val_loss, **scores}, decision)
 
 
-def _epoch_line(row: dict, epochs: int, per_second: float, seconds: float, best_epoch: int) -> str:
+def _epoch_line(row: dict, epochs: int, per_second: float, seconds: float, kept_epoch: int) -> str:
     scores = ""
     if "macro_f1" in row:
         attributes = "  ".join(f"{name} {row[name]:7.2%}" for name in ATTRIBUTES)
@@ -210,5 +208,5 @@ def _epoch_line(row: dict, epochs: int, per_second: float, seconds: float, best_
         )
     return (
         f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  {scores}lr {row['lr']:.2e}  "
-        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s{'  best' if scores and best_epoch == row['epoch'] else ''}"
+        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s{'  kept' if scores and kept_epoch == row['epoch'] else ''}"
     )
