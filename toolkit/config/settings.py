@@ -16,7 +16,7 @@ from toolkit.labels import AGE_FROM_YEARS
 
 
 class TrainSettings(
-    shared.SplitTrainingData, shared.UnreadablePhotographs, shared.Hardware, shared.Recipe, shared.HtmlPage
+    shared.SplitTrainingData, shared.UnreadablePhotographs, shared.Hardware, shared.Preset, shared.HtmlPage
 ):
     """train.py"""
 
@@ -164,7 +164,7 @@ class TrainSettings(
             yield f"FREEZE_EPOCHS={self.freeze_epochs}: expected less than EPOCHS={self.epochs}; lower it"
 
 
-class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Recipe):
+class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Preset):
     """inference.py"""
 
     FOLDERS = ("sm_channel_eval", "sm_channel_model", "sm_output_data_dir")

@@ -144,8 +144,8 @@ class Hardware(Settings):
                 yield f"CACHE_DIR={self.cache_dir}: expected a folder outside of {key}, where nothing is written"
 
 
-class Recipe(Settings):
-    """Which recipe to follow."""
+class Preset(Settings):
+    """Defaults from a file."""
 
     recipe: str | None = None
     """Name of a file in recipes/, whose settings become defaults: `quick`, `contest`, `best`, or one of your own."""
