@@ -28,7 +28,7 @@ from toolkit.system import device, distributed, world
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
 # optimizer that takes gradients as they are: Adam does not mind their scale.
 TINY = {
-    "NAME": "tiny", "PRETRAINED": "false", "SIZE": "32x32", "EPOCHS": "2", "BATCH_SIZE": "32", "DEVICE": "cpu",
+    "NAME": "tiny", "PRETRAINED": "false", "SIZE": "32x32", "EPOCHS": "2", "BATCH_SIZE": "26", "DEVICE": "cpu",
     "PRECISION": "fp32", "LOSS": "f1", "CLASS_WEIGHTS": "balanced", "CHECKPOINT_SECONDS": "0",
     "OPTIMIZER": "sgd", "LR": "1", "CLIP_GRAD": "0",
 }  # fmt: skip
@@ -103,7 +103,7 @@ def test_two_machines_make_the_run_of_one(drawn, alone, tmp_path):
 
 
 def test_two_processes_make_the_run_of_one_though_one_dies_and_torchruns_restart_goes_on(drawn, alone, tmp_path):
-    dying = {"DYING_RANK": "1", "DYING_STEP": "8", "MICRO_BATCH_SIZE": "13"}  # of the batch they get 14 and 13
+    dying = {"DYING_RANK": "1", "DYING_STEP": "8", "MICRO_BATCH_SIZE": "11"}  # of the last batch they get 12 and 11
     launcher = (*TORCHRUN, "--nproc-per-node=2", "--max-restarts=1")
     process = start("tests/tiny.py", launcher=launcher, **given(drawn, tmp_path), **dying)
     printed = finish(process)
