@@ -86,6 +86,7 @@ class TrainingLoss(NamedTuple):
 
     criterion: Callable[[Tensor, Tensor], Tensor]  # outputs and targets (b, ...) -> one number
     loss_weights: Tensor  # how many times as much it counts each class: shape (18,)
+    smoothing: float  # the share of each label that it spreads over all classes
 
 
 def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
@@ -99,7 +100,10 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
     }
     criterion = build(config.loss, weight, **options.get(config.loss, {}))
     plain = priors.new_ones(priors.shape)
-    return TrainingLoss(criterion, loss_weights(config.loss, plain if weight is None else weight, priors, config.tau))
+    # The factored head learns years, too, whose labels are not smoothed: its classes are somewhere in between.
+    smoothing = config.smoothing if config.loss == "label_smoothing" and config.head == "flat" else 0.0
+    weights = loss_weights(config.loss, plain if weight is None else weight, priors, config.tau)
+    return TrainingLoss(criterion, weights, smoothing)
 
 
 def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tensor, Tensor], Tensor]:

@@ -226,6 +226,7 @@ def make_task(config: settings.TrainSettings, data: Data, sides: Split, loader: 
         criterion=training_loss.criterion,
         sampling_weights=sampling_weights,
         loss_weights=training_loss.loss_weights.cpu().numpy(),
+        smoothing=training_loss.smoothing,
     )
 
 

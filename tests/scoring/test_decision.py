@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
 from toolkit.scoring import calibration, decision, metrics, prior_shift
-from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.scoring.prior_correction import SMALLEST_POSTERIOR, PriorCorrection
 from toolkit.serving import ensemble
 
 PRIORS = np.outer([5, 1, 1], np.outer([0.386, 0.614], [0.474, 0.455, 0.071])).ravel() / 7
@@ -71,8 +71,8 @@ def test_tau_favours_rare_classes():
     old = [(to_attributes(decision.decide(p, PRIORS, tau))["age"] == 2).sum() for tau in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert old == sorted(old) and old[0] < old[-1]
     assert (decision.decide(p, PRIORS, 0.0) == p.argmax(1)).all()
-    offset = decision.Decision(2.0, 0.5, SAME_PRIORS).logit_offset()
-    assert ((logits + offset).argmax(1) == decision.decide(calibration.softmax(logits, 2.0), PRIORS, 0.5)).all()
+    decided = decision.Decision(2.0, 0.5, SAME_PRIORS)
+    assert (decided.classes(logits) == decision.decide(calibration.softmax(logits, 2.0), PRIORS, 0.5)).all()
 
 
 def gain(decided: decision.Decision, logits: np.ndarray, labels: np.ndarray) -> tuple[float, list]:
@@ -130,26 +130,41 @@ def test_a_net_that_was_shown_rare_classes_more_decides_as_one_that_was_not():
     logits, labels, _ = people_of(SHIFTED, 300, 1)
     for one, seen in ((plain, 2 * logits), (balanced, 2 * (logits - np.log(PRIORS)))):
         assert np.abs(one.probabilities(seen) - calibration.softmax(logits)).mean() < 0.003
-        assert ((seen + one.logit_offset()).argmax(1) == one.classes(seen)).all()
     assert (balanced.classes(2 * (logits - np.log(PRIORS))) == plain.classes(2 * logits)).mean() > 0.98
 
 
 def test_a_net_whose_loss_weighed_rare_classes_more_decides_as_one_whose_did_not():
-    """The best logits for weighted cross entropy with smoothing: the smoothed labels, times the weights."""
     weights = PRIORS**-0.5
-
-    def seen_by_net(logits: np.ndarray) -> np.ndarray:
-        return np.log(0.9 * calibration.softmax(logits) + 0.1 / CLASSES)
-
     logits, labels, people = people_of(PRIORS, 300, 0)
-    plain = decision.fit_decision(seen_by_net(logits), labels, people, SAME_PRIORS, 0.5)
+    plain = decision.fit_decision(smoothed(logits), labels, people, SAME_PRIORS, 0.5)
     prior = PriorCorrection(tuple(PRIORS), tuple(PRIORS), tuple(weights))
-    weighed = decision.fit_decision(seen_by_net(logits) + np.log(weights), labels, people, prior, 0.5)
+    weighed = decision.fit_decision(smoothed(logits) + np.log(weights), labels, people, prior, 0.5)
     assert weighed.temperature == pytest.approx(plain.temperature) and plain.temperature < 0.9
     logits, _, _ = people_of(SHIFTED, 300, 1)
-    seen = seen_by_net(logits) + np.log(weights)
-    np.testing.assert_allclose(weighed.probabilities(seen), plain.probabilities(seen_by_net(logits)))
-    assert ((seen + weighed.logit_offset()).argmax(1) == weighed.classes(seen)).all()
+    seen = smoothed(logits) + np.log(weights)
+    np.testing.assert_allclose(weighed.probabilities(seen), plain.probabilities(smoothed(logits)))
+
+
+def smoothed(logits: np.ndarray) -> np.ndarray:
+    """The best logits for cross entropy with smoothed labels, where `logits` are the best without."""
+    return np.log(0.9 * calibration.softmax(logits) + 0.1 / CLASSES)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_smoothing_is_undone_which_a_temperature_cannot(seed):
+    """On other people; that a posterior has a least value costs less than half of what a temperature leaves."""
+    logits, labels, people = people_of(PRIORS, 150, seed)
+    weights = np.log(PRIORS**-0.5)
+    others, their_labels, _ = people_of(PRIORS, 600, 100 + seed)
+    nll = {"best": calibration.nll(calibration.softmax(others), their_labels)}
+    for smoothing in (0.0, 0.1):
+        correction = PriorCorrection(tuple(PRIORS), tuple(PRIORS), tuple(np.exp(weights)), smoothing)
+        decided = decision.fit_decision(smoothed(logits) + weights, labels, people, correction, 0.5)
+        p = decided.probabilities(smoothed(others) + weights)
+        nll[smoothing] = calibration.nll(p, their_labels)
+    assert nll[0.0] - nll["best"] > 0.02 and nll[0.1] - nll["best"] < 0.5 * (nll[0.0] - nll["best"]), nll
+    exact = calibration.softmax(correction.log_posterior(smoothed(others) + weights))
+    assert np.abs(exact - calibration.softmax(others)).max() < 18 * SMALLEST_POSTERIOR
 
 
 def test_the_old_begin_at_another_year_whatever_the_net_was_shown():
@@ -192,7 +207,8 @@ def test_votes_and_means_of_several_runs():
 
 
 def test_a_decision_survives_its_header():
-    one = decision.Decision(1.5, 0.25, PriorCorrection(tuple(PRIORS), EVEN), CALIBRATION, (0.5, 0.5))
+    correction = PriorCorrection(tuple(PRIORS), EVEN, smoothing=0.1)
+    one = decision.Decision(1.5, 0.25, correction, CALIBRATION, (0.5, 0.5))
     assert decision.Decision.from_plain(json.loads(json.dumps(one.as_plain()))) == one
 
 
@@ -209,7 +225,7 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
     assert (
         np.isfinite(p).all()
         and np.isfinite([*found[0].found_priors, *found[1].found_priors]).all()
-        and np.isfinite(one.logit_offset()).all()
+        and np.isfinite(one.adjusted(np.log(p))).all()
     )
     assert ensemble.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)
 

@@ -13,6 +13,7 @@ from faults import Forked
 
 from toolkit.config.settings import TrainSettings
 from toolkit.runs.weights import load_weights, read_header
+from toolkit.scoring.calibration import softmax
 from toolkit.scoring.decision import fit_decision
 from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.training import everybody
@@ -90,12 +91,13 @@ def test_what_is_fitted_on_probabilities_is_what_would_be_fitted_on_logits(folds
     labels = table["label"].to_numpy()
     logits = rng.normal(size=(len(table), 18)) + 2.5 * np.eye(18)[labels]
     priors, sampled_priors = (tuple(rng.dirichlet(np.full(18, 20.0))) for _ in range(2))
-    correction = PriorCorrection(priors, sampled_priors, tuple(rng.uniform(0.5, 2, 18)))
+    correction = PriorCorrection(priors, sampled_priors, tuple(rng.uniform(0.5, 2, 18)), 0.1)
     for fold in (0, 1):
         rows = (table["fold"] == fold).to_numpy()
         temperature = read_header(tmp_path / "run" / f"fold-{fold}" / "model.safetensors").decision.temperature
         p = correction.probabilities(logits[rows], temperature)
-        np.testing.assert_allclose(correction.probabilities(correction.logits(p, temperature), temperature), p)
+        log_posterior = correction.log_posterior_of(p, temperature)
+        np.testing.assert_allclose(softmax(log_posterior), softmax(correction.log_posterior(logits[rows])))
         table.loc[rows, [f"p{k}" for k in range(18)]] = p.round(6)
     table.to_csv(tmp_path / "run" / "out_of_fold.csv", index=False)
     people = pd.factorize(table["person"])[0]

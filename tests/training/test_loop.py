@@ -240,6 +240,7 @@ def test_class_weights_come_from_the_training_side(task, drawn):
     assert (counts != np.bincount(labels[task.validation], minlength=18)).any()
     torch.testing.assert_close(of_classes.keywords["weight"], loss.class_weights(torch.from_numpy(counts), "balanced"))
     assert of_classes.func is loss.label_smoothing and of_classes.keywords["smoothing"] == 0.3
+    assert made.prior_correction.smoothing == 0.3
 
 
 def test_priors_are_those_of_all_people_and_sampled_priors_those_of_what_the_model_learns_from(drawn):

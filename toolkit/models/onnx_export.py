@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.labels import CLASSES
 from toolkit.models import onnx_file
+from toolkit.scoring.prior_correction import SMALLEST_POSTERIOR
 from toolkit.system.console import InputError
 
 if TYPE_CHECKING:
@@ -57,17 +58,24 @@ def with_preprocessing(model: nn.Module, header: Header) -> nn.Module:
         def __init__(self):
             super().__init__()
             mean, std = torch.tensor(header.mean), torch.tensor(header.std)
-            scale, bias = header.decision.scale_and_bias()
-            self.model, self.scale = model, scale
+            decision = header.decision
+            correction = decision.prior_correction
+            self.model, self.temperature, self.smoothing = model, decision.temperature, correction.smoothing
+            weights, shift = map(torch.from_numpy, (correction.log_loss_weights(), correction.log_prior_shift()))
             # (x / 255 - mean) / std, as one multiplication and one addition
-            for name, value in {"gain": 1 / (255 * std), "offset": -mean / std, "bias": torch.tensor(bias)}.items():
+            buffers = {"gain": 1 / (255 * std), "offset": -mean / std, "weights": weights, "shift": shift}
+            for name, value in buffers.items():
                 self.register_buffer(name, value.float())
 
         def forward(self, photographs: torch.Tensor) -> torch.Tensor:
             # Contiguous: from another layout the exporter makes gathers that move memory for nothing.
             inputs = (photographs.float() * self.gain + self.offset).permute(0, 3, 1, 2).contiguous()
             # A factored head has columns for single years after the 18 classes.
-            return (self.model(inputs)[:, :CLASSES] * self.scale + self.bias).softmax(1)
+            logits = self.model(inputs)[:, :CLASSES] - self.weights
+            if self.smoothing:  # as PriorCorrection.log_posterior takes it out
+                posterior = (logits.softmax(1) - self.smoothing / CLASSES) / (1 - self.smoothing)
+                logits = posterior.clamp(min=SMALLEST_POSTERIOR).log()
+            return (logits / self.temperature + self.shift).softmax(1)
 
     return PixelsToProbabilities().eval()
 

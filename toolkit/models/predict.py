@@ -1,6 +1,7 @@
 """Prediction: logits of many photographs, in the fastest form of the model that gives the same classes."""
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -33,12 +34,12 @@ def predict(
     loader: Loader,
     photographs: np.ndarray,
     batch_size: int | None = None,
-    logit_offset: torch.Tensor | None = None,
+    adjusted: Callable[[np.ndarray], np.ndarray] = lambda logits: logits,
 ) -> torch.Tensor:
     """The model's outputs for these photographs, in their order: float32, shape (n, 18 or more), on the CPU.
 
     Batch norm is fused into the convolutions. If the machine computes in less than float32, so do the weights, and
-    close calls of argmax(logits + logit_offset), shape (18,), are recomputed in float32.
+    close calls of argmax(adjusted(logits)), both of shape (n, 18), are recomputed in float32.
     """
     model.eval()
     if not len(photographs):
@@ -48,7 +49,7 @@ def predict(
     if loader.machine.precision == torch.float32 or len(photographs) <= SAMPLE:
         return _forward(exact, loader, photographs, batch_size)
     outputs = _forward(fuse_batch_norm.cast(exact, loader.machine.precision), loader, photographs, batch_size)
-    return recompute_close_calls(exact, loader, photographs, batch_size, outputs, logit_offset)
+    return recompute_close_calls(exact, loader, photographs, batch_size, outputs, adjusted)
 
 
 def recompute_close_calls(
@@ -57,7 +58,7 @@ def recompute_close_calls(
     photographs: np.ndarray,
     batch_size: int | None,
     outputs: torch.Tensor,
-    logit_offset: torch.Tensor | None,
+    adjusted: Callable[[np.ndarray], np.ndarray],
 ) -> torch.Tensor:
     """`outputs` of a lower precision, with those replaced whose class that precision may have changed.
 
@@ -65,23 +66,27 @@ def recompute_close_calls(
     with a gap below MARGIN times the largest such move are predicted again in float32. They are few; a model that has
     learned little, whose gaps are all small, gets what float32 would have given.
     """
-    offset = torch.zeros(CLASSES) if logit_offset is None else logit_offset
-    best_two = (outputs[:, :CLASSES] + offset).topk(2).indices
+
+    def adjust(outputs: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(adjusted(outputs[:, :CLASSES].double().numpy()))
+
+    values = adjust(outputs)
+    best_two = values.topk(2).indices
     sample = np.arange(0, len(photographs), max(len(photographs) // SAMPLE, 1))[:SAMPLE]
     known = _forward(exact, loader, photographs[sample], batch_size)
-    moved = (_gap(outputs, best_two)[sample] - _gap(known, best_two[sample])).abs().max()
-    first, second = offset[best_two].unbind(1)
+    gap = _gap(values, best_two)
+    moved = (gap[sample] - _gap(adjust(known), best_two[sample])).abs().max()
     # Not `<=`: the negation is also true of NaN, which float32 may not have.
-    close = ~(_gap(outputs, best_two) + first - second > MARGIN * moved)
+    close = ~(gap > MARGIN * moved)
     outputs[sample], close[sample] = known, False
     if close.any():
         outputs[close] = _forward(exact, loader, photographs[close.numpy()], batch_size)
     return outputs
 
 
-def _gap(logits: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
-    """The first minus the second of two classes' logits: float32, shape (n,); `two` is int64, shape (n, 2)."""
-    first, second = logits.gather(1, two).unbind(1)
+def _gap(values: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """The first minus the second of two classes' values: shape (n,); `two` is int64, shape (n, 2)."""
+    first, second = values.gather(1, two).unbind(1)
     return first - second
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from toolkit.labels import AGE_FROM_YEARS, CLASSES
 from toolkit.scoring import metrics
-from toolkit.scoring.calibration import cross_validated_temperature
+from toolkit.scoring.calibration import cross_validated_temperature, softmax
 from toolkit.scoring.prior_correction import PriorCorrection, at_least, normalised
 from toolkit.scoring.prior_shift import AttributeCalibration, calibrate_attributes
 
@@ -28,7 +28,8 @@ class Decision:
     @classmethod
     def from_plain(cls, values: dict) -> "Decision":
         """The inverse of `as_plain`, also after JSON has made lists of the tuples."""
-        correction = PriorCorrection(**{key: tuple(numbers) for key, numbers in values["prior_correction"].items()})
+        plain = values["prior_correction"]
+        correction = PriorCorrection(**{key: one if key == "smoothing" else tuple(one) for key, one in plain.items()})
         attributes = {
             attribute: AttributeCalibration(**one | {"bias": tuple(one["bias"]), "priors": tuple(one["priors"])})
             for attribute, one in values["attributes"].items()
@@ -44,19 +45,13 @@ class Decision:
         """Calibrated, for people as in training: float64, shape (n, 18), from logits of that shape."""
         return self.prior_correction.probabilities(logits, self.temperature)
 
+    def adjusted(self, logits: np.ndarray) -> np.ndarray:
+        """log p - tau * log priors: float64, shape (n, 18), from logits of that shape. The highest decides."""
+        return adjusted(self.probabilities(logits), self.class_priors, self.tau)
+
     def classes(self, logits: np.ndarray) -> np.ndarray:
         """int64, shape (n,), from logits of shape (n, 18)."""
-        return decide(self.probabilities(logits), self.class_priors, self.tau)
-
-    def scale_and_bias(self) -> tuple[float, np.ndarray]:
-        """A number and a vector, shape (18,), such that `probabilities` = softmax(scale * logits + bias)."""
-        bias = self.prior_correction.log_prior_shift() - self.prior_correction.log_loss_weights() / self.temperature
-        return 1 / self.temperature, bias
-
-    def logit_offset(self) -> np.ndarray:
-        """A vector, shape (18,), such that `classes` = argmax(logits + offset)."""
-        after_temperature = self.prior_correction.log_prior_shift() - self.tau * log_priors(self.class_priors)
-        return self.temperature * after_temperature - self.prior_correction.log_loss_weights()
+        return self.adjusted(logits).argmax(1)
 
     def with_old_from(self, year: int) -> "Decision":
         """The same with a third age band that begins at another year: class priors move as the years' priors do."""
@@ -86,10 +81,16 @@ def fit_decision(
 
     `tau` is not fitted: the best tau of some hundred people is mostly chance, and made macro F1 worse on other people.
     """
-    temperature = cross_validated_temperature(
-        logits - correction.log_loss_weights(), labels, people, correction.log_prior_shift()
-    )
-    attributes = calibrate_attributes(correction.probabilities(logits, temperature), labels, people)
+    return fit_on_posterior(correction.log_posterior(logits), labels, people, correction, tau)
+
+
+def fit_on_posterior(
+    log_posterior: np.ndarray, labels: np.ndarray, people: np.ndarray, correction: PriorCorrection, tau: float
+) -> Decision:
+    """The same from PriorCorrection.log_posterior, shape (n, 18)."""
+    shift = correction.log_prior_shift()
+    temperature = cross_validated_temperature(log_posterior, labels, people, shift)
+    attributes = calibrate_attributes(softmax(log_posterior, temperature, shift), labels, people)
     return Decision(temperature, tau, correction, attributes)
 
 
@@ -99,7 +100,12 @@ def decide(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
     Post-hoc logit adjustment (Menon et al., 2021). With tau = 0 it is the likeliest class; with 1 the class whose
     probability rose most above its prior, which is best for balanced accuracy.
     """
-    return (np.log(at_least(p)) - tau * log_priors(priors)).argmax(1)
+    return adjusted(p, priors, tau).argmax(1)
+
+
+def adjusted(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
+    """log p - tau * log priors: float64, shape (n, 18)."""
+    return np.log(at_least(p)) - tau * log_priors(priors)
 
 
 def log_priors(priors: np.ndarray) -> np.ndarray:

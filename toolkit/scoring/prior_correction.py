@@ -1,17 +1,19 @@
-"""Prior correction: what class weights and samplers change in the logits, taken out again.
+"""Prior correction: what class weights, label smoothing and samplers change in the logits, taken out again.
 
-A net that was trained on classes as common as `sampled_priors`, by a loss that counts each class `loss_weights` times,
-gives, up to a constant and a temperature T, the logits
+A net that was trained on classes as common as `sampled_priors`, by a loss that counts each class `loss_weights` times
+and spreads the share `smoothing` of each label over all classes, has at best
 
-    log p(photograph | class) + log sampled_priors + log loss_weights
+    softmax(logits) = loss_weights x ((1 - smoothing) posterior + smoothing / 18), normalised
 
-For people among whom the classes are as common as `priors`, the probabilities are therefore
+with a posterior in proportion to p(photograph | class) x sampled_priors. For people among whom the classes are as
+common as `priors`, the probabilities are therefore, with a temperature T for what the net is not at best,
 
-    p = softmax((logits - log loss_weights) / T + log(priors / sampled_priors))
+    smoothed  = softmax(logits - log loss_weights)
+    posterior = max((smoothed - smoothing / 18) / (1 - smoothing), SMALLEST_POSTERIOR)
+    p         = softmax(log posterior / T + log(priors / sampled_priors))
 
-The weights are subtracted before the temperature, the prior shift is added after it. The best net for weighted cross
-entropy with smoothed labels has softmax(logits) = weights x smoothed posterior, so only the smoothed posterior may be
-scaled; while a sampler changes the posterior itself, before its labels are smoothed.
+A temperature alone does not undo smoothing: it leaves each of 18 classes at least a few thousandths, or makes the
+net too sure of the first. SMALLEST_POSTERIOR, as a real net's smoothed probabilities also fall below smoothing / 18.
 """
 
 from dataclasses import dataclass
@@ -22,15 +24,17 @@ from toolkit.labels import CLASSES
 from toolkit.scoring.calibration import softmax
 
 SMALLEST = 1e-12  # in place of 0, where a logarithm or a ratio is taken
+SMALLEST_POSTERIOR = 1e-3  # of a class, where labels were smoothed
 
 
 @dataclass(frozen=True)
 class PriorCorrection:
-    """Three numbers for each class, shape (18,), as tuples, so that they can be stored with the weights."""
+    """Three numbers for each class, shape (18,), as tuples, so that they can be stored with the weights; smoothing."""
 
     priors: tuple[float, ...]  # shares of the classes among the people of training
     sampled_priors: tuple[float, ...]  # shares among what the net is trained on: samplers and soft labels change them
     loss_weights: tuple[float, ...] = (1.0,) * CLASSES  # how many times as much the loss counts each class
+    smoothing: float = 0.0  # share of each label that the loss spreads over all classes
 
     def log_loss_weights(self) -> np.ndarray:
         """float64, shape (18,)."""
@@ -45,13 +49,21 @@ class PriorCorrection:
         priors, sampled = np.array(self.priors), np.array(self.sampled_priors)
         return np.where((priors > 0) & (sampled > 0), np.log(at_least(priors) / at_least(sampled)), 0.0)
 
+    def log_posterior(self, logits: np.ndarray) -> np.ndarray:
+        """As above, up to a constant in each row: float64, shape (n, 18), from logits of that shape."""
+        logits = logits - self.log_loss_weights()
+        if not self.smoothing:
+            return logits
+        posterior = (softmax(logits) - self.smoothing / CLASSES) / (1 - self.smoothing)
+        return np.log(at_least(posterior, SMALLEST_POSTERIOR))
+
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
         """p as above: float64, shape (n, 18), from logits of that shape."""
-        return softmax(logits - self.log_loss_weights(), temperature, self.log_prior_shift())
+        return softmax(self.log_posterior(logits), temperature, self.log_prior_shift())
 
-    def logits(self, p: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-        """The inverse of `probabilities`, up to a constant in each row; the temperature may be one for each, (n, 1)."""
-        return temperature * (np.log(p) - self.log_prior_shift()) + self.log_loss_weights()
+    def log_posterior_of(self, p: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+        """That of p as above, up to a constant in each row; the temperature may be one for each row, shape (n, 1)."""
+        return temperature * (np.log(p) - self.log_prior_shift())
 
 
 def normalised(weights: np.ndarray) -> np.ndarray:

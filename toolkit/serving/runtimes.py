@@ -71,20 +71,17 @@ class TorchRuntime:
 
     def predict(self, model: nn.Module, store: Store, header: Header, decision: Decision) -> np.ndarray:
         """Calibrated probabilities of the photographs in the store: float64, shape (n, 18)."""
-        import torch
-
         from toolkit.data.loader import Loader
         from toolkit.models import factored_head
         from toolkit.models.predict import Mirrored, predict
         from toolkit.system import device
 
         loader = Loader(store, self.machine, header.mean, header.std)
-        offset = torch.from_numpy(decision.logit_offset()).float()
         views = [model, Mirrored(model)] if self.config.tta else [model]
         found = []
         with device.out_of_memory_advice("BATCH_SIZE"):
             for view in views:
-                outputs = predict(view, loader, np.arange(len(store)), self.config.batch_size, offset)
+                outputs = predict(view, loader, np.arange(len(store)), self.config.batch_size, decision.adjusted)
                 if self.config.old_from is not None:
                     outputs = factored_head.with_old_from(outputs, self.config.old_from)
                 found.append(decision.probabilities(outputs[:, :CLASSES].numpy()))

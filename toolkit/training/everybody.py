@@ -16,7 +16,7 @@ from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.runs.cross_validation import OUT_OF_FOLD
 from toolkit.runs.folders import SETTINGS
 from toolkit.runs.weights import WEIGHTS, read_header
-from toolkit.scoring.decision import Decision, fit_decision
+from toolkit.scoring.decision import Decision, fit_on_posterior
 from toolkit.scoring.prior_correction import PriorCorrection, at_least
 from toolkit.system import distributed, files, world
 from toolkit.system.console import InputError, listed, say
@@ -60,15 +60,15 @@ def note_other_settings(config: TrainSettings, folder: pathlib.Path) -> None:
 def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: float) -> Decision:
     """The best decision for the out-of-fold predictions of a run of folds, for a net with this prior correction.
 
-    The probabilities, which are calibrated, become the logits that such a net would have given: those of each fold at
-    the temperature of its own net.
+    The probabilities, which are calibrated, become the posterior that such a net would have given: those of each fold
+    at the temperature of its own net.
     """
     table = pd.read_csv(folder / OUT_OF_FOLD, dtype={"person": str})
     headers = {fold: read_header(folder / f"fold-{fold}" / WEIGHTS) for fold in table["fold"].unique()}
     temperature = table["fold"].map({fold: header.decision.temperature for fold, header in headers.items()})
     p = at_least(table[list(PROBABILITY_COLUMNS)].to_numpy(), SMALLEST_WRITTEN)
-    logits = correction.logits(p, temperature.to_numpy()[:, None])
-    return fit_decision(logits, table["label"].to_numpy(), pd.factorize(table["person"])[0], correction, tau)
+    log_posterior = correction.log_posterior_of(p, temperature.to_numpy()[:, None])
+    return fit_on_posterior(log_posterior, table["label"].to_numpy(), pd.factorize(table["person"])[0], correction, tau)
 
 
 def find(config: TrainSettings) -> pathlib.Path:

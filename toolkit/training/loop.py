@@ -182,8 +182,8 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     loader = task.loader
     batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
     # Close calls depend on the decision, which is fitted on these outputs: one without a temperature stands in for it.
-    offset = torch.from_numpy(Decision(1.0, tau, task.prior_correction).logit_offset()).float()
-    own = predict(model, loader, distributed.shard(task.validation), batch_size, offset)
+    adjusted = Decision(1.0, tau, task.prior_correction).adjusted
+    own = predict(model, loader, distributed.shard(task.validation), batch_size, adjusted)
     return score(distributed.all_gather_rows(own, len(task.validation)), task, tau)
 
 

@@ -32,6 +32,7 @@ class Task:
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets (b, ...) -> loss
     sampling_weights: np.ndarray | None = None  # of the rows of `train`; None takes each once an epoch
     loss_weights: np.ndarray = field(default_factory=lambda: np.ones(CLASSES))  # how much the loss counts each class
+    smoothing: float = 0.0  # share of each label that the loss spreads over all classes
     pseudo_labels: PseudoLabels | None = None  # of the last photographs, which have no label of their own
     decision: Decision | None = None  # None: fitted on the validation photographs after each epoch
     decided_by: str = "validation people"
@@ -73,9 +74,8 @@ class Task:
         else:
             sampled = np.bincount(labels[self.train], self.sampling_weights, CLASSES)
         priors = np.bincount(people, minlength=CLASSES) / len(people)
-        return PriorCorrection(
-            *(tuple(map(float, each)) for each in (priors, sampled / sampled.sum(), self.loss_weights))
-        )
+        of_classes = (tuple(map(float, each)) for each in (priors, sampled / sampled.sum(), self.loss_weights))
+        return PriorCorrection(*of_classes, self.smoothing)
 
     @cached_property
     def year_priors(self) -> tuple[float, ...]:
