@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from toolkit.config.types import height_and_width  # noqa: E402
-from toolkit.data import decode  # noqa: E402
+from toolkit.data import decode, photo_file  # noqa: E402
 from toolkit.data.framing import Framing  # noqa: E402
 from toolkit.data.store import Store, cpu_count  # noqa: E402
 
@@ -54,7 +54,7 @@ def pillow_then_torch(path: str, size) -> np.ndarray:
 
 
 def ours(path: str, size) -> np.ndarray:
-    return decode.decode_file(path, Framing(size))
+    return decode.decode_bytes(photo_file.read(path), Framing(size))
 
 
 def others() -> dict:

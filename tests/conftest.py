@@ -27,6 +27,7 @@ from reviewing import images, suspects, thousands  # noqa: F401 (fixtures)
 
 import dataset
 import loss
+from toolkit.data import decode, photo_file
 from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
 from toolkit.data.split import held_out_people, split_by_person
@@ -79,6 +80,11 @@ def run_script(
         text=True,
         timeout=300,
     )
+
+
+def decode_file(path: str | bytes | os.PathLike, framing: Framing) -> np.ndarray:
+    """The pixels of one photograph."""
+    return decode.decode_bytes(photo_file.read(path), framing)
 
 
 def run_here(name: str, **settings) -> subprocess.CompletedProcess:

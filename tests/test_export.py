@@ -11,11 +11,10 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, refused, run_here, run_script
+from conftest import ROOT, decode_file, refused, run_here, run_script
 from PIL import Image
 
 import model
-from toolkit.data import decode
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.runs.weights import Header, load_weights, save_weights
@@ -109,7 +108,7 @@ def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
     metadata = session.get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["classes"])) == CLASS_NAMES and json.loads(metadata["size"]) == [32, 32]
     photographs = np.stack(
-        [decode.decode_file(drawn.eval / "images" / name, Framing((32, 32))) for name in expected["ImageID"][:5]]
+        [decode_file(drawn.eval / "images" / name, Framing((32, 32))) for name in expected["ImageID"][:5]]
     )
     (found,) = session.run(None, {"photographs": photographs})
     assert found.dtype == np.float32
@@ -129,7 +128,7 @@ def test_the_lines_of_the_export_page_run(both, drawn, monkeypatch, tmp_path, ca
     crops = {"squeeze": (0.1, 0.2, 0.9, 0.8), "pad": (0.0, 0.0, 0.5, 1.0), "cover": (0.25, 0.25, 0.75, 0.75)}
     for fit, crop in crops.items():
         pixels = names["prepare"]("face.png", (64, 48), crop, fit)
-        assert np.abs(decode.decode_file("face.png", Framing((64, 48), crop, fit)).astype(int) - pixels).mean() < 0.5
+        assert np.abs(decode_file("face.png", Framing((64, 48), crop, fit)).astype(int) - pixels).mean() < 0.5
 
 
 def test_a_file_that_is_damaged_foreign_or_out_of_date_is_refused(both, infer, tmp_path):

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from conftest import decode_file
 from PIL import Image
 
 from toolkit.data import decode, photo_file
-from toolkit.data.decode import decode_file
 from toolkit.data.framing import Framing
 from toolkit.data.store import Store
 
@@ -121,4 +121,4 @@ def test_what_is_no_file_or_too_large_to_be_a_photograph_is_refused_unread(tmp_p
         file.truncate(photo_file.LARGEST_FILE + 1)
     for name in ("pipe.jpg", "large.jpg"):
         with pytest.raises(ValueError, match="expected a file of at most 256 MiB"):
-            decode.decode_file(tmp_path / name, FRAMING)
+            decode_file(tmp_path / name, FRAMING)

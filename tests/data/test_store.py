@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 import zygote
-from conftest import ROOT
+from conftest import ROOT, decode_file
 from PIL import Image
 
 from toolkit.data import decode, disk_cache, store
-from toolkit.data.decode import decode_file
 from toolkit.data.disk_cache import CachedStore
 from toolkit.data.framing import Framing
 from toolkit.data.store import CHUNK, Store
@@ -56,10 +55,8 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
     """Photographs are decoded in the background, in whatever time it takes: what is asked for is there."""
     monkeypatch.setattr(store, "cpu_count", lambda: 1)
-    slow = decode.decode_file
-    monkeypatch.setattr(
-        decode, "decode_file", lambda path, framing: (store.threading.Event().wait(0.002), slow(path, framing))[1]
-    )
+    slow = decode.decode_bytes
+    monkeypatch.setattr(decode, "decode_bytes", lambda *given: (store.threading.Event().wait(0.002), slow(*given))[1])
     with Store(paths, FRAMING) as some:
         assert some.gather(torch.tensor([1]))[0, 0, 0, 0] == 1
         assert some._filler.is_alive()  # and the rest is not waited for
@@ -68,7 +65,7 @@ def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
 
 
 def test_a_store_that_is_left_early_stops(paths, monkeypatch):
-    monkeypatch.setattr(decode, "decode_file", lambda path, framing: store.threading.Event().wait(0.05))
+    monkeypatch.setattr(decode, "decode_bytes", lambda *given: store.threading.Event().wait(0.05))
     with pytest.raises(ZeroDivisionError), Store(paths, FRAMING) as some:
         raise ZeroDivisionError
     some._filler.join(timeout=30)
@@ -99,7 +96,7 @@ def kept(paths, folder: pathlib.Path, **given) -> CachedStore:
 def test_a_later_run_takes_what_is_kept(paths, tmp_path, memory_gib, monkeypatch):
     first = kept(paths, tmp_path / "cache", memory_gib=memory_gib)
     assert not first.reused and "decoded" in str(first)
-    monkeypatch.setattr(decode, "decode_file", None)  # nothing is decoded again
+    monkeypatch.setattr(decode, "decode_bytes", None)  # nothing is decoded again
     for second in (kept(paths, tmp_path / "cache", memory_gib=memory_gib), kept(paths, tmp_path / "cache")):
         assert second.reused and "found" in str(second)
         assert colours(second) == colours(first) == list(range(len(paths)))

@@ -20,11 +20,6 @@ LARGE_ALONE = threading.Lock()
 GREATEST = (1, 255, 65535)  # value of a channel, in TIFF files of floats
 
 
-def decode_file(path: str | bytes, framing: Framing) -> np.ndarray:
-    """What `decode_bytes` returns for a file. Raises as `photo_file.read`, too."""
-    return decode_bytes(photo_file.read(path), framing)
-
-
 def decode_bytes(content: bytes, framing: Framing, max_megapixels: float = photo_file.MEGAPIXELS) -> np.ndarray:
     """The part of a photograph that `framing` takes, as RGB pixels of its size: uint8, shape (height, width, 3).
 
