@@ -24,7 +24,7 @@ from toolkit.scoring.calibration import softmax
 from toolkit.scoring.prior_correction import at_least, normalised
 
 SHIFTING = ("gender", "age")  # the attributes whose priors may differ from those of training
-PHOTOGRAPHS_PER_PERSON = 7  # where nobody says whose they are: photographs of a person are right or wrong together
+PHOTOGRAPHS_PER_PERSON = 7  # they are right or wrong together, so they count as one observation
 TRAINING_PEOPLE = 30.0  # how many people at hand weigh as much as the priors of training
 
 
@@ -104,20 +104,16 @@ def em_priors(p: np.ndarray, priors: np.ndarray, people: float = 1.0, training_p
 
 
 def adapt_priors(
-    p: list[np.ndarray],
-    priors: np.ndarray,
-    calibrations: list[dict[str, AttributeCalibration]],
-    people: int | None = None,
+    p: list[np.ndarray], priors: np.ndarray, calibrations: list[dict[str, AttributeCalibration]]
 ) -> tuple[np.ndarray, list[PriorShift]]:
     """priors_here / priors for each class, float64, shape (18,), and what was found of each attribute.
 
     `p` are calibrated probabilities of one net or several, shape (n, 18) each, with the calibrations of these nets: an
-    attribute is left alone where one has none. `people` is how many the photographs show, None if nobody knows. A net's
-    error is known as well as its validation people tell it: so the found priors rest on
-    1 / (1 / people + 1 / validation people).
+    attribute is left alone where one has none. A net's error is known as well as its validation people tell it: so the
+    found priors rest on 1 / (1 / people + 1 / validation people), with a person for each PHOTOGRAPHS_PER_PERSON.
     """
     ratio, shifts = np.ones(CLASSES), []
-    here = people or len(p[0]) / PHOTOGRAPHS_PER_PERSON
+    here = len(p[0]) / PHOTOGRAPHS_PER_PERSON
     for attribute in SHIFTING:
         of_nets = [calibration[attribute] for calibration in calibrations if attribute in calibration]
         if len(of_nets) < len(p):
