@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.backbones import pretrained, timm_net, torchvision_net
 from toolkit.labels import CLASSES
-from toolkit.system.console import InputError, listed
+from toolkit.system.console import InputError, first_line, listed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -147,7 +147,7 @@ def refuse_unfit_size(model: nn.Module, name: str, size: tuple[int, int]) -> Non
             torch.func.functional_call(model, copies, torch.zeros(2, 3, *size, device=device))
             return
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
     height, width = size
     own = getattr(model, "pretrained_cfg", {}).get("input_size")  # of timm's nets: channels, height, width
     hint = f"; its own size is {own[1]}x{own[2]}" if own else ""
@@ -217,7 +217,3 @@ def _joined(net: nn.Module, head: str) -> nn.Module:
     from toolkit.models import factored_head
 
     return factored_head.FactoredHead(net) if head == "factored" else net
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -21,7 +21,7 @@ from toolkit.labels import CLASS_NAMES
 from toolkit.runs import folders, tensor_file
 from toolkit.runs.weights import load_into
 from toolkit.system import files
-from toolkit.system.console import InputError, listed, say
+from toolkit.system.console import InputError, first_line, listed, say
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -179,7 +179,7 @@ def _read_pickled(file: pathlib.Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file fails in many ways
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(f"{file}: expected a state dict, read as weights only, found another file: {reason}") from None
     for key in NESTED:
         state = state.get(key, state) if isinstance(state, dict) else state

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from toolkit.backbones import pretrained
 from toolkit.config import extras
 from toolkit.system import files
-from toolkit.system.console import InputError, say
+from toolkit.system.console import InputError, first_line, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ def build(name: str, size: tuple[int, int], outputs: int, weights: pathlib.Path 
     try:
         return timm.create_model(_plain(name), num_classes=outputs, **options)
     except Exception as error:  # each net has conditions of its own; and the file may be damaged
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(f"NAME={name} cannot be built for SIZE={size[0]}x{size[1]}{of_file}: {reason}") from None
 
 
@@ -68,7 +68,7 @@ def trained_weights(name: str) -> pretrained.Trained:
             say(f"downloading {FILE} of {hub} from Hugging Face")
             file = huggingface_hub.hf_hub_download(hub, FILE)
     except Exception as error:  # no network, no such file, a full disk: the remedy is the same
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(
             f"WEIGHTS=imagenet: expected {FILE} of {hub} in the Hugging Face cache, which cannot be had ({reason}); "
             f"fill the cache elsewhere (HF_HOME moves it), or give the file's path as WEIGHTS, or take "

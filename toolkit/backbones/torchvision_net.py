@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from toolkit.backbones import pretrained
-from toolkit.system.console import InputError, say
+from toolkit.system.console import InputError, first_line, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +83,7 @@ def imagenet_weights(name: str) -> pretrained.Trained:
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(file), pretrained.hash_in_name(file), progress=False)
     except Exception as error:  # no network, no rights, a full disk: the remedy is the same
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(
             f"WEIGHTS=imagenet: expected torchvision's weights of {name} in {file}, which cannot be had ({reason}); "
             f"put the file there (TORCH_HOME moves the folder), or take {pretrained.WITHOUT_NETWORK}"

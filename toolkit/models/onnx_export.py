@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from toolkit.labels import CLASSES
 from toolkit.models import onnx_file
 from toolkit.scoring.prior_correction import SMALLEST_POSTERIOR
-from toolkit.system.console import InputError
+from toolkit.system.console import InputError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ def build(model: nn.Module, header: Header) -> onnx.ModelProto:
                 input_names=[onnx_file.INPUT], output_names=[onnx_file.OUTPUT], opset_version=OPSET, verbose=False,
             )  # fmt: skip
         except Exception as error:  # the exporter and what it calls have no common exception
-            reason = str(error.__cause__ or error).strip().split("\n")[0]
+            reason = first_line(error.__cause__ or error)
             raise InputError(
                 f"{header.backbone}: torch {torch.__version__} cannot translate this net to ONNX: {reason}"
             ) from None
@@ -97,7 +97,7 @@ def check_form(made: onnx.ModelProto, content: bytes) -> str:
     try:
         onnx.checker.check_model(content, full_check=True)
     except Exception as error:  # the checker's own, or those of shape inference
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(f"onnx {onnx.__version__} finds the file that torch made invalid: {reason}") from None
     opsets = ", ".join(f"{entry.domain or 'opset'} {entry.version}" for entry in made.opset_import)
     return (

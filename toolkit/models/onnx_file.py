@@ -17,7 +17,7 @@ import numpy as np
 from toolkit.labels import CLASSES
 from toolkit.runs import weights
 from toolkit.runs.weights import Header
-from toolkit.system.console import InputError, bar
+from toolkit.system.console import InputError, bar, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -123,5 +123,5 @@ def _errors_naming(path: pathlib.Path):
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(f"{path}: {version()} cannot run it: {reason}") from None

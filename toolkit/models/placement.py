@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from toolkit.models import cpu_convolution
-from toolkit.system.console import InputError, say
+from toolkit.system.console import InputError, first_line, say
 from toolkit.system.device import Machine
 
 COMPILE_FROM_STEPS = 10_000  # a run of so many steps wins back the minute that compiling costs
@@ -28,7 +28,7 @@ def compiled(model: nn.Module, machine: Machine, setting: str, steps: int) -> nn
     try:  # it needs a C compiler, and Triton on a GPU: try it on a function before a model is lost to it
         torch.compile(lambda number: number + 1)(torch.zeros(1, device=machine.device))
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         if setting == "true":
             raise InputError(f"COMPILE=true: torch.compile does not work here ({reason}); set COMPILE=false") from None
         say(f"note: the model is not compiled, as torch.compile does not work here ({reason})")

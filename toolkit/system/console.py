@@ -63,6 +63,11 @@ def _without_bars():
     return shown.tqdm.external_write_mode() if shown else contextlib.nullcontext()
 
 
+def first_line(error: BaseException) -> str:
+    """Of an exception's text: those of libraries may have many."""
+    return str(error).strip().split("\n")[0]
+
+
 def listed(items, most: int = 5) -> str:
     """ "a, b, c and 4 more": the first few of `items`, in their order."""
     items = [str(item) for item in items]

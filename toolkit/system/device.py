@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from toolkit.system import world
-from toolkit.system.console import InputError
+from toolkit.system.console import InputError, first_line
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -72,7 +72,7 @@ def out_of_memory_advice(settings: str):
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(f"out of memory: lower {settings}; nothing that was saved is lost ({reason})") from None
 
 

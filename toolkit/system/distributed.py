@@ -12,7 +12,7 @@ import shutil
 import tempfile
 
 from toolkit.system import world
-from toolkit.system.console import InputError, say
+from toolkit.system.console import InputError, first_line, say
 
 
 def is_idle_host() -> bool:
@@ -57,7 +57,7 @@ def joined(device: str):
         raise
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             raise InputError(
                 f"another process of this job has ended, or cannot be reached; what was saved stands: the same "
                 f"command goes on from there, as does torchrun by itself with --max-restarts ({reason})"
