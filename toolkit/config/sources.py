@@ -1,8 +1,7 @@
 """From flags, environment variables and SageMaker's hyperparameters to one settings object.
 
 A flag wins over an environment variable, that over a hyperparameter, that over the files of presets.py, those over the
-default. Names are taken in any
-case, flags with dashes or underscores; an empty value or `null` counts as unset.
+default. Names are taken in any case, flags with dashes or underscores; an empty value or `null` counts as unset.
 """
 
 import difflib

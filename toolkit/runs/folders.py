@@ -109,9 +109,8 @@ def _find_unfinished(
 def find_finished(runs: pathlib.Path, name: str, fingerprint: dict) -> pathlib.Path | None:
     """The newest of the folders name, name-2, ... that holds a finished run, or run of folds, with this fingerprint."""
     for folder in _newest_first(runs, name, (RESULT,)):
-        with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError, AttributeError
-        ):  # no settings.json, or a foreign one
+        # It may have no settings.json, or a foreign one.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             if is_record_of(json.loads((folder / SETTINGS).read_text()), fingerprint):
                 return folder
     return None
