@@ -22,7 +22,7 @@ import dataset
 import loss
 import model
 from toolkit.config import presets, settings, sources
-from toolkit.config.types import as_folder, as_text, is_path, weights_file
+from toolkit.config.types import as_folder, as_text, is_path, the_word, weights_file
 from toolkit.demo import synthetic
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
@@ -48,7 +48,8 @@ SCORING = (
 
 def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
-    names = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
+    named = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
+    names = [the_word(name, model.names(name)) for name in named]
     refuse_unknown(names)
     if is_path(config.weights) and len(names) > 1:
         raise InputError(

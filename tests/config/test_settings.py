@@ -5,7 +5,8 @@ import pathlib
 import pytest
 from pydantic import ValidationError
 
-from toolkit.config import defaults, settings, sources
+import loss
+from toolkit.config import defaults, presets, settings, sources
 from toolkit.config.settings import EvaluationSettings, InferenceSettings, TrainSettings
 from toolkit.data import augment
 from toolkit.system.console import InputError
@@ -25,7 +26,7 @@ def given(monkeypatch, tmp_path):
     def read(*argv, **variables):
         for name, value in {"SM_CHANNEL_TRAIN": tmp_path, "SM_MODEL_DIR": tmp_path, **variables}.items():
             monkeypatch.setenv(name, str(value))
-        return sources.read(TrainSettings, list(argv), {"name": ("resnet18", "resnet34", "vgg11")})
+        return sources.read(TrainSettings, list(argv), {"name": ("resnet18", "resnet34", "vgg11"), "loss": loss.LOSSES})
 
     return read
 
@@ -122,6 +123,44 @@ def test_weights_are_a_word_the_folder_of_a_run_or_a_file(given, tmp_path):
         settings.SuspectsSettings(weights=str(run))
 
 
+def test_values_as_shells_containers_and_word_processors_bring_them(given, tmp_path, monkeypatch):
+    """A file of variables keeps quotes, blanks, ~ and the line ends of Windows; no shell opens a ~ after a comma."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "own.csv").touch()
+    (tmp_path / "net.pth").touch()
+    settings, origin = given(
+        "--size", '"128x96"\r', SM_CHANNEL_TRAIN="'~/faces'\r", SM_MODEL_DIR='"~/runs" ', NAME="\u201cResNet18\u201d",
+        EPOCHS="'3'\r", EMA="TRUE\r", DEVICE="CPU", OPTIMIZER="AdamW", LOSS=" Focal", RELABEL="Sure, ~/own.csv",
+        WEIGHTS="~/net.pth", LR='""', SM_HPS='{"augment": "\\"Strong\\"", "compile": true}',
+    )  # fmt: skip
+    assert (settings.sm_channel_train, settings.sm_model_dir) == (tmp_path / "faces", tmp_path / "runs")
+    assert (settings.name, settings.size, settings.epochs, settings.ema) == ("resnet18", (128, 96), 3, True)
+    assert (settings.device, settings.optimizer, settings.loss, settings.lr) == ("cpu", "adamw", "focal", None)
+    assert (settings.augment, settings.compile, origin["lr"]) == ("strong", "true", "default")
+    assert (settings.relabel, settings.weights) == (f"sure,{tmp_path}/own.csv", f"{tmp_path}/net.pth")
+    assert given(SM_CHANNEL_TRAIN=tmp_path, DEVICE="cuda:0", NAME="", WEIGHTS="")[0].device == "cuda"
+    assert presets.read_recipe("QUICK") == presets.read_recipe("quick")
+    assert sources.read(EvaluationSettings, ["--report-photos", "'No'"])[0].report_photos is False
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"DEVICE": "cuda:1"}, "DEVICE=cuda:1: .* for one of several GPUs set CUDA_VISIBLE_DEVICES=1"),
+        ({"SM_HPS": '{"epochs": true}'}, "EPOCHS=true: expected a number, found true"),
+        ({"SM_HPS": '{"lr": false}'}, "LR=false: expected a number, found false"),
+        ({"OPTIMIZER": "ad\u200bam"}, r"OPTIMIZER='ad\\u200bam': expected 'adamw', 'adam' or 'sgd'"),
+        ({"SM_MODEL_DIR": "/tmp/ru\rns"}, r"SM_MODEL_DIR='/tmp/ru\\rns': expected a path without control characters"),
+        ({"EPOCHS": '"3'}, 'EPOCHS="3: '),
+        ({"RUN": "a\nb"}, r"RUN='a\\nb': expected the name of a new folder"),
+    ],
+)
+def test_values_that_are_not_plain_are_refused_with_what_is_in_them(given, variables, expected):
+    with pytest.raises(InputError, match=f"^{expected}"):
+        given(**variables)
+
+
 @pytest.mark.parametrize("value", ["", "  ", "null"])
 def test_an_empty_value_counts_as_unset(given, value):
     settings, origin = given("--lr", value, EPOCHS=value)
@@ -159,7 +198,7 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "set SAMPLER=balanced in their place, or HEAD=flat"),
         ({"LOSS": "focal", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: with LOSS=focal the decision cannot take"),
         ({"LOSS": "focal", "CLASS_WEIGHTS": "balanced"}, "set SAMPLER=balanced in their place, or LOSS"),
-        ({"RELABEL": "Sure"}, "RELABEL=Sure: expected sure, all, none or the path"),
+        ({"RELABEL": "Shure"}, "RELABEL=Shure: expected sure, all, none or the path"),
         ({"RELABEL": f"sure, {__file__},no.csv,"}, "with commas between them; found no such file: 'no.csv', ''"),
         ({"RELABEL": "sure,none"}, "RELABEL=sure,none: expected none alone, found it beside sure"),
         ({"EPOCHS": 2, "epochs": 1}, "EPOCHS=2 and epochs=1: expected one value, found several"),
@@ -176,7 +215,7 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"SM_MODEL_DIR": ""}, "SM_MODEL_DIR: expected a folder, found nothing set"),
         *(
             ({"RUN": name}, f"RUN={name}: expected the name of a new folder")
-            for name in ("a/b", "../a", "a\\b", ".a", "a,b", "a\n", "é" * 101, "fold-0", "final", "leaderboard")
+            for name in ("a/b", "../a", "a\\b", ".a", "a,b", "é" * 101, "fold-0", "final", "leaderboard")
         ),
     ],
 )

@@ -32,6 +32,8 @@ This page lists every setting of every script. It is generated: change the setti
 - **Precedence:** each way wins over those below it in this table, and all of them over the default.
 - **Empty values** count as unset, and so does `null`: `LR=` gives the default of LR.
 - **Blanks:** write `epochs=10` without blanks around `=`: after a blank, the shell would run a command named `10`.
+- **Files of variables** (`docker --env-file`) are read by no shell: blanks, line ends of Windows and a pair of quotes
+  around a value are no part of it, and `~` at the start of a path is the home folder. Words of choice have any case.
 - **Errors:** all settings are checked together before any work. Every wrong one gets a line that says what was
   expected, and the script ends with exit status 2. A setting that has no effect in this run is an error too.
 - **Near misses:** an environment variable that is almost a setting (`EPOCHES`) gives a warning with the right name.

@@ -10,6 +10,7 @@ import pathlib
 from toolkit import ROOT
 from toolkit.config.settings import InferenceSettings, TrainSettings
 from toolkit.config.shared import Settings
+from toolkit.config.types import plain, the_word
 from toolkit.system.console import InputError
 
 FOLDER = ROOT / "recipes"
@@ -41,12 +42,13 @@ def find(cls: type[Settings], given: dict) -> dict[str, dict]:
         values = {key: value for key, value in values if (key in TrainSettings.model_fields) == of_training}
         found[RECIPE.format(name)] = {key: value for key, value in values.items() if key in cls.model_fields}
     if "settings" in cls.model_fields and (path := given.get("settings")):
-        found[RECORD] = read_record(pathlib.Path(str(path)))
+        found[RECORD] = read_record(pathlib.Path(str(path)).expanduser())
     return found
 
 
 def read_recipe(name: str) -> dict[str, str]:
     """{setting: text} of recipes/<name>.env: lines NAME=value, blank lines, and comments that begin with #."""
+    name = the_word(name, recipes())
     if name not in recipes():
         raise InputError(f"RECIPE={name}: expected {', '.join(recipes())}, or the name of your own file in {FOLDER}")
     values, path = {}, FOLDER / f"{name}.env"
@@ -57,7 +59,7 @@ def read_recipe(name: str) -> dict[str, str]:
             continue
         if not equals or setting.lower() not in known:
             raise InputError(f"{path} line {number}: expected NAME=value of train.py or inference.py, found {line}")
-        values[setting.lower()] = value
+        values[setting.lower()] = plain(value)
     return values
 
 

@@ -5,13 +5,13 @@ Settings that several scripts have are in shared.py, as groups that the classes 
 
 import pathlib
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from toolkit.config import shared
 from toolkit.config.shared import DEMO
-from toolkit.config.types import Corrections, InputFile, InputFolder, RunName, Weights, is_path, lower_case
+from toolkit.config.types import Corrections, InputFile, InputFolder, NameOrPath, RunName, Weights, is_path
 from toolkit.labels import AGE_FROM_YEARS
 
 
@@ -84,7 +84,7 @@ class TrainSettings(
     """Loss weight of a class of n photographs: `sqrt` 1/sqrt(n), `balanced` 1/n; `auto`: by HEAD, SAMPLER and LOSS."""
     logit_adjustment: float = Field(0.5, ge=0, le=2)
     """tau in argmax(log p - tau log priors), the decision: 0 takes the likeliest class, 1 is best for mean recall."""
-    decide_by: str | None = None
+    decide_by: NameOrPath | None = None
     """Name or path of a run of folds to fit the decision on its predictions; unset: defaults. Only with VAL_RATIO=0."""
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -110,7 +110,7 @@ class TrainSettings(
 
     find_lr: bool = False
     """Learning rate range test instead of training: draw the loss over rising rates, and suggest a rate."""
-    resume: Annotated[Literal["auto", "never"], BeforeValidator(lower_case)] = "auto"
+    resume: Literal["auto", "never"] = "auto"
     """`auto`: continue an unfinished run of the same settings, photographs and code; `never`: start a new run."""
     checkpoint_seconds: float = Field(300, ge=0)
     """Seconds between saves of the training state; it is also saved after epochs that are not very short."""
@@ -118,7 +118,7 @@ class TrainSettings(
     """`settings.json` of a run, to train the same again: its settings become defaults, but for folders and RUN."""
     sm_checkpoint_dir: pathlib.Path | None = None
     """Folder for the state of unfinished runs; unset: SageMaker's if the job has one, else SM_MODEL_DIR."""
-    compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(lower_case)] = "auto"
+    compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model for training (torch.compile); `auto`: only for long runs on CUDA."""
     tensorboard: bool = False
     """Also write scalars, pictures and hyperparameters for TensorBoard, into the folder tensorboard of the run."""

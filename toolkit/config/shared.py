@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from toolkit.config.types import WHOLE, Corrections, Crop, Fit, InputFolder, Size, as_text
+from toolkit.config.types import WHOLE, Corrections, Crop, Device, Fit, InputFolder, Size, as_text, of_type
 
 DEMO = pathlib.Path("demo")  # folder of the drawn faces and of what the scripts make of them
 DEMO_DATA = DEMO / "data"
@@ -35,6 +35,11 @@ class Settings(BaseModel):
     def __iter__(self) -> Iterator[tuple[str, object]]:
         """Each setting and its value, in the order of `in_order`; pydantic's own order begins with the groups."""
         return iter([(name, getattr(self, name)) for name in self.in_order()])
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_type(cls, value, info: ValidationInfo):
+        return of_type(value, cls.model_fields[info.field_name].annotation)
 
     @model_validator(mode="after")
     def _fit_together(self, info: ValidationInfo):
@@ -126,7 +131,7 @@ class TrainedRuns(Settings):
 class Hardware(Settings):
     """Where and how the model runs, and where decoded photographs are kept."""
 
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     """`auto`: CUDA, else MPS, else the CPU."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: bf16 if the hardware computes in it, else fp32."""

@@ -1,7 +1,8 @@
 """From flags, environment variables and SageMaker's hyperparameters to one settings object.
 
 A flag wins over an environment variable, that over a hyperparameter, that over the files of presets.py, those over the
-default. Names are taken in any case, flags with dashes or underscores; an empty value or `null` counts as unset.
+default. Names are taken in any case, flags with dashes or underscores; an empty value or `null` counts as unset. Blanks
+and quotes around a value are no part of it: files of variables for containers keep them, as no shell reads those.
 """
 
 import difflib
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.config import presets
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
-from toolkit.config.types import as_text
+from toolkit.config.types import as_text, plain, the_word
 from toolkit.system.console import InputError, say
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
@@ -43,6 +44,7 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
         if name not in values:
             continue
         allowed = list(allowed(str(values[name])) if callable(allowed) else allowed)
+        values[name] = the_word(values[name], allowed) if isinstance(values[name], str) else values[name]
         if values[name] not in allowed:
             problems.append(_wrong_choice(name, values.pop(name), allowed, origin[name]))
     from_files = [name for name in values if presets.is_preset(origin[name])]
@@ -63,6 +65,7 @@ def merge(cls: type[Settings], argv: list[str], environ) -> tuple[dict, dict[str
     variables, contradictions = parse_variables(cls, environ)
     values, origin = {}, dict.fromkeys(cls.model_fields, "default")
     sources = {"hyperparameter": hyperparameters(environ), "environment": variables, "flag": flags}
+    sources = {source: {name: plain(value) for name, value in found.items()} for source, found in sources.items()}
     given = {name: value for found in sources.values() for name, value in found.items() if _is_set(value)}
     sources = presets.find(cls, given) | sources
     for source, found in sources.items():  # later sources win
@@ -88,8 +91,8 @@ def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[
     """{setting: value} from environment variables in any case, and a line for each problem."""
     found: dict[str, dict[str, str]] = {}
     for variable, value in environ.items():
-        if variable.lower() in names_of(cls) and _is_set(value):
-            found.setdefault(variable.lower(), {})[variable] = value
+        if variable.lower() in names_of(cls) and _is_set(plain(value)):
+            found.setdefault(variable.lower(), {})[variable] = plain(value)
     problems = [
         f"{' and '.join(f'{variable}={value}' for variable, value in given.items())}: expected one value, found several"
         for given in found.values()
@@ -145,7 +148,8 @@ def hyperparameters(environ) -> dict:
         typed = None
     if not isinstance(typed, dict):
         raise InputError(f"SM_HPS={environ['SM_HPS']}: expected a JSON object of hyperparameters")
-    single = {name[6:]: value for name, value in environ.items() if name.startswith("SM_HP_") and _is_set(value)}
+    single = {name[6:]: plain(value) for name, value in environ.items() if name.startswith("SM_HP_")}
+    single = {name: value for name, value in single.items() if _is_set(value)}
     return _without_platform({_canonical(name): value for name, value in {**typed, **single}.items()})
 
 
@@ -229,7 +233,7 @@ def markdown_table(cls: type[Settings], choices: dict | None = None) -> str:
 
 
 def _is_set(value) -> bool:
-    return value is not None and str(value).strip() not in ("", "null")
+    return value is not None and str(value) not in ("", "null")
 
 
 def _canonical(name: str) -> str:
@@ -257,4 +261,10 @@ def _lines_of(detail: dict, values: dict) -> list[str]:
     if not detail["loc"]:  # of Settings.problems, whose lines name their settings
         return text.split("\n")
     name = str(detail["loc"][0])
-    return [f"{name.upper()}={values.get(name)}: {text}"]
+    return [f"{name.upper()}={_shown(values.get(name))}: {text}"]
+
+
+def _shown(value) -> str:
+    """A value in a message: as it was typed, or with its line ends and invisible characters spelled out."""
+    text = as_text(value) if isinstance(value, bool) else str(value)
+    return text if text.isprintable() else repr(text)

@@ -3,7 +3,9 @@
 import os
 import pathlib
 import re
-from typing import Annotated, Literal
+import unicodedata
+from collections.abc import Iterable
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -13,7 +15,44 @@ LONGEST_NAME = 200  # of a folder: systems allow 255 bytes, and -2 or a lock's n
 SHARE_DIGITS = 6
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # CROP that leaves nothing out
 RUN_WEIGHTS = "model.safetensors"  # the weights in the folder of a run
+QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}  # straight ones, and those of word processors
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+def plain(value):
+    """A text without what is around it where no shell has read it: blanks, line ends, a pair of quotes."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    return text[1:-1].strip() if len(text) > 1 and QUOTES.get(text[0]) == text[-1] else text
+
+
+def of_type(value, annotation):
+    """`value` for a setting with this annotation: a word of choice as it is spelled there, a path with ~ opened.
+
+    Raises ValueError on a truth value in place of a number, and on a path with control characters. All else is left to
+    pydantic.
+    """
+    types = _all_of(annotation)
+    if words := [word for word in types if isinstance(word, str)]:
+        return the_word(as_text(value), words)
+    if pathlib.Path in types and isinstance(value, str):
+        if any(unicodedata.category(character) == "Cc" for character in value):
+            raise ValueError("expected a path without control characters")
+        return os.path.expanduser(value)
+    if isinstance(value, bool) and {int, float}.intersection(types):
+        raise ValueError(f"expected a number, found {as_text(value)}")
+    return value
+
+
+def _all_of(annotation) -> list:
+    """An annotation and all in its brackets."""
+    return [annotation, *(part for one in get_args(annotation) for part in _all_of(one))]
+
+
+def the_word(value: str, words: Iterable[str]) -> str:
+    """The one of these words that `value` is, whatever its case; `value` itself if it is none."""
+    return {word.lower(): word for word in words}.get(value.lower(), value)
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:
@@ -35,13 +74,14 @@ def existing_file(path: pathlib.Path) -> pathlib.Path:
 
 def corrections_named(text: str) -> list[str]:
     """The parts of RELABEL between its commas: sure, all, none or paths. An existing file is one path, comma or not."""
-    return [text] if os.path.isfile(text) else [part.strip() for part in text.split(",")]
+    return [text] if os.path.isfile(text) else text.split(",")
 
 
 def known_corrections(text: str) -> str:
-    """`text`, if all its parts are keywords or existing files. Raises ValueError."""
-    parts = corrections_named(text)
-    wrong = [part for part in parts if part not in ("sure", "all", "none") and not os.path.isfile(part)]
+    """`text` with ~ opened, if all its parts are keywords or existing files. Raises ValueError."""
+    keywords = ("sure", "all", "none")
+    parts = [os.path.expanduser(the_word(part.strip(), keywords)) for part in corrections_named(text)]
+    wrong = [part for part in parts if part not in keywords and not os.path.isfile(part)]
     if wrong:
         raise ValueError(
             "expected sure, all, none or the path of a table of corrections, or several with commas between them; "
@@ -50,7 +90,7 @@ def known_corrections(text: str) -> str:
     if "none" in parts and len(parts) > 1:
         others = ", ".join(part for part in parts if part != "none")
         raise ValueError(f"expected none alone, found it beside {others}; remove none, or all others")
-    return text
+    return ",".join(parts)
 
 
 def weights_file(weights: str) -> pathlib.Path:
@@ -64,9 +104,10 @@ def is_path(weights: str) -> bool:
 
 
 def known_weights(text: str) -> str:
-    """`text`, if it is imagenet, none, the folder of a run, or a file of weights. Raises ValueError."""
+    """`text` with ~ opened, if it is imagenet, none, the folder of a run, or a file of weights. Raises ValueError."""
     if not is_path(text.lower()):
         return text.lower()
+    text = os.path.expanduser(text)
     file, found = weights_file(text), "nothing there"
     if file.is_file() and file.suffix in WEIGHTS_SUFFIXES:
         return text
@@ -131,8 +172,17 @@ def crop_box(value) -> tuple[float, float, float, float]:
     )
 
 
-def lower_case(value) -> str:
-    return str(value).lower()
+def whole_device(value: str) -> str:
+    """`value` without the number of the first GPU, which is the default. Raises ValueError on the number of another."""
+    kind, _, number = value.rpartition(":")
+    if kind in ("", "cuda") and number.isdecimal():
+        if int(number):
+            raise ValueError(
+                f"expected auto, cuda, mps or cpu; for one of several GPUs set CUDA_VISIBLE_DEVICES={number}, and "
+                "DEVICE=cuda"
+            )
+        return "cuda"
+    return value
 
 
 def as_text(value) -> str:
@@ -145,6 +195,8 @@ def as_text(value) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+Device = Annotated[Literal["auto", "cuda", "mps", "cpu"], BeforeValidator(whole_device)]
+NameOrPath = Annotated[str, AfterValidator(os.path.expanduser)]
 InputFile = Annotated[pathlib.Path, AfterValidator(existing_file)]
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
 RunName = Annotated[str, AfterValidator(folder_of_run)]
