@@ -106,7 +106,7 @@ def test_info_csv_names_every_photograph_once_and_its_rows_fit_its_header(tmp_pa
     for content, expected in (
         ("ImageID,ans\n", "expected a row for each photograph"),
         ("ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,0\n", "expected every ImageID once, found 1 repeated: a.jpg"),
-        ("ImageID,ans\na.jpg,0\nb.jpg,0,\n", "line 3: expected 2 cells, as in the header, found 3: b.jpg, 0,"),
+        ("ImageID,ans\na.jpg,0\nb.jpg,0,1\n", "line 3: expected 2 cells, as in the header, found 3: b.jpg, 0, 1"),
         ("ImageID,ans\na.jpg\n", "line 2: expected 2 cells, as in the header, found 1"),
         ('ImageID,ans\n"a.jpg,0\n', "cannot be read as CSV"),
         ("", "expected the columns ImageID; found nothing"),

@@ -136,6 +136,11 @@ def test_a_table_that_cannot_be_understood_is_refused(table, row, expected):
     assert "line 4: contradicts an earlier line, which says 30: " in str(error.value)
 
 
+def test_lines_are_counted_as_an_editor_counts_them(table):
+    with pytest.raises(InputError, match="mine.csv line 5: field: expected mask"):
+        corrections.read_corrections(table('a,all,gender,male,female,sure,"two\nlines"', "", "b,all,gendr,male,,sure,"))
+
+
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="RELABEL"):
         corrections.apply(labelled(a=0), str(tmp_path / "nothing.csv"), NOWHERE)

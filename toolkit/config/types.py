@@ -74,13 +74,13 @@ def existing_file(path: pathlib.Path) -> pathlib.Path:
 
 def corrections_named(text: str) -> list[str]:
     """The parts of RELABEL between its commas: sure, all, none or paths. An existing file is one path, comma or not."""
-    return [text] if os.path.isfile(text) else text.split(",")
+    return [text] if os.path.isfile(text) else [part.strip() for part in text.split(",")]
 
 
 def known_corrections(text: str) -> str:
     """`text` with ~ opened, if all its parts are keywords or existing files. Raises ValueError."""
     keywords = ("sure", "all", "none")
-    parts = [os.path.expanduser(the_word(part.strip(), keywords)) for part in corrections_named(text)]
+    parts = [os.path.expanduser(the_word(part, keywords)) for part in corrections_named(text)]
     wrong = [part for part in parts if part not in keywords and not os.path.isfile(part)]
     if wrong:
         raise ValueError(

@@ -13,8 +13,6 @@ photograph may hold the first digits of its file's SHA-256 in a column sha256: i
 """
 
 import contextlib
-import csv
-import io
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -25,7 +23,7 @@ import pandas as pd
 from toolkit import ROOT
 from toolkit.config.types import corrections_named
 from toolkit.labels import ATTRIBUTES, age_band
-from toolkit.system import files
+from toolkit.system import csv_text, files
 from toolkit.system.console import InputError, listed
 
 COLUMNS = ("person", "photograph", "field", "given", "correct", "certainty", "note")
@@ -113,11 +111,8 @@ def subject_of(row: Mapping[str, str]) -> tuple[str, ...]:
 
 def to_csv(rows: Iterable[Mapping[str, str]], header: bool = True) -> str:
     """Rows {column: text} as the text of a table of corrections; a missing column is empty."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([ALL_COLUMNS] if header else [])
-    writer.writerows([row.get(name, "") for name in ALL_COLUMNS] for row in rows)
-    return text.getvalue()
+    cells = [[row.get(name, "") for name in ALL_COLUMNS] for row in rows]
+    return csv_text.as_text([ALL_COLUMNS, *cells] if header else cells)
 
 
 def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.DataFrame, CorrectionReport]:
@@ -191,8 +186,9 @@ def _applicable_rows(
 
 def _read_rows(path: pathlib.Path) -> list[dict]:
     """The rows of a file, every cell as text, with ALL_COLUMNS, path and line."""
-    cells = pd.DataFrame(files.read_csv(path, COLUMNS[:-1], "RELABEL")).reindex(columns=ALL_COLUMNS, fill_value="")
-    return cells.assign(path=str(path), line=range(2, len(cells) + 2)).to_dict("records")
+    table = files.read_csv(path, COLUMNS[:-1], "RELABEL")
+    cells = pd.DataFrame(table).reindex(columns=ALL_COLUMNS, fill_value="")
+    return cells.assign(path=str(path), line=table.lines).to_dict("records")
 
 
 def _problem_of(row: dict) -> str:

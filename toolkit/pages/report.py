@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
@@ -20,6 +19,7 @@ from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.pages.parts import charts, grad_cam, pictures, render
 from toolkit.pages.parts.predictions import Predictions, class_name, template_context
 from toolkit.runs import folders
+from toolkit.runs.artefacts import read_predictions
 from toolkit.runs.cross_validation import OUT_OF_FOLD
 from toolkit.runs.weights import Header, load_into
 from toolkit.system.console import say
@@ -79,7 +79,7 @@ def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> N
 
     `paths`: photograph as in out_of_fold.csv -> file; None keeps photographs out of the page.
     """
-    table = pd.read_csv(folder / OUT_OF_FOLD, dtype={"person": str})
+    table = read_predictions(folder / OUT_OF_FOLD)
     predictions = Predictions(
         names=table["path"].tolist(),
         true=table["label"].to_numpy(),

@@ -1,12 +1,14 @@
 """The files that people read in a run's folder: settings, weights, history, predictions, calibration, result."""
 
+from __future__ import annotations
+
 import datetime
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,7 +20,10 @@ from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration
 from toolkit.scoring.decision import Decision
 from toolkit.system import files, world
-from toolkit.system.console import say
+from toolkit.system.console import InputError, say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # on validation
 
@@ -58,6 +63,22 @@ def _predictions(validation: Validation, logits: np.ndarray, decision: Decision)
         "predicted": decision.classes(logits),
         **dict(zip(PROBABILITY_COLUMNS, decision.probabilities(logits).T.round(6), strict=True)),
     }
+
+
+def read_predictions(path: pathlib.Path, setting: str = "SM_MODEL_DIR") -> pd.DataFrame:
+    """The table of validation.csv or out_of_fold.csv. Raises InputError where it is no such table.
+
+    path and person are texts, exactly as written: pandas' own reader takes an id like NA for a missing one. label,
+    predicted and fold are int64, all others float64.
+    """
+    import pandas as pd
+
+    table = files.read_csv(path, ("path", "person", "label", "predicted", *PROBABILITY_COLUMNS), setting)
+    types = {name: np.int64 if name in ("label", "predicted", "fold") else np.float64 for name in table}
+    try:
+        return pd.DataFrame(table).astype(types | {"path": object, "person": object})
+    except ValueError as error:
+        raise InputError(f"{path}: expected numbers in all columns but path and person: {error}") from None
 
 
 def _calibration(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> dict:

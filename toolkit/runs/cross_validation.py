@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.config.settings import TrainSettings
-from toolkit.runs import folders
+from toolkit.runs import artefacts, folders
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints
 from toolkit.runs.fingerprint import differences
 from toolkit.scoring import metrics
@@ -217,7 +217,7 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
     folds.
     """
     runs = [folder / f"fold-{fold}" for fold in range(config.folds)]
-    tables = [pd.read_csv(run / "validation.csv", dtype={"person": str}) for run in runs]
+    tables = [artefacts.read_predictions(run / "validation.csv") for run in runs]
     results = [_result(run) for run in runs]
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():

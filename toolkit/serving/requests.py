@@ -2,9 +2,7 @@
 
 import base64
 import contextlib
-import csv
 import http
-import io
 import json
 import os
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
+from toolkit.system import csv_text
 from toolkit.system.console import InputError
 
 MOST_PHOTOGRAPHS = 256  # in one request
@@ -154,10 +153,8 @@ def _bad_request(text: str) -> RequestError:
 
 def _as_csv(records: list[dict]) -> str:
     """A header and a row per record. `error` is empty in a row with an answer; else it is the only cell filled."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("class", *ATTRIBUTES, *PROBABILITY_COLUMNS, "error"))
+    rows = [("class", *ATTRIBUTES, *PROBABILITY_COLUMNS, "error")]
     for record in records:
-        values = [record.get(column, "") for column in ("class", *ATTRIBUTES)]
-        writer.writerow([*values, *record.get("probabilities", [""] * CLASSES), record.get("error", "")])
-    return text.getvalue()
+        values = [record.get(column) for column in ("class", *ATTRIBUTES)]
+        rows.append([*values, *record.get("probabilities", [None] * CLASSES), record.get("error")])
+    return csv_text.as_text(rows)

@@ -2,17 +2,20 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
-import io
 import json
 import os
 import pathlib
 import re
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from typing import BinaryIO
 
+from toolkit.system import csv_text
 from toolkit.system.console import InputError, listed
 
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing` makes
@@ -85,13 +88,9 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
 
 def write_csv(path: pathlib.Path, table) -> None:
     """Write columns {name: values}, or a pandas table, with a header; NaN becomes an empty cell."""
-    # Python's own numbers: csv would write np.float64(0.5) and tensor(1).
+    # Python's own numbers: text of np.float64(0.5) and tensor(1) would be those words.
     columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([name for name, _ in table.items()])
-    writer.writerows(["" if cell != cell else cell for cell in row] for row in zip(*columns, strict=True))
-    write(path, text.getvalue())
+    write(path, csv_text.as_text([[name for name, _ in table.items()], *zip(*columns, strict=True)]))
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -99,34 +98,43 @@ def write_json(path: pathlib.Path, content) -> None:
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> dict[str, list]:
+class Table(dict):
+    """{column: texts}, and where the rows are."""
+
+    lines: list[int]  # of each row in its file, as an editor counts them
+
+
+def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> Table:
     """A CSV table as {column: texts}, each cell exactly as in the file. Without pandas, which is slow to import.
 
-    `setting` is named when the file is missing. Raises InputError unless the table has these columns and, with a
-    `key`, at least one row and no value twice in that column.
+    Spreadsheets' ways of saving are read where they are certain (csv_text.py). `setting` is named when the file is
+    missing. Raises InputError unless the table has these columns and, with a `key`, at least one row and no value
+    twice in that column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel begins its files with a byte order mark
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        with opened(path) as file:
+            rows = csv_text.rows(file.read(), columns)
     except FileNotFoundError:
         raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
-    header = [name.strip() for name in rows.pop(0)[1]] if rows else []
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}; {csv_text.REMEDY}") from None
+    header = rows.pop(0)[1] if rows else []
     if missing := [column for column in columns if column not in header]:
         raise InputError(
             f"{path}: expected the columns {', '.join(columns)}; found {', '.join(header) or 'nothing'}; "
-            f"missing {', '.join(missing)}"
+            f"missing {', '.join(missing)}{f'; {csv_text.REMEDY}' if len(header) == 1 else ''}"
         )
-    if len(set(header)) < len(header):
+    if len(set(header)) < len(header) or "" in header:
         raise InputError(f"{path}: expected every column once, and a name for each; found {', '.join(header)}")
     for line, row in rows:
         if len(row) != len(header):
             raise InputError(
                 f"{path} line {line}: expected {len(header)} cells, as in the header, found {len(row)}: {listed(row)}"
             )
-    table = {name: [row[column] for _, row in rows] for column, name in enumerate(header)}
+    table = Table({name: [row[column] for _, row in rows] for column, name in enumerate(header)})
+    table.lines = [line for line, _ in rows]
     if key and not rows:
         raise InputError(f"{path}: expected a row for each photograph, found none")
     if key and len(set(table[key])) < len(rows):
@@ -145,7 +153,17 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
     return path
 
 
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file, to be read. Raises OSError, also where it is no regular file: a pipe or a device might never end."""
+    # Opening a pipe would wait for whoever writes to it, unless it is told not to.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "expected a file, found a pipe or a device", str(path))
+        yield file
+
+
 def sha256(path: pathlib.Path) -> str:
-    """The SHA-256 of a file's content, 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    """The SHA-256 of a file's content, 64 hexadecimal digits. Raises OSError as `opened` does."""
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
 from toolkit.data.framing import Framing
 from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.runs.artefacts import read_predictions
 from toolkit.runs.cross_validation import OUT_OF_FOLD
 from toolkit.runs.folders import SETTINGS
 from toolkit.runs.weights import WEIGHTS, read_header
@@ -63,7 +64,7 @@ def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: floa
     The probabilities, which are calibrated, become the posterior that such a net would have given: those of each fold
     at the temperature of its own net.
     """
-    table = pd.read_csv(folder / OUT_OF_FOLD, dtype={"person": str})
+    table = read_predictions(folder / OUT_OF_FOLD, "DECIDE_BY")
     headers = {fold: read_header(folder / f"fold-{fold}" / WEIGHTS) for fold in table["fold"].unique()}
     temperature = table["fold"].map({fold: header.decision.temperature for fold, header in headers.items()})
     p = at_least(table[list(PROBABILITY_COLUMNS)].to_numpy(), SMALLEST_WRITTEN)
