@@ -88,7 +88,7 @@ def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
 
 
 def digest_data(config: settings.LeaderboardSettings) -> str:
-    """A digest of all photographs (path, size, time) and of the tables of labels and corrections (content)."""
+    """A digest of all photographs (path, content) and of the tables of labels and corrections (content)."""
     from toolkit.label_errors import corrections  # and with it pandas
 
     digest = hashlib.sha256()
@@ -100,10 +100,8 @@ def digest_data(config: settings.LeaderboardSettings) -> str:
             below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
             for name in sorted(names):
                 line = f"{os.path.relpath(path, folder)}/{name}"
-                with contextlib.suppress(FileNotFoundError):  # a broken link
-                    stat = os.stat(os.path.join(path, name))
-                    # Not the content, which takes minutes to read.
-                    line += f" {stat.st_size} {stat.st_mtime_ns}"
+                if os.path.isfile(file := os.path.join(path, name)):  # no broken link, and no pipe
+                    line += f" {files.sha256(file)}"  # size and time do not tell: copying tools set the time back
                 digest.update(os.fsencode(line) + b"\n")
     _, corrected = corrections.read_corrections(config.relabel)
     tables = [config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected]

@@ -109,17 +109,13 @@ def fold_of(run: pathlib.Path) -> str:
 
 
 def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[pathlib.Path, Header]:
-    """Train folds on the corrected table, or take those of an earlier call with the same labels and settings.
+    """Train folds on the corrected table, or take those of an earlier call with the same files, labels and settings.
 
     Returns the same as `read_folds`.
     """
     training = config.training()
-    digest = hashlib.sha256(repr(sorted(training.items())).encode())
-    for array in (dataset.paths(table), dataset.labels(table)):
-        digest.update(array.tobytes())
-    if is_path(config.weights):
-        digest.update(files.sha256(pathlib.Path(config.weights)).encode())
-    runs = files.make_folder(config.sm_output_data_dir / f"folds-{digest.hexdigest()[:12]}", "SM_OUTPUT_DATA_DIR")
+    folder = f"folds-{digest_of_folds(config, table)}"
+    runs = files.make_folder(config.sm_output_data_dir / folder, "SM_OUTPUT_DATA_DIR")
     run = as_folder(training["name"])
     if not (runs / run / folders.RESULT).exists():
         say(f"training {config.folds} folds for {config.epochs} epochs")
@@ -130,6 +126,18 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
         if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)):
             raise InputError(f"folds could not be trained: train.py ended with {status}; its messages stand above")
     return lookup.find_runs(runs, run, WEIGHTS, read_header)
+
+
+def digest_of_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> str:
+    """12 hexadecimal digits of all that decides the folds: settings, files, labels and the weights they start from."""
+    digest = hashlib.sha256(repr(sorted(config.training().items())).encode())
+    for array in (dataset.paths(table), dataset.labels(table)):
+        digest.update(array.tobytes())
+    for path in filter(os.path.isfile, dataset.paths(table, config.sm_channel_train)):
+        digest.update(files.sha256(path).encode())
+    if is_path(config.weights):
+        digest.update(files.sha256(config.weights).encode())
+    return digest.hexdigest()[:12]
 
 
 def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[pathlib.Path, Header]) -> np.ndarray:

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import ROOT, refused, run_here, run_script
+from conftest import ROOT, refused, repaint, run_here, run_script
 
 import leaderboard
 from toolkit.config.settings import LeaderboardSettings
@@ -69,8 +69,12 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
         file.write("\n")
     after = leaderboard.fingerprint_of(config)
     assert after != before and leaderboard.write(config, after) == ([], [])
-    next((tmp_path / "eval" / "images").iterdir()).unlink()
-    assert leaderboard.fingerprint_of(config) != after
+    photograph = next((tmp_path / "eval" / "images").iterdir())
+    repaint(photograph)
+    repainted = leaderboard.fingerprint_of(config)
+    assert repainted != after
+    photograph.unlink()
+    assert leaderboard.fingerprint_of(config) != repainted
 
 
 def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_over_seeds(drawn, tmp_path):

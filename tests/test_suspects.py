@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import opened
-from conftest import refused, run_here
+from conftest import refused, repaint, run_here
 
 import dataset
 import suspects
@@ -168,6 +169,11 @@ def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
     assert "training 2 folds" in first.stdout and "epoch   1/1" in capfd.readouterr().out  # a process of its own
     again = run_here("suspects.py", **where, **quick)
     assert again.returncode == 0 and "training" not in again.stdout
+    config = SuspectsSettings(sm_channel_train=where["SM_CHANNEL_TRAIN"], sm_output_data_dir=tmp_path)
+    table, _ = dataset.read_faces(config.sm_channel_train)
+    before = suspects.digest_of_folds(config, table)
+    repaint(os.fsdecode(dataset.paths(table, config.sm_channel_train)[0]))
+    assert suspects.digest_of_folds(config, table) != before
     assert (tmp_path / "out" / "suspects.html").exists()
     refused(run_here("suspects.py", **where, **quick, SM_CHANNEL_MODEL=tmp_path), "FOLDS: has no effect")
     refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone")

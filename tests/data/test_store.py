@@ -5,12 +5,13 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 import torch
 import zygote
-from conftest import ROOT, decode_file
+from conftest import ROOT, decode_file, repaint
 from PIL import Image
 
 from toolkit.data import decode, disk_cache, store
@@ -50,6 +51,7 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
         assert place in str(some)
         assert colours(some) == list(range(len(paths)))
         assert torch.equal(some.gather(index), stores[0].gather(index))
+        assert some.checksums.tolist() == [zlib.crc32(pathlib.Path(path).read_bytes()) for path in paths]
 
 
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
@@ -99,6 +101,7 @@ def test_a_later_run_takes_what_is_kept(paths, tmp_path, memory_gib, monkeypatch
     monkeypatch.setattr(decode, "decode_bytes", None)  # nothing is decoded again
     for second in (kept(paths, tmp_path / "cache", memory_gib=memory_gib), kept(paths, tmp_path / "cache")):
         assert second.reused and "found" in str(second)
+        assert second.checksums.all() and second.checksums.tolist() == first.checksums.tolist()
         assert colours(second) == colours(first) == list(range(len(paths)))
 
 
@@ -106,16 +109,6 @@ def test_the_pixels_of_a_kept_store_are_no_way_to_change_its_file(paths, tmp_pat
     kept(paths, tmp_path / "cache")
     kept(paths, tmp_path / "cache").storage.pixels.zero_()
     assert colours(kept(paths, tmp_path / "cache")) == list(range(len(paths)))
-
-
-def repaint(path: str) -> None:
-    """Another picture in a file of the same size and the same time of change."""
-    before, length = os.stat(path), os.path.getsize(path)
-    Image.new("RGB", (36, 48), (200, 55, 7)).save(path)
-    content = pathlib.Path(path).read_bytes()
-    assert len(content) <= length + 8
-    pathlib.Path(path).write_bytes(content.ljust(length, b"\0"))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_a_changed_photograph_is_never_served_stale(paths, tmp_path):

@@ -74,7 +74,7 @@ def test_they_are_trained_on_and_nothing_else(sure, drawn):
     """Their classes are in the batches and in the loss's counts; people's priors and validation are without them."""
     table, _ = dataset.read_faces(drawn.train)
     sides = split_by_person(table, held_out_people(table, 0.5, 0, 0, seed=0))
-    loader = SimpleNamespace(machine=device.choose("cpu", "fp32"))
+    loader = SimpleNamespace(machine=device.choose("cpu", "fp32"), store=SimpleNamespace(checksums=np.zeros(1)))
     found = pseudo_labels.read(sure, sure / "probabilities.csv", 0.9)
     for head, sampler in (("flat", "shuffle"), ("factored", "balanced")):
         config = TrainSettings(head=head, sampler=sampler, class_weights="none" if head == "factored" else "sqrt")

@@ -20,7 +20,8 @@ from toolkit.data.store import CHUNK, File, Memory, Store
 from toolkit.system import locks
 from toolkit.system.console import say
 
-PIXELS = "pixels"  # a file of all pixels, followed by JSON: a digest of their sources, and a checksum of each chunk
+# A file of all pixels, followed by JSON: a digest of their sources, and checksums of each chunk and of each source.
+PIXELS = "pixels"
 
 
 def open_store(
@@ -102,6 +103,7 @@ class CachedStore(Store):
         if note["checksums"] != self._map_chunks(checksum, "checking"):
             return False
         self.storage, self.repaired = storage, {int(index): text for index, text in note["repaired"].items()}
+        self.checksums[:] = note["files"]
         return True
 
     def _decode_to_disk(self, folder: pathlib.Path, sources: str, alone: bool) -> None:
@@ -118,7 +120,8 @@ class CachedStore(Store):
             if self.bad:
                 say("note: decoded photographs are not kept, as some are bad")
             else:
-                note = json.dumps({"sources": sources, "checksums": checksums, "repaired": self.repaired})
+                of_files = {"files": self.checksums.tolist(), "repaired": self.repaired}
+                note = json.dumps({"sources": sources, "checksums": checksums, **of_files})
                 storage.write(self.bytes, memoryview(note.encode()))
                 part.replace(folder / PIXELS)
             self.storage = self._mapped(storage.file)

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -105,6 +106,7 @@ class Store:
         self.storage: Memory | File | OnTheFly | None = None
         self.bad: dict[int, str] = {}  # {index: reason} of photographs that cannot be decoded; their pixels are 0
         self.repaired: dict[int, str] = {}  # the same of those whose end is missing, and that are used all the same
+        self.checksums = np.zeros(len(paths), np.uint32)  # CRC-32 of each file's content, once it is decoded
         self._ready = [threading.Event() for _ in self._chunks()]
         self._filler, self._error, self._stopped = threading.Thread(target=self._run, daemon=True), None, False
 
@@ -125,6 +127,7 @@ class Store:
     def decode(self, photograph: int) -> np.ndarray:
         """One photograph from its file: uint8, shape (height, width, 3). Raises whatever Pillow raises on a bad one."""
         content = self.read(photograph)
+        self.checksums[photograph] = zlib.crc32(content)
         try:
             return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
         except MissingEndError as error:
@@ -261,6 +264,7 @@ class Selection:
         """`photographs`: their indices in the store, int64."""
         self.store, self.photographs = store, torch.from_numpy(photographs)
         self.paths = [store.paths[photograph] for photograph in photographs]
+        self.checksums = store.checksums[photographs]
         self.framing, self.size = store.framing, store.size
         self.shape = (len(self), *store.shape[1:])
         self.bytes = math.prod(self.shape)

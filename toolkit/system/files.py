@@ -154,16 +154,16 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[BinaryIO]:
+def opened(path: str | bytes | os.PathLike) -> Iterator[BinaryIO]:
     """A file, to be read. Raises OSError, also where it is no regular file: a pipe or a device might never end."""
     # Opening a pipe would wait for whoever writes to it, unless it is told not to.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "expected a file, found a pipe or a device", str(path))
+            raise OSError(errno.EINVAL, "expected a file, found a pipe or a device", os.fsdecode(path))
         yield file
 
 
-def sha256(path: pathlib.Path) -> str:
+def sha256(path: str | bytes | os.PathLike) -> str:
     """The SHA-256 of a file's content, 64 hexadecimal digits. Raises OSError as `opened` does."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,9 +38,12 @@ class Task:
     decided_by: str = "validation people"
 
     def digest(self) -> str:
-        """A checksum of names, targets, sides and decision. Raises InputError if another process has another one."""
-        decision = np.array(repr(self.decision))
-        digest = _sha256(self.names, self.targets.cpu().numpy(), self.train, self.validation, decision)
+        """A checksum of names and contents of the files, targets, sides and decision.
+
+        Raises InputError if another process has another one.
+        """
+        of_labels = (self.targets.cpu().numpy(), self.train, self.validation, np.array(repr(self.decision)))
+        digest = _sha256(*self._files(), *of_labels)
         digests = distributed.all_gather_object(digest)
         if len(set(digests)) > 1:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")
@@ -49,11 +52,15 @@ class Task:
     def record(self, fingerprint: dict) -> dict:
         """For settings.json: the pseudo-labels, and checksums of all that the fingerprint has beside the settings.
 
-        `data` is of names and labels, which runs of any split and any targets on these data have in common.
+        `data` is of files and labels, which runs of any split and any targets on these data have in common.
         """
-        of_data = {"data": _sha256(self.names, self.labels.cpu().numpy())}
+        of_data = {"data": _sha256(*self._files(), self.labels.cpu().numpy())}
         of_pseudo_labels = {"pseudo_labels": self.pseudo_labels.record} if self.pseudo_labels else {}
         return of_data | of_pseudo_labels | {key: fingerprint[key] for key in ("photographs", "weights", "code")}
+
+    def _files(self) -> tuple[np.ndarray, np.ndarray]:
+        """Names and contents: people put other photographs under the same names."""
+        return self.names, self.loader.store.checksums
 
     @property
     def labelled(self) -> int:
