@@ -1,6 +1,11 @@
 """What a script prints while it works."""
 
+import subprocess
+import sys
 import time
+
+import pytest
+from faults import ROOT, environment
 
 from toolkit.system import console
 
@@ -20,3 +25,34 @@ def test_where_is_no_terminal_long_work_says_how_far_it_has_come_and_short_work_
     lines = printed.out.splitlines()
     assert lines[0].startswith("  epoch 3: 2 of 8, 00:00 so far, 00:00 left") and 4 <= len(lines) <= 7
     assert lines[-1].startswith("  decoding: ") and " of 40, " in lines[-1] and printed.err == ""
+
+
+# A script that prints long lines on both streams, flushed and not, and has a bar; then it writes a file.
+PRINTS = """
+import sys
+from toolkit.system import console
+
+def main(argv):
+    for number in console.bar(range(300), "얼굴"):
+        console.say("얼굴" * 99)
+        print("얼굴" * 99, file=sys.stderr)
+    with open(argv[0], "w") as file:
+        assert file.fileno() > 2  # else what is printed would go there
+
+console.run(main)
+"""
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-", "| true", "2>&1 | head -c 1", ">/dev/full 2>&1"])
+def test_a_script_does_its_work_wherever_its_streams_lead(tmp_path, streams):
+    """A shell has closed them, a reader has gone, the disk is full, and the characters are none of the terminal's."""
+    (tmp_path / "script.py").write_text(PRINTS)
+    command = f"{sys.executable} script.py done {streams}; echo ${{PIPESTATUS[0]}} > status"
+    variables = environment(PYTHONPATH=ROOT, PYTHONIOENCODING="ascii")
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=variables, capture_output=True, timeout=60)
+    assert (tmp_path / "status").read_text() == "0\n" and (tmp_path / "done").exists(), done.stderr
+    assert not any(word in done.stdout + done.stderr for word in (b"Traceback", b"Exception"))
+    told = done.stderr.count(b"cannot be written")
+    assert told == ("| true" in streams), done.stderr[-200:]
+    if streams == ">&-":
+        assert done.stderr.startswith(b"\\uc5bc\\uad74")

@@ -4,8 +4,10 @@ Rank 0 prints; other ranks print errors only.
 """
 
 import contextlib
+import io
 import os
 import pathlib
+import select
 import signal
 import sys
 import traceback
@@ -21,6 +23,53 @@ class InputError(Exception):
 
     It says what was expected, what was found, where, and what to do.
     """
+
+
+class _LastingFile(io.FileIO):
+    """A stream of this process; what cannot be written there is lost, since no training must end over its log.
+
+    The first time that is said, where it can be: a reader or a terminal may be gone, a disk full.
+    """
+
+    _is_told = False
+
+    def write(self, content) -> int:
+        try:
+            while (written := super().write(content)) is None:  # another program has told the terminal not to wait
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            if not self._is_told:
+                self._is_told = True
+                note = f"note: what this script prints cannot be written ({error.strerror}); it goes on\n"
+                with contextlib.suppress(OSError):
+                    os.write(3 - self.fileno(), note.encode("ascii", "backslashreplace"))
+            return len(content)
+
+
+@contextlib.contextmanager
+def _lasting_streams():
+    """Within the block sys.stdout and sys.stderr take whatever is written; characters that they lack are spelled out.
+
+    A stream that the shell has closed leads nowhere, instead of into the next file that is opened.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    own = sys.stdout, sys.stderr
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        encoding = getattr(getattr(sys, name), "encoding", "utf-8")
+        raw = _LastingFile(number, "w", closefd=False)
+        stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = own
 
 
 def say(text: str) -> None:
@@ -82,6 +131,11 @@ def run(main) -> None:
     characters to the person who started the job.
     """
     signals.install()
+    with _lasting_streams():
+        _run(main)
+
+
+def _run(main) -> None:
     try:
         main(sys.argv[1:])
     except InputError as error:

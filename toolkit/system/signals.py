@@ -54,7 +54,8 @@ def _handle(number, _frame) -> None:
     elif _pending is None:
         _pending = number
         # os.write, since the signal may have come while Python's own buffer was being written.
-        os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
     else:
         # SystemExit and not KeyboardInterrupt, which would be answered by a save: the block's work is half done.
         _pending = None
