@@ -66,7 +66,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path, content):
         (b"ImageID|ans\na.jpg|0\n", "missing ImageID, ans; save it as UTF-8 with commas"),
         (b"ImageID,ans\n\n,\na.jpg,0,x\n", "line 4: expected 2 cells, as in the header, found 3: a.jpg, 0, x"),
         (b'ImageID,ans\n"a\nb.jpg",0\nc.jpg\n', "line 4: expected 2 cells, as in the header, found 1: c.jpg"),
-        (b"ImageID,,ans\na.jpg,,0\n", "expected every column once, and a name for each"),
+        (b"ImageID,,,ans\na.jpg,,,0\n", "expected every column once, and a name for each"),
         (b"\xff\xfeI", "save it as UTF-8 with commas"),
     ],
 )

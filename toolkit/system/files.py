@@ -126,7 +126,7 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: st
             f"{path}: expected the columns {', '.join(columns)}; found {', '.join(header) or 'nothing'}; "
             f"missing {', '.join(missing)}{f'; {csv_text.REMEDY}' if len(header) == 1 else ''}"
         )
-    if len(set(header)) < len(header) or "" in header:
+    if len(set(header)) < len(header):
         raise InputError(f"{path}: expected every column once, and a name for each; found {', '.join(header)}")
     for line, row in rows:
         if len(row) != len(header):
