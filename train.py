@@ -299,7 +299,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
             tensorboard.add_summary(log, pictures, config.deciding(), scores)
         leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds))
-        run.checkpoints.remove()
+        run.finish()
         score = f"macro F1 {kept['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
         say(f"kept: epoch {kept['epoch']}, {score}; written: {run.folder.absolute()}")
         return artefacts.outcome(run.folder)
@@ -330,7 +330,7 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
         artefacts.write_settings(folder, config, setup.origin, header, more)
         artefacts.write_bad_images(folder, setup.data.bad_images)
         leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds))
-        cross_validation.remove_backup(config, folder)
+        cross_validation.finish(config, folder)
         say(
             f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; "
             f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"

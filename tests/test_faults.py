@@ -73,7 +73,8 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
     assert "terminated" in said[1] and "interrupted" in said[2] and "Traceback" not in "".join(said)
     assert all("saved at epoch" in text for text in said[1:3])
     assert differing(tmp_path / "runs" / SMALL["NAME"], expected) == ""
-    assert [path.name for path in states.glob("*/*")] == [f"{CHECKPOINTS[0]}.sagemaker-uploading"]
+    kept = ["finished.json", CHECKPOINTS[0], f"{CHECKPOINTS[0]}.sagemaker-uploading", CHECKPOINTS[1]]
+    assert sorted(path.name for path in states.glob("*/*")) == kept
 
 
 def test_a_run_that_is_stopped_after_an_epoch_has_its_report_and_a_second_signal_ends_that_too(drawn, tmp_path):

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import FOLDS, QUICK, refused, run_here
 from faults import Forked
 
@@ -15,8 +16,9 @@ import dataset
 import train
 from toolkit.config.settings import TrainSettings
 from toolkit.runs import cross_validation
-from toolkit.runs.checkpoint import CHECKPOINTS
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.weights import load_weights, read_header
+from toolkit.system.console import InputError
 
 
 def test_folds_say_something_of_every_photograph_by_the_run_that_never_saw_it(drawn, folds):
@@ -45,9 +47,11 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     (group / "fold-0" / "state-1.safetensors").write_bytes(b"left behind")
     before = (group / "fold-0" / "model.safetensors").stat().st_mtime_ns
     oof = (group / "out_of_fold.csv").read_bytes()
-    checkpoints = tmp_path / "checkpoints"  # have come to be there: what is done is kept in them, and goes in the end
+    checkpoints = tmp_path / "checkpoints"  # have come to be there: what is done is kept in them until the next run
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, SM_CHECKPOINT_DIR=checkpoints, **FOLDS)
-    assert list(checkpoints.iterdir()) == []
+    kept = checkpoints / "shufflenet_v2_x0_5"
+    assert sorted(path.name for path in kept.iterdir()) == ["finished.json", "fold-0", "fold-1", "folds.json"]
+    assert {path.name for path in kept.glob("fold-1/*")} == {path.name for path in group.glob("fold-1/*")}
     assert done.returncode == 0 and "fold-0 of 2 folds: done before" in done.stdout, done.stderr
     assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
     assert (group / "out_of_fold.csv").read_bytes() == oof
@@ -58,18 +62,75 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     assert not list(group.rglob("state-*"))
 
 
+def open_folds(folder, photographs: str, **given):
+    """The settings of a run of two folds in folder/runs and folder/checkpoints, and what opens it."""
+    runs, checkpoints = folder / "runs", folder / "checkpoints"
+    for place in (runs, checkpoints):
+        place.mkdir(exist_ok=True)
+    config = TrainSettings(sm_channel_train=folder, sm_model_dir=runs, sm_checkpoint_dir=checkpoints, folds=2)
+    config = config.model_copy(update={"run": "resnet18", **given})
+    return config, cross_validation.open_folds(config, {"settings": {}, "photographs": photographs, "code": {}})
+
+
+def test_what_is_kept_of_finished_folds_stays_until_the_next_run_of_that_name_begins(tmp_path):
+    runs, kept = tmp_path / "runs", tmp_path / "checkpoints" / "resnet18"
+    config, opening = open_folds(tmp_path, "a")
+    with opening as (folder, _):
+        for name in ("fold-0", "fold-1"):
+            (folder / name).mkdir()
+            (folder / name / "result.json").write_text("{}")
+            cross_validation.back_up(config, folder, name)
+        (folder / "result.json").write_text("{}")
+        cross_validation.finish(config, folder)
+    assert sorted(path.name for path in kept.iterdir()) == ["finished.json", "fold-0", "fold-1", "folds.json"]
+    shutil.rmtree(runs)  # with the machine, before the model was stored anywhere
+    with open_folds(tmp_path, "a")[1] as (folder, done):
+        assert (folder.name, done) == ("resnet18", ["fold-0", "fold-1"]) and not (kept / "finished.json").exists()
+        (folder / "result.json").write_text("{}")  # and it is killed in this moment
+    with open_folds(tmp_path, "b", resume="never")[1] as (folder, _):
+        assert folder.name == "resnet18-2" and (kept / "fold-1").exists()  # nothing says that it is finished
+    with open_folds(tmp_path, "c")[1] as (folder, _):
+        assert folder.name == "resnet18-3" and not kept.exists()
+
+
+def test_folds_take_nothing_from_a_run_that_is_none_of_theirs(tmp_path):
+    """A killed run's state outlived its folder, and another run of that name is finished there."""
+    state = tmp_path / "checkpoints" / "resnet18" / "state-1.safetensors"
+    for folder, name in ((state.parent, state.name), (tmp_path / "runs" / "resnet18", "result.json")):
+        folder.mkdir(parents=True)
+        (folder / name).write_text("{}")
+    with open_folds(tmp_path, "a")[1] as (folder, _):
+        assert folder.name == "resnet18-2"
+    assert state.exists()
+
+
+def test_a_fold_whose_state_cannot_be_read_now_is_kept(tmp_path):
+    """It was trained anew, and its folder deleted."""
+    config, opening = open_folds(tmp_path, "a")
+    with (
+        pytest.raises(InputError, match="state-1.safetensors: cannot be read now: Is a directory"),
+        opening as (folder, _),
+    ):
+        own = cross_validation.fold_settings(config, folder, "fold-1")
+        state = own.sm_checkpoint_dir / own.run / "state-1.safetensors"
+        for path in (folder / own.run, state):  # a folder of that name, as not even root can read it
+            path.mkdir(parents=True)
+        (folder / own.run / "model.safetensors").touch()
+        cross_validation.clean_up(own, done=False)
+    assert state.exists() and (folder / own.run / "model.safetensors").exists()
+    state.rmdir()
+    Checkpoints(state.parent).save(Checkpoint({}, "now", tensors={"model.a": torch.zeros(1)}))
+    with open_folds(tmp_path, "a")[1] as (folder, _):  # a state of another start: it goes on, and not the run
+        (folder / own.run / "settings.json").write_text('{"started": "earlier"}')
+        cross_validation.clean_up(own, done=False)
+        assert state.exists() and not (folder / own.run).exists()
+
+
 def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_path):
     runs, checkpoints = tmp_path / "runs", tmp_path / "checkpoints"
 
     def started(photographs: str, **given):
-        for folder in (runs, checkpoints):
-            folder.mkdir(exist_ok=True)
-        config = TrainSettings(sm_channel_train=tmp_path, sm_model_dir=runs, sm_checkpoint_dir=checkpoints, folds=2)
-        config = config.model_copy(update={"run": "resnet18", **given})
-        return config, cross_validation.open_folds(config, {"settings": {}, "photographs": photographs, "code": {}})
-
-    def folders_of(config):
-        return config.sm_model_dir, config.sm_checkpoint_dir
+        return open_folds(tmp_path, photographs, **given)
 
     config, opening = started("a")
     with pytest.raises(KeyboardInterrupt), opening as (folder, done):
@@ -93,17 +154,15 @@ def test_folds_that_are_done_outlive_the_machine_where_the_checkpoints_do(tmp_pa
         assert (folder.name, done) == ("resnet18", ["fold-0"])
         assert [path.name for path in folder.glob("fold-*/*")] == ["result.json"]
         assert (checkpoints / "resnet18" / "fold-1" / "state-1.safetensors").exists()
-        cross_validation.remove_backup(config, folder)
-    assert list(checkpoints.iterdir()) == []
-    # Begun without SM_CHECKPOINT_DIR, a fold goes on from the state that it has.
+    shutil.rmtree(checkpoints / "resnet18")
     config, opening = started("a", sm_checkpoint_dir=None)
     with opening as (folder, _):
         (folder / "fold-1").mkdir()
         (folder / "fold-1" / "state-1.safetensors").touch()
     config, opening = started("a")
     with opening as (folder, _):
-        places = [folders_of(cross_validation.fold_settings(config, folder, f"fold-{fold}")) for fold in (1, 0)]
-        assert places == [(folder, folder), (folder, checkpoints / folder.name)]
+        own = cross_validation.fold_settings(config, folder, "fold-1")
+        assert (own.sm_model_dir, own.sm_checkpoint_dir) == (folder, checkpoints / folder.name)
         (folder / "result.json").write_text("{}")  # killed in this moment
     with started("a")[1] as (folder, _):
         assert folder.name == "resnet18-2" and not (checkpoints / "resnet18").exists()
@@ -191,7 +250,7 @@ def test_a_final_net_that_is_killed_goes_on_also_on_another_machine(drawn, with_
     assert done.returncode == 0 and "run final goes on from epoch" in done.stdout, done.stdout + done.stderr
     expected, found = (load_weights(folder / "final" / "model.safetensors")[0] for folder in (with_final, group))
     assert expected.keys() == found.keys() and all(expected[name].equal(found[name]) for name in found)
-    assert list(states.iterdir()) == []
+    assert not list(states.rglob("state-*")) and (states / "squeezenet1_1" / "finished.json").exists()
 
 
 def test_suspects_are_judged_by_folds_alone(drawn, with_final, tmp_path):

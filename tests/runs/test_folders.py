@@ -1,6 +1,9 @@
 """Which run goes on, which begins, and that no two processes ever have the same one."""
 
 import multiprocessing
+import os
+import signal
+import sys
 
 import pytest
 import torch
@@ -30,7 +33,7 @@ def test_an_unfinished_run_of_the_same_settings_goes_on_and_a_finished_one_does_
         assert other.folder == tmp_path / "a-2" and other.checkpoint is None
     with open_run(tmp_path) as run:
         leaderboard.finish(run.folder, {"run": "a", "started": "now"})
-        run.checkpoints.remove()
+        run.finish()
     with open_run(tmp_path) as run:
         assert (
             run.folder.name == "a-2" and run.checkpoint is None
@@ -109,9 +112,10 @@ def test_a_run_does_not_go_on_in_the_folder_of_another_one(tmp_path, capsys):
         (tmp_path / name).mkdir()
     with open_run(tmp_path / "first", checkpoints=tmp_path / "checkpoints") as run:
         save(run)
-    with open_run(tmp_path / "second", {**FINGERPRINT, "photographs": "others"}) as run:
+    others = {**FINGERPRINT, "photographs": "others"}
+    with open_run(tmp_path / "second", others) as run:
         files.write_json(run.folder / folders.SETTINGS, {"started": "at another time"})
-        save(run)
+        save(run, fingerprint=others)
     with open_run(tmp_path / "second", checkpoints=tmp_path / "checkpoints") as run:
         assert run.folder.name == "a-2"
     assert "holds another run of that name" in capsys.readouterr().out
@@ -144,6 +148,82 @@ def test_state_may_lie_in_a_folder_of_its_own_which_outlives_the_runs_folder(tmp
     (tmp_path / "link").symlink_to(tmp_path / "runs")
     with open_run(tmp_path / "runs", checkpoints=tmp_path / "link", name="b") as run:
         assert run.folder == run.checkpoints.folder == tmp_path / "runs" / "b"
+
+
+def test_a_state_is_found_where_it_was_saved_before_there_was_a_folder_for_it(tmp_path):
+    for name in ("runs", "checkpoints"):
+        (tmp_path / name).mkdir()
+    with open_run(tmp_path / "runs") as run:
+        files.write_json(run.folder / folders.SETTINGS, {"started": "now"})
+        save(run, epoch=1)
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints") as run:
+        assert run.folder.name == "a" and run.checkpoint.epoch == 1
+        assert run.checkpoints.folder == tmp_path / "checkpoints" / "a"
+        raise KeyboardInterrupt  # before its first save: nothing of it may go
+    with open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints") as run:
+        assert run.checkpoint.epoch == 1
+        save(run, epoch=2)
+    with open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints") as run:
+        assert run.checkpoint.epoch == 2
+        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+        run.finish()
+    assert not list((tmp_path / "runs" / "a").glob("state-*"))
+
+
+def test_the_last_state_of_a_finished_run_stays_until_the_next_run_of_that_name_begins(tmp_path):
+    """What lies in the folder of runs goes with the machine, if that is lost before the model is stored."""
+    state = tmp_path / "checkpoints" / "a" / CHECKPOINTS[0]
+
+    def begin(**given):
+        for name in ("runs", "checkpoints"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        return open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints", **given)
+
+    with begin() as run:
+        files.write_json(run.folder / folders.SETTINGS, {"started": "now"})
+        save(run)
+        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+        run.finish()
+    (tmp_path / "runs" / "a" / folders.RESULT).rename(tmp_path / "runs" / "result")
+    for _ in range(2):  # on a new machine it goes on, also where that is lost again
+        (tmp_path / "runs" / "a").rename(tmp_path / "runs" / "old")
+        with begin() as run:
+            assert run.checkpoint and not (state.parent / folders.FINISHED).exists()
+        (tmp_path / "runs" / "old").rename(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "result").rename(tmp_path / "runs" / "a" / folders.RESULT)
+    others = {**FINGERPRINT, "photographs": "others"}
+    with begin(fingerprint=others) as run:  # says that the first is finished, which it was before this could be said
+        assert run.folder.name == "a-2" and state.exists() is False
+        save(run, fingerprint=others)
+    assert (tmp_path / "runs" / "a" / folders.RESULT).exists()
+    with begin() as run:
+        assert run.folder.name == "a-3" and (tmp_path / "checkpoints" / "a-2" / CHECKPOINTS[0]).exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_folder_that_cannot_be_locked_does_not_block_its_name(kind, tmp_path):
+    """It is another person's, or read-only. Here its lock is a folder, as not even root can open that for writing."""
+    if kind == "file":
+        (tmp_path / "a").touch()
+    else:
+        with open_run(tmp_path) as run:
+            save(run)
+        (tmp_path / "a" / ".lock").mkdir()
+    with open_run(tmp_path) as run:
+        assert run.folder.name == "a-2"
+
+
+def test_a_process_killed_while_it_writes_a_state_leaves_nothing(tmp_path):
+    """safetensors writes under a name of its own, which stayed for ever, and took the run's name."""
+    pid = os.fork()
+    if pid == 0:
+        sys.addaudithook(lambda event, given: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
+        with open_run(tmp_path) as run:
+            save(run)
+    os.waitpid(pid, 0)
+    assert len(list((tmp_path / "a").iterdir())) == 3  # the lock, a file, and a folder with the tensors
+    with open_run(tmp_path) as run:
+        assert run.folder.name == "a" and [path.name for path in run.folder.iterdir()] == [".lock"]
 
 
 def test_a_run_that_fails_before_it_has_anything_leaves_no_folder_and_one_that_has_keeps_it(tmp_path):

@@ -118,13 +118,11 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
     if is_whole(folder, marker):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locks.locked(folder.parent) as alone:
+    with locks.locked(folder.parent):
         if is_whole(folder, marker):  # another process has drawn it meanwhile
             return
-        for leftover in folder.parent.glob(f".{folder.name}-*") if alone else ():  # of one that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
         say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")
-        draft = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        draft = pathlib.Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
         try:
             draw_train(draft / "train", draw_cast(TRAIN_SHARES, people, np.random.default_rng([seed, 1])), seed)
             rng = np.random.default_rng([seed, 2])

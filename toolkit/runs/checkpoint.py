@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from toolkit.runs import tensor_file
-from toolkit.system.console import InputError, say
+from toolkit.runs.tensor_file import DamagedError
+from toolkit.system.console import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +63,7 @@ class Checkpoints:
     """The two generations of a run's checkpoint in a folder."""
 
     def __init__(self, folder: pathlib.Path):
+        """Raises InputError where a file is there and cannot be read now: to take it for none would lose the run."""
         self.folder = folder
         self.headers: dict[pathlib.Path, Checkpoint] = {}  # of the files that can be read, without their tensors
         for path in self.paths:
@@ -71,7 +73,7 @@ class Checkpoints:
                 self.headers[path] = Checkpoint(**{key: header[key] for key in fields})
             except FileNotFoundError:
                 continue
-            except (InputError, KeyError, TypeError):
+            except (DamagedError, KeyError, TypeError):
                 say(f"note: {path} is damaged or foreign, and is passed over")
 
     @property
@@ -83,12 +85,12 @@ class Checkpoints:
         return sorted(self.headers, key=lambda path: self.headers[path].steps, reverse=True)
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole. Says which ones are not."""
+        """The newest checkpoint that is whole. Says which ones are not. Raises InputError if one cannot be read now."""
         for path in self.newest_first():
             try:
                 self.headers[path].tensors = tensor_file.load(path)
                 return self.headers[path]
-            except InputError as error:
+            except DamagedError as error:
                 del self.headers[path]
                 say(f"note: {error}{'; the state before it is used' if self.headers else ''}")
         return None
@@ -101,8 +103,10 @@ class Checkpoints:
         tensor_file.save(path, checkpoint.tensors, header)
         self.headers[path] = Checkpoint(**header)
 
-    def remove(self) -> None:
-        for path in self.paths:
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the folder holds something else
-            self.folder.rmdir()
+
+def remove_checkpoints(folder: pathlib.Path) -> None:
+    """Remove both generations; the folder too, unless it holds something else."""
+    for name in CHECKPOINTS:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

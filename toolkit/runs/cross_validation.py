@@ -10,7 +10,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -18,14 +18,13 @@ import pandas as pd
 
 from toolkit.config.settings import TrainSettings
 from toolkit.runs import artefacts, folders
-from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import differences
 from toolkit.scoring import metrics
 from toolkit.system import distributed, files, locks, world
 from toolkit.system.console import InputError, say
 
-FINGERPRINT, OUT_OF_FOLD = "folds.json", "out_of_fold.csv"
-LOCK = f".folds{locks.LOCK}"  # held for hours; the runs in this folder need its usual lock for their leaderboard
+OUT_OF_FOLD = "out_of_fold.csv"
 
 
 @contextlib.contextmanager
@@ -45,7 +44,7 @@ def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathl
             yield folder, distributed.broadcast(done)
         except BaseException:
             ours = {folder, _backup_of(config, folder)} if world.rank() == 0 else set()
-            if not any(any(path.glob("fold-*")) for path in ours):
+            if all(folders.is_empty(path, folders.FOLDS) for path in ours if path.exists()):
                 for path in ours:
                     shutil.rmtree(path, ignore_errors=True)
             raise
@@ -57,39 +56,61 @@ def net_names(config: TrainSettings) -> list[str]:
 
 
 def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.ExitStack) -> pathlib.Path:
-    """The first of run, run-2, ... that goes on or is free, locked until the stack is closed; or a finished run.
+    """The newest of run, run-2, ... that goes on, else a finished run, else the first that is free.
 
-    Runs that go on come first, then a finished one with this fingerprint, then the next name that is not there.
+    The folder is locked until the stack is closed, unless the run is finished.
     """
-    name, finished = config.run, None
-    if config.resume == "auto":
-        finished = folders.find_finished(config.sm_model_dir, name, fingerprint)
-    for number in itertools.count(1):
-        folder = config.sm_model_dir / (name if number == 1 else f"{name}-{number}")
+    runs, name = config.sm_model_dir, config.run
+
+    def claim(folder: pathlib.Path, usable: Callable[..., bool]) -> bool:
         both = dict.fromkeys((folder, _backup_of(config, folder)))
-        if finished and not any(path.exists() for path in both):
-            return finished
-        if folders.claim(both, partial(_is_usable, config, folder, fingerprint), stack, LOCK):
-            say(f"run of {config.folds} folds: {folder.absolute()}")
-            return folder
+        return folders.claim(both, partial(usable, config, folder, fingerprint), stack, folders.FOLDS_LOCK)
+
+    begun = []
+    if config.resume == "auto":
+        places = (runs, config.sm_checkpoint_dir or runs)
+        begun = [runs / folder.name for folder in folders.newest_first(places, name, (folders.FOLDS,))]
+    folder = next((folder for folder in dict.fromkeys(begun) if claim(folder, _goes_on)), None)
+    if not folder and config.resume == "auto" and (finished := folders.find_finished(runs, name, fingerprint)):
+        return finished
+    if not folder:
+        if _backup_of(config, runs / name) != runs / name:
+            folders.clear_finished(config.sm_checkpoint_dir, name)
+        names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        folder = next(folder for folder in map(runs.joinpath, names) if claim(folder, _begins))
+    say(f"run of {config.folds} folds: {folder.absolute()}")
+    return folder
 
 
-def _is_usable(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new: bool, alone: bool) -> bool:
-    """Whether this run can go into the folder: it is empty, or holds an unfinished run that goes on.
+def _begins(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new: bool, alone: bool) -> bool:
+    """Whether this run can begin in the folder, which is free. Its fingerprint is then there, and in the backup."""
+    both = {folder, _backup_of(config, folder)}
+    if is_free := folders.are_free(both, new, alone):
+        _write_fingerprint(both, fingerprint)
+    return is_free
 
-    The folder, its backup or both may hold that run. What only the backup has is copied back.
+
+def _goes_on(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new: bool, alone: bool) -> bool:
+    """Whether the folder, its backup or both hold an unfinished run with this fingerprint. Says what differs.
+
+    What only the backup has is then copied back.
     """
     backup = _backup_of(config, folder)
-    if backup != folder and (folder / folders.RESULT).exists() and _read(backup) == _read(folder):
-        shutil.rmtree(backup, ignore_errors=True)  # it was killed after its result was written
+    if (folder / folders.RESULT).exists():
+        if backup != folder and None is not _read(backup) == _read(folder):
+            folders.mark_finished(backup, folder)  # it was killed before that
         return False
-    begun = [path for path in (folder, backup) if (path / FINGERPRINT).exists()]
-    if not all(folders.is_empty(path) for path in {folder, backup}.difference(begun)):
+    begun = [path for path in dict.fromkeys((folder, backup)) if (path / folders.FOLDS).exists()]
+    before, now = [_read(path) for path in begun], json.loads(json.dumps(fingerprint))  # as in files: no tuples
+    if None in before:
         return False
-    if begun and (config.resume == "never" or not all(_goes_on(path, fingerprint) for path in begun)):
+    why_not = next(filter(None, (differences(each, now) for each in before)), [])
+    if why_not and not (backup / folders.FINISHED).exists():
+        say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
+    if why_not or not all(folders.is_empty(path) for path in {folder, backup}.difference(begun)):
         return False
-    for path in (folder, backup):
-        files.write_json(path / FINGERPRINT, fingerprint)
+    (backup / folders.FINISHED).unlink(missing_ok=True)
+    _write_fingerprint({folder, backup}, fingerprint)
     for name in net_names(config):
         if (backup / name / folders.RESULT).exists() and not (folder / name / folders.RESULT).exists():
             _copy(backup / name, folder / name)
@@ -126,64 +147,63 @@ def back_up(config: TrainSettings, folder: pathlib.Path, name: str) -> None:
         _copy(folder / name, _backup_of(config, folder) / name)
 
 
-def remove_backup(config: TrainSettings, folder: pathlib.Path) -> None:
-    """Remove the backup of a run of folds that is finished."""
-    if (backup := _backup_of(config, folder)) != folder:
-        shutil.rmtree(backup, ignore_errors=True)
+def finish(config: TrainSettings, folder: pathlib.Path) -> None:
+    """The run of folds has its result; its backup stays until the next one of that name begins: see `Run.finish`."""
+    folders.mark_finished(_backup_of(config, folder), folder)
 
 
 def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
-    """Copy a run's folder; `to` is whole or not there. Raises InputError where the disk is full."""
-    part = to.with_name(f".{to.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    """Copy the folder of a finished run to one that may hold its checkpoints; it has its result when it is whole.
+
+    Raises InputError where the disk is full.
+    """
     try:
-        # Without checkpoints: it is finished, and they are most of its bytes.
-        shutil.copytree(run, part, ignore=shutil.ignore_patterns(*CHECKPOINTS, locks.LOCK))
-        for path in part.iterdir():
+        ignored = shutil.ignore_patterns(*CHECKPOINTS, folders.RESULT, folders.FINISHED, locks.LOCK)
+        shutil.copytree(run, to, ignore=ignored, dirs_exist_ok=True)
+        for path in to.rglob("*"):
             files.flush(path)
-        shutil.rmtree(to, ignore_errors=True)  # rename does not replace a folder that has files
-        part.rename(to)
+        files.write(to / folders.RESULT, (run / folders.RESULT).read_bytes())
+        remove_checkpoints(to)
+        (to / folders.FINISHED).unlink(missing_ok=True)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise InputError(f"{to}: {run} cannot be copied there: {error}") from None
 
 
-def _goes_on(folder: pathlib.Path, fingerprint: dict) -> bool:
-    """Whether the folder holds an unfinished run of folds with this fingerprint. Says what differs."""
-    before = _read(folder)
-    if before is None or (folder / folders.RESULT).exists():
-        return False
-    # Through JSON, as the one in the file has been: it makes lists of tuples.
-    if why_not := differences(before, json.loads(json.dumps(fingerprint))):
-        say(f"note: the run of folds {folder.name} did not finish, but does not go on: {', '.join(why_not)}")
-    return not why_not
+def _write_fingerprint(places: Iterable[pathlib.Path], fingerprint: dict) -> None:
+    for path in places:
+        files.write_json(path / folders.FOLDS, fingerprint)
 
 
 def _read(folder: pathlib.Path) -> dict | None:
     """The fingerprint of the run of folds in this folder; None where there is none, or a damaged one."""
     try:
-        return json.loads((folder / FINGERPRINT).read_text())
-    except (OSError, ValueError):
+        return json.loads((folder / folders.FOLDS).read_text())
+    except (FileNotFoundError, ValueError):
         return None
 
 
 def clean_up(config: TrainSettings, done: bool) -> None:
     """Before a net is trained, remove what a killed process left of it. `config`: of that net, see `fold_settings`.
 
-    If it is done, its checkpoints; if it has none to go on from, its folders. A run that found them in its way would
-    take the name fold-0-2, and a fold has the run of its own name and no other.
+    If it is done, its checkpoints; if it has none to go on from, its folders; if its run is another than that of its
+    newest checkpoint, the run. What it found in its way would give it the name fold-0-2, and a fold has the run of its
+    own name and no other.
     """
     if world.rank():
         return
-    run, checkpoints = config.sm_model_dir / config.run, config.sm_checkpoint_dir / config.run
+    run, places = config.sm_model_dir / config.run, (config.sm_checkpoint_dir, config.sm_model_dir)
+    newest_first = folders.newest_first(places, config.run, CHECKPOINTS)
+    of_net = [folder for folder in newest_first if folder.name == config.run]
     if done:
-        for folder in {run, checkpoints}:
-            Checkpoints(folder).remove()
+        for folder in of_net:
+            remove_checkpoints(folder)
         return
-    checkpoint = Checkpoints(checkpoints).load()
-    if checkpoint is None or (run.exists() and not folders.is_same_run(run, checkpoints, checkpoint)):
-        for folder in {run, checkpoints}:
-            shutil.rmtree(folder, ignore_errors=True)
+    whole = ((folder, Checkpoints(folder).load()) for folder in of_net)
+    found = next(((folder, checkpoint) for folder, checkpoint in whole if checkpoint), None)
+    if found is None or (run.exists() and not folders.is_same_run(run, *found)):
+        shutil.rmtree(run, ignore_errors=True)
+    if found is None:
+        shutil.rmtree(config.sm_checkpoint_dir / config.run, ignore_errors=True)
 
 
 def fold_settings(config: TrainSettings, folder: pathlib.Path, name: str) -> TrainSettings:
@@ -204,9 +224,7 @@ def final_settings(config: TrainSettings, folder: pathlib.Path, kept_epoch: floa
 
 def _places(config: TrainSettings, folder: pathlib.Path, name: str) -> dict:
     """The settings that say where a net of this name is trained."""
-    # Its checkpoint stays where it is: SM_CHECKPOINT_DIR may have been set since.
-    begun = any((folder / name / file).exists() for file in CHECKPOINTS)
-    checkpoints = folder if begun or world.rank() else _backup_of(config, folder)
+    checkpoints = folder if world.rank() else _backup_of(config, folder)  # other ranks, and hosts, write nothing
     return {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "run": name}
 
 

@@ -1,6 +1,7 @@
 """The folder of a run: an unfinished one that goes on, or a new one; locked until the run ends."""
 
 import contextlib
+import errno
 import glob
 import itertools
 import json
@@ -11,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import differences, is_record_of
 from toolkit.runs.weights import WEIGHTS
-from toolkit.system import locks, world
+from toolkit.system import files, locks, world
 from toolkit.system.console import listed, say
 
 # What lies in the folder of a run, beside WEIGHTS.
@@ -23,6 +24,11 @@ EXPORTED = "model.onnx"  # the same net, where export.py has written it
 SETTINGS = "settings.json"
 FINAL = "final"  # the net of everybody in a run of folds, beside fold-0, fold-1, ...
 BOARD = "tensorboard"  # a folder; written anew whenever a run goes on
+# In SM_CHECKPOINT_DIR, beside what is kept of a finished run: a copy of its result. Only this says that it is finished.
+FINISHED = "finished.json"
+FOLDS = "folds.json"  # of a run of folds: its fingerprint
+FOLDS_LOCK = f".folds{locks.LOCK}"  # held for hours; the nets of a run of folds need its usual lock for a moment
+NET = re.compile(rf"fold-\d+|{FINAL}")  # the name of a net of a run of folds
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # endings of files that SageMaker puts beside checkpoints
 
 
@@ -39,6 +45,15 @@ class Run:
         """Whether it was finished before: there is nothing to train."""
         return (self.folder / RESULT).exists()
 
+    def finish(self) -> None:
+        """Remove its checkpoints, now that it has its result; those in a folder of their own only at the next run.
+
+        What lies beside the result may be lost with the machine, before it is stored anywhere else.
+        """
+        if any((self.checkpoints.folder / name).exists() for name in CHECKPOINTS):
+            mark_finished(self.checkpoints.folder, self.folder)
+        remove_checkpoints(self.folder)
+
 
 @contextlib.contextmanager
 def open_run(
@@ -47,8 +62,10 @@ def open_run(
     """The unfinished run with this fingerprint, else a finished one, else a new one; with `resume` "never" a new one.
 
     A new run gets runs/name, or name-2, name-3, ... where that is taken. Its checkpoint is saved there too, or under
-    that name in `checkpoints`. Both folders must exist. No other process can open the run until the block ends. A block
-    that ends with an error before the run has a checkpoint or weights removes the run's folders. Other ranks get None.
+    that name in `checkpoints`; an unfinished run may have it in either place. Both folders must exist. No other process
+    can open the run until the block ends. A block that ends with an error before a new run has a checkpoint or weights
+    removes the run's folders. What was kept of finished runs of that name goes when a new one begins. Raises
+    InputError where a checkpoint is there, and cannot be read now. Other ranks get None.
     """
     if world.rank():
         yield None
@@ -61,11 +78,14 @@ def open_run(
             yield Run(finished, Checkpoints(finished), None)
             return
         if run is None:
+            if checkpoints != runs:
+                clear_finished(checkpoints, name)
             run = _make_new(runs, checkpoints, name, stack)
         try:
             yield run
         except BaseException:
-            if not (run.folder / WEIGHTS).exists() and not any(path.exists() for path in run.checkpoints.paths):
+            has_any = (run.folder / WEIGHTS).exists() or any(path.exists() for path in run.checkpoints.paths)
+            if not run.checkpoint and not has_any:  # a new one: its folders were empty
                 for folder in {run.folder, run.checkpoints.folder}:
                     shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -77,20 +97,20 @@ def _find_unfinished(
     runs: pathlib.Path, checkpoints: pathlib.Path, name: str, fingerprint: dict, stack: contextlib.ExitStack
 ) -> Run | None:
     """The newest unfinished run with this name and fingerprint, locked. Says why others do not go on."""
-    for folder in _newest_first(checkpoints, name, CHECKPOINTS):
-        run_folder = runs / folder.name
+    for folder in newest_first((checkpoints, runs), name, CHECKPOINTS):
+        run_folder, place = runs / folder.name, checkpoints / folder.name
         if (run_folder / RESULT).exists():
-            if (
-                folder == run_folder
-            ):  # it was killed after its result was written, and before its checkpoints were removed
-                Checkpoints(folder).remove()
+            found = Checkpoints(folder)
+            if folder == run_folder or any(is_same_run(run_folder, folder, each) for each in found.headers.values()):
+                Run(run_folder, found, None).finish()  # it was killed before that
             continue
         with contextlib.ExitStack() as attempt:
             try:
-                run_folder.mkdir(exist_ok=True)  # the machine is a new one: only the checkpoints were kept
-                _lock(dict.fromkeys((run_folder, folder)), attempt)
-            except InterruptedError:
-                say(f"note: the run {folder.name} is being trained by another process at this moment")
+                for made in (run_folder, place):  # the machine may be a new one, and so may SM_CHECKPOINT_DIR
+                    made.mkdir(exist_ok=True)
+                _lock(dict.fromkeys((run_folder, place)), attempt)
+            except (InterruptedError, FileExistsError):
+                say(f"note: the run {folder.name} is another process's at this moment, or another person's")
                 continue
             # Read only now that it is locked: until then, another process might have saved a newer one.
             checkpoint_files = Checkpoints(folder)
@@ -99,16 +119,44 @@ def _find_unfinished(
                 why_not = [f"{run_folder} holds another run of that name"]
             if not why_not:
                 stack.push(attempt.pop_all())  # released by the caller's stack, and not at the end of this block
-                return Run(run_folder, checkpoint_files, checkpoint)
-            say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
-        with contextlib.suppress(OSError):  # it was not made here: it has files
-            run_folder.rmdir()
+                (folder / FINISHED).unlink(missing_ok=True)
+                # The next ones are saved where the settings say now, unless that would write over another run's.
+                return Run(run_folder, Checkpoints(place) if is_empty(place) else checkpoint_files, checkpoint)
+            if not (folder / FINISHED).exists():
+                say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
+        for made in (run_folder, place):
+            with contextlib.suppress(OSError):  # it was not made here: it has files
+                made.rmdir()
     return None
+
+
+def mark_finished(kept: pathlib.Path, run: pathlib.Path) -> None:
+    """Say in the folder in SM_CHECKPOINT_DIR, where it is another one, that its run is finished."""
+    if kept != run and not (kept / FINISHED).exists():
+        files.write(kept / FINISHED, (run / RESULT).read_bytes())
+
+
+def clear_finished(checkpoints: pathlib.Path, name: str) -> None:
+    """Remove what was kept in `checkpoints` of finished runs, and runs of folds, of this name."""
+    for folder in newest_first((checkpoints,), name, (FINISHED,)):
+        with contextlib.ExitStack() as stack, contextlib.suppress(InterruptedError):
+            _lock((folder,), stack)
+            _lock((folder,), stack, FOLDS_LOCK)
+            if not (folder / FINISHED).exists():  # it goes on since
+                continue
+            remove_checkpoints(folder)
+            for net in (path for path in folder.iterdir() if NET.fullmatch(path.name)):
+                (net / RESULT).unlink(missing_ok=True)  # first: without it nobody takes the rest for a whole net
+                shutil.rmtree(net)
+            for file in (FOLDS, FINISHED):  # the last says to the end that all of this may go
+                (folder / file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds SageMaker's files
+            folder.rmdir()
 
 
 def find_finished(runs: pathlib.Path, name: str, fingerprint: dict) -> pathlib.Path | None:
     """The newest of the folders name, name-2, ... that holds a finished run, or run of folds, with this fingerprint."""
-    for folder in _newest_first(runs, name, (RESULT,)):
+    for folder in newest_first((runs,), name, (RESULT,)):
         # It may have no settings.json, or a foreign one.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             if is_record_of(json.loads((folder / SETTINGS).read_text()), fingerprint):
@@ -116,11 +164,12 @@ def find_finished(runs: pathlib.Path, name: str, fingerprint: dict) -> pathlib.P
     return None
 
 
-def _newest_first(folder: pathlib.Path, name: str, files: Iterable[str]) -> list[pathlib.Path]:
-    """The folders name, name-2, ... that hold one of these files, the one with the newest first."""
+def newest_first(places: Iterable[pathlib.Path], name: str, files: Iterable[str]) -> list[pathlib.Path]:
+    """The folders name, name-2, ... in these places that hold one of these files, the one with the newest first."""
     pattern = re.compile(re.escape(name) + r"(-\d+)?")
     times = {}
-    for file in (file for each in files for file in folder.glob(f"{glob.escape(name)}*/{each}")):
+    paths = (folder.glob(f"{glob.escape(name)}*/{file}") for folder in dict.fromkeys(places) for file in files)
+    for file in itertools.chain.from_iterable(paths):
         with contextlib.suppress(FileNotFoundError):  # that run has just finished
             if pattern.fullmatch(file.parent.name):
                 times[file.parent] = max(times.get(file.parent, 0), file.stat().st_mtime)
@@ -152,11 +201,11 @@ def _make_new(runs: pathlib.Path, checkpoints: pathlib.Path, name: str, stack: c
     for number in itertools.count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         folders = dict.fromkeys((folder, checkpoints / folder.name))
-        if claim(folders, partial(_are_free, folders), stack):
+        if claim(folders, partial(are_free, folders), stack):
             return Run(folder, Checkpoints(checkpoints / folder.name), None)
 
 
-def _are_free(folders: Iterable[pathlib.Path], new: bool, alone: bool) -> bool:
+def are_free(folders: Iterable[pathlib.Path], new: bool, alone: bool) -> bool:
     # An empty folder is left by a run that was killed before its first save. It is taken over only where locks work:
     # without them, a run that has just begun may be in it.
     return new or (alone and all(is_empty(folder) for folder in folders))
@@ -194,21 +243,25 @@ def _make(folder: pathlib.Path) -> bool:
     return True
 
 
-def is_empty(folder: pathlib.Path) -> bool:
-    """Whether a run could begin here: nothing lies in it but what a run writes before its first checkpoint."""
+def is_empty(folder: pathlib.Path, *more: str) -> bool:
+    """Whether a run could begin here: only what a run writes before its first checkpoint lies in it, or `more`."""
     names = [file.name for file in folder.iterdir()]
-    return all(name in (SETTINGS, BOARD) or name.endswith((locks.LOCK, *MARKERS)) for name in names)
+    return all(name in (SETTINGS, BOARD, *more) or name.endswith((locks.LOCK, *MARKERS)) for name in names)
 
 
 def _lock(folders: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = locks.LOCK) -> bool:
     """Lock all folders until the stack is closed. Whether no other process can hold these locks.
 
-    Raises InterruptedError if another process holds one, or if a folder is gone.
+    Raises InterruptedError if another process holds one, or if a folder is gone or another person's.
     """
     alone = True
     for folder in folders:
         try:
             alone &= stack.enter_context(locks.locked(folder, give_up=lambda: True, name=name))
-        except (FileNotFoundError, NotADirectoryError):  # removed just now by a run that failed; or a file of that name
-            raise InterruptedError from None
+        except OSError as error:
+            # Removed just now by a run that failed; a file of that name; not ours to write to. Others are no reason to
+            # try the next name: they would be the same there.
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+                raise InterruptedError from None
+            raise
     return alone

@@ -9,11 +9,9 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from toolkit.config.types import as_folder
-from toolkit.runs.folders import EXPORTED, FINAL, RESULT
+from toolkit.runs.folders import EXPORTED, FINAL, NET, RESULT
 from toolkit.runs.weights import WEIGHTS, Header
 from toolkit.system.console import InputError, listed, say
-
-NET = re.compile(rf"fold-\d+|{FINAL}")  # the name of a net of a run of folds
 
 
 def find_runs(

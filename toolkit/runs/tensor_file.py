@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import re
+import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
@@ -25,6 +26,10 @@ STATED = re.compile(rb'"checksum":"\\"([0-9a-f]{64})\\""')
 LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
 
+class DamagedError(InputError):
+    """The file can be read, and is not what it should be: it is damaged, or not ours."""
+
+
 def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
     """Write tensors and a header of plain types in one durable step. Raises InputError if it cannot be written."""
     from safetensors.torch import save_file  # and with it torch, which takes seconds
@@ -32,10 +37,14 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {key: json.dumps(value) for key, value in {**header, CHECKSUM: PLACEHOLDER}.items()}
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        try:
-            save_file(tensors, temporary, texts)
-        except SafetensorError as error:  # a full disk, too, comes as this
-            raise OSError(0, str(error)) from None
+        # In a folder of its own: safetensors writes under a name that we do not know, and a process that is killed
+        # would leave that behind for ever. This one is removed as `files.remove_leftovers` removes all others.
+        with tempfile.TemporaryDirectory(suffix=".part", prefix=f".{path.name}.", dir=path.parent) as folder:
+            try:
+                save_file(tensors, pathlib.Path(folder) / path.name, texts)
+            except SafetensorError as error:  # a full disk, too, comes as this
+                raise OSError(0, str(error)) from None
+            (pathlib.Path(folder) / path.name).replace(temporary)
         checksum = _checksum(temporary)
         with temporary.open("rb+") as file:
             file.seek(checksum.position)
@@ -43,18 +52,23 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
 
 
 def read_header(path: pathlib.Path) -> dict:
-    """The header alone, without torch. Raises FileNotFoundError, and InputError if the file is damaged or foreign."""
+    """The header alone, without torch. Raises FileNotFoundError, and else as `load`."""
     try:
+        path.open("rb").close()  # safe_open says of every file that it cannot open that there is none
         with safe_open(path, framework="numpy") as file:
             return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, error) from None
+        raise _refusal(path, error) from None
 
 
 def load(path: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors, on the CPU. Raises InputError if the file is damaged or foreign, or its checksum is wrong."""
+    """The tensors, on the CPU.
+
+    Raises DamagedError if the file is damaged or foreign, or its checksum is wrong, and InputError if it cannot be read
+    now, which says nothing of what it holds.
+    """
     try:
         checksum = _checksum(path)
         if checksum.stated != checksum.found:
@@ -64,12 +78,18 @@ def load(path: pathlib.Path) -> dict[str, Tensor]:
             # file that is mapped into memory.
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, error) from None
+        raise _refusal(path, error) from None
 
 
-def damaged(path: pathlib.Path, error: Exception) -> InputError:
+def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
     """What to raise for a file in which this went wrong."""
-    return InputError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {error}")
+    return DamagedError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {error}")
+
+
+def _refusal(path: pathlib.Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.errno:  # by the system: no rights, too many open files, a failing disk
+        return InputError(f"{path}: cannot be read now: {error.strerror}; it stays as it is; mend that and start again")
+    return damaged(path, error)
 
 
 class _Checksum(NamedTuple):

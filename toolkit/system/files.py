@@ -62,12 +62,15 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:
-    """Delete the temporary files of processes that were killed while they wrote to this folder.
+    """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
 
     Only for a process that holds the folder's lock: another one may be writing such a file at this moment.
     """
-    for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def flush(path: pathlib.Path) -> None:
