@@ -22,7 +22,7 @@ from toolkit.config import settings, sources
 from toolkit.data import split
 from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, age_band, to_class
-from toolkit.system import console, files
+from toolkit.system import console, files, spelling
 from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
             f"{folder / 'info.csv'}: expected names of files in {images}, found {len(outside)} that lead out of it: "
             f"{listed(outside)}"
         )
-    return info, [os.path.join(images, name) for name in info["ImageID"]]
+    return info, spelling.paths(images, info["ImageID"], folder / "info.csv")
 
 
 def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:

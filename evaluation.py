@@ -22,8 +22,8 @@ def main(argv: list[str]) -> None:
     synthetic.ensure_for(config)
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     answers = submission.read(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
-    submission.refuse_other_photographs(truth, answers)
-    matrix = metrics.confusion(list(truth.values()), [answers[image] for image in truth])
+    answers = submission.answers_to(truth, answers)
+    matrix = metrics.confusion(list(truth.values()), list(answers.values()))
     result = metrics.scores(matrix)
     path = config.sm_output_data_dir / "evaluation.json"
     say(report(result))

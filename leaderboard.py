@@ -272,9 +272,8 @@ def write_page(
     compared = []
     for folder, progress in done.items():
         with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
-            answers = submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR")
-            submission.refuse_other_photographs(truth, answers)
-            predicted = np.array([answers[image] for image in truth])
+            answers = submission.answers_to(truth, submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR"))
+            predicted = np.array(list(answers.values()))
             history = leaderboard_page.read_history(pathlib.Path(progress["run"]))
             compared.append(leaderboard_page.ComparedRun(folder.name, history, predicted))
     images = config.sm_channel_eval / "images" if config.report_photos else None

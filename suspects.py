@@ -81,8 +81,7 @@ def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
     corrected, report = corrections.apply(as_found, config.relabel, images)
     table = evidence.with_correction_names(as_found)
     table = table[table["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)
-    reviewed = corrections.named_people(config.relabel)
-    is_reviewed = (table["person"].isin(reviewed) | table["folder"].isin(reviewed)).to_numpy()
+    is_reviewed = corrections.is_named(table, config.relabel).to_numpy()
     left = table["folder"][~is_reviewed].nunique()
     say(f"{report}\n{left} people to look at, {as_found['folder'].nunique() - left} were decided on before")
     return table, is_reviewed, corrected

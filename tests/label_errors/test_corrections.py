@@ -1,6 +1,7 @@
 import hashlib
 import pathlib
 import shutil
+import unicodedata
 
 import pandas as pd
 import pytest
@@ -298,10 +299,15 @@ def test_a_hash_that_cannot_be_one_is_refused(table, row, expected):
 
 def test_a_second_round_starts_from_the_first(table, tmp_path):
     first = table("a,all,gender,male,female,sure,", 'b_x_Asian_25,all,leave_out,,no,not sure,"says ""no"", twice"')
-    assert corrections.named_people("none") == set()
-    assert corrections.named_people(first) == {"a", "b_x_Asian_25"}
-    assert corrections.named_people("sure") == {*SURE_MALE, *SURE_FEMALE, *SURE_EXCHANGED}
-    assert corrections.named_people(f"all,{first}") >= {"a", *NOT_SURE_MALE, *SURE_MALE}
+    people = pd.concat([everybody(), labelled(**dict.fromkeys("abcd", 0))], ignore_index=True)
+
+    def named(relabel: str) -> set[str]:
+        return set(people["person"][corrections.is_named(people, relabel)])
+
+    assert named("none") == set()
+    assert named(first) == {"a", "b"}
+    assert named("sure") == {*SURE_MALE, *SURE_FEMALE, *SURE_EXCHANGED}
+    assert named(f"all,{first}") >= {"a", *NOT_SURE_MALE, *SURE_MALE}
     rows = decisions.read_rows(pathlib.Path(first))
     assert rows[1]["note"] == 'says "no", twice' and rows[1]["correct"] == "no"
     new = dict(zip(corrections.COLUMNS, ("c", "mask1", "mask", "worn", "worn", "sure", "two\nlines"), strict=True))
@@ -312,12 +318,33 @@ def test_a_second_round_starts_from_the_first(table, tmp_path):
         *(row | nothing for row in rows),
         {**new, "sha256": hash_of("c")},
     ]
-    assert corrections.named_people(f"{first},{second}") == {
-        "a",
-        "b_x_Asian_25",
-        "c",
-    }  # a row in both is no contradiction
+    assert named(f"{first},{second}") == {"a", "b", "c"}  # a row in both is no contradiction
     assert corrections.to_csv([new]) == f'{WITH_SHA256}c,mask1,mask,worn,worn,sure,"two\nlines",\n'
     (tmp_path / "nobody.csv").write_text(corrections.to_csv([]))
     assert decisions.read_rows(tmp_path / "nobody.csv") == []
     assert corrections.apply(labelled(a=0), str(tmp_path / "nobody.csv"), NOWHERE)[1].rows == 0
+
+
+def test_rows_apply_as_spreadsheets_save_them_and_are_refused_where_several_people_fit(table):
+    apart = unicodedata.normalize("NFD", "가")
+    before = labelled(**dict.fromkeys(["000020", "000007", apart, "good"], 0))
+    path = table(
+        "20,incorrect_mask,mask,incorrect,not_worn,sure,",
+        " 7,ALL ,gender,male ,female,sure,",
+        "가,Normal,gender,male,female,sure,",
+    )
+    _, report = corrections.apply(before, path, NOWHERE)
+    assert report.people == sorted(["000020", "000007", apart]) and report.changed == {"mask": 1, "gender": 4}
+    assert "4 names differ only in zeros in front" in str(report) and "'20' is '000020'" in str(report)
+    assert corrections.is_named(before, path).tolist() == [True] * 9 + [False] * 3
+    exactly = labelled(**dict.fromkeys(["000020", "000007", apart, "7"], 0))
+    assert corrections.apply(exactly, path, NOWHERE)[1].people == sorted(["000020", "7", apart])
+    several = labelled(**dict.fromkeys(["000020", "000007", apart, "0020"], 0))
+    with pytest.raises(InputError, match="mine.csv: expected names that fit one.*'20' may be '000020' or '0020'"):
+        corrections.apply(several, path, NOWHERE)
+
+
+def test_a_table_of_another_data_set_gains_no_zeros():
+    """001720 of outliers.csv is not somebody's own 1720."""
+    report = corrections.apply(labelled(**{"1720": 1}), "sure", NOWHERE)[1]
+    assert report.people == [] and "001720" in report.unknown

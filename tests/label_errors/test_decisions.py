@@ -30,3 +30,11 @@ def test_a_table_with_a_column_that_would_be_lost_is_refused(suspects, tmp_path)
     path.write_text(HEADER.replace("note", "note,colour"))
     with pytest.raises(InputError, match="found colour too, which would be lost"):
         decisions.Decisions(path, suspects)
+
+
+def test_answers_are_found_where_a_spreadsheet_dropped_the_zeros_of_an_id():
+    suspect = Suspect(
+        "000020_x", "000020", "", "", "", 0.5, [], [correction("000020", "all", "gender", "male", "female")]
+    )
+    saved = [row | {"person": "20"} for row in suspect.corrections]
+    assert decisions.match_answers(saved, [suspect]) == ({0: ("y", suspect.corrections)}, [])

@@ -10,6 +10,8 @@ A row names a person (id or folder), a photograph ("mask3", or "all"), a field, 
 
 A row whose `correct` equals its `given` confirms a label that somebody has checked, and changes nothing. A row for one
 photograph may hold the first digits of its file's SHA-256 in a column sha256: it then applies to that content only.
+
+Blanks around a cell do not count, and a name is found where only zeros in front, letter case or Unicode form differ.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ import pandas as pd
 from toolkit import ROOT
 from toolkit.config.types import corrections_named
 from toolkit.labels import ATTRIBUTES, age_band
-from toolkit.system import csv_text, files
+from toolkit.system import csv_text, files, spelling
 from toolkit.system.console import InputError, listed
 
 COLUMNS = ("person", "photograph", "field", "given", "correct", "certainty", "note")
@@ -45,6 +47,7 @@ class CorrectionReport:
     skipped: list[str] = field(default_factory=list)  # rows whose `given` is not the folder's label
     replaced: list[str] = field(default_factory=list)  # photographs whose content does not have the row's sha256
     unknown: list[str] = field(default_factory=list)  # people and photographs of outliers.csv that are not in the table
+    respelled: dict[str, str] = field(default_factory=dict)  # name in a row -> the same in the table, where they differ
 
     def __str__(self) -> str:
         if not self.files:
@@ -56,6 +59,8 @@ class CorrectionReport:
             lines.append(f"  skipped {len(self.skipped)}: the folder has another label: {listed(self.skipped)}")
         if self.replaced:
             lines.append(f"  skipped {len(self.replaced)}: the file has another content: {listed(self.replaced)}")
+        if self.respelled:
+            lines.append(f"  {spelling.describe(self.respelled)}")
         if self.unknown:
             lines.append(f"  {len(self.unknown)} not in this data set: {listed(self.unknown)}")
         return "\n".join(lines)
@@ -99,9 +104,13 @@ def read_corrections(relabel: str) -> tuple[pd.DataFrame, list[pathlib.Path]]:
     return pd.DataFrame(rows, columns=[*ALL_COLUMNS, "path", "line"]), list(dict.fromkeys(paths))
 
 
-def named_people(relabel: str) -> set[str]:
-    """The people in RELABEL's corrections: ids or folders, as the rows name them. Raises as `read_corrections` does."""
-    return set(read_corrections(relabel)[0]["person"])
+def is_named(table: pd.DataFrame, relabel: str) -> pd.Series:
+    """Whether RELABEL's corrections name the person of each photograph of the table: bool, shape (n,).
+
+    Raises InputError as `apply` does.
+    """
+    corrections = _as_spelled(table, read_corrections(relabel)[0], CorrectionReport())
+    return table["person"].isin(corrections["person"]) | table["folder"].isin(corrections["person"])
 
 
 def subject_of(row: Mapping[str, str]) -> tuple[str, ...]:
@@ -150,6 +159,7 @@ def _applicable_rows(
     table: pd.DataFrame, corrections: pd.DataFrame, folder: pathlib.Path, report: CorrectionReport
 ) -> list[tuple[dict, pd.Index]]:
     """The rows that apply, each with the index of its photographs; `report` takes the others."""
+    corrections = _as_spelled(table, corrections, report)
     people, folders = (table.groupby(column, observed=True).indices for column in ("person", "folder"))
     unique = corrections.drop_duplicates(["person", "photograph", "field", "given", "correct", "sha256"])
     applicable, unknown = [], {}
@@ -184,10 +194,31 @@ def _applicable_rows(
     return applicable
 
 
+def _as_spelled(table: pd.DataFrame, corrections: pd.DataFrame, report: CorrectionReport) -> pd.DataFrame:
+    """The corrections with people and photographs as the table spells them. Raises InputError where several fit one."""
+    corrections = corrections.copy()
+    for column, there in (("person", ("person", "folder")), ("photograph", ("photograph",))):
+        names = [str(name) for each in there for name in table[each].unique()]
+        close, known, several = spelling.spellings(names), {*names, "all"}, {}
+        for name in (name for name in corrections[column].unique() if name not in known):
+            found = close.get(spelling.common(name), [])
+            # Spreadsheets drop zeros and add none: the 001720 of outliers.csv is not the 1720 of another data set.
+            found = [other for other in found if len(other) >= len(name) or not name.isdecimal()]
+            if found:
+                report.respelled[name] = found[0]
+            if len(found) > 1:
+                several[name] = found
+        paths = dict.fromkeys(corrections["path"][corrections[column].isin(several)])
+        spelling.refuse_several(several, listed(paths))
+        corrections[column] = corrections[column].replace(report.respelled)
+    return corrections
+
+
 def _read_rows(path: pathlib.Path) -> list[dict]:
     """The rows of a file, every cell as text, with ALL_COLUMNS, path and line."""
     table = files.read_csv(path, COLUMNS[:-1], "RELABEL")
     cells = pd.DataFrame(table).reindex(columns=ALL_COLUMNS, fill_value="")
+    cells = cells.apply(lambda column: column.str.strip()).replace({"photograph": "(?i)^all$"}, "all", regex=True)
     return cells.assign(path=str(path), line=table.lines).to_dict("records")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from toolkit.label_errors.corrections import ALL_COLUMNS, COLUMNS, subject_of, to_csv
 from toolkit.label_errors.ranking import Suspect
-from toolkit.system import files, locks
+from toolkit.system import files, locks, spelling
 from toolkit.system.console import InputError, listed
 
 ANSWERS = ("y", "n", "?")
@@ -55,6 +55,9 @@ def match_answers(
 
     Notes are not compared: they hold results of nets, which differ each time, or a person's own words.
     """
+    names = dict.fromkeys(row["person"] for suspect in suspects for row in suspect.corrections)
+    found = spelling.match(dict.fromkeys(row["person"] for row in rows), names)  # a spreadsheet may have saved them
+    rows = [{**row, "person": found.get(row["person"], row["person"])} for row in rows]
     known = {_key(row): row for row in rows}
     answers, used = {}, set()
     for number, suspect in enumerate(suspects):

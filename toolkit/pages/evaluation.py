@@ -9,7 +9,7 @@ from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.pages.parts import render
 from toolkit.pages.parts.predictions import Predictions, template_context
 from toolkit.scoring import submission
-from toolkit.system import files
+from toolkit.system import files, spelling
 from toolkit.system.console import InputError, say
 
 PAGE = "evaluation.html"
@@ -28,6 +28,7 @@ def write(
     of probabilities.csv beside output.csv, a column `person` in gt.csv, and a folder `images` beside that.
     """
     images = truth_folder / "images"
+    shows_photographs = with_photographs and images.is_dir()
     predictions = Predictions(
         names=list(truth),
         true=np.array(list(truth.values())),
@@ -36,7 +37,7 @@ def write(
         probabilities=read_probabilities(
             output_folder / "probabilities.csv", [(image, predicted[image]) for image in truth]
         ),
-        paths=[images / image for image in truth] if with_photographs and images.is_dir() else None,
+        paths=spelling.paths(images, list(truth), truth_folder / "gt.csv") if shows_photographs else None,
     )
     render.write(
         output_folder / PAGE,
@@ -64,9 +65,10 @@ def read_probabilities(path: pathlib.Path, predicted: Sequence[tuple[str, int]])
     try:
         table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS, "ans"), "SM_OUTPUT_DATA_DIR", key="ImageID")
         pairs = zip(table["ImageID"], table["ans"], strict=True)
+        found = spelling.match([image for image, _ in predicted], table["ImageID"])
         rows = {(image, submission.class_of(ans)): row for row, (image, ans) in enumerate(pairs)}
         columns = [[float(cell or "nan") for cell in table[name]] for name in PROBABILITY_COLUMNS]
-        probabilities = np.array(columns).T[[rows[pair] for pair in predicted]]
+        probabilities = np.array(columns).T[[rows[found[image], ans] for image, ans in predicted]]
         if (probabilities < 0).any() or (probabilities > 1).any():
             raise ValueError("found others than 0 to 1")
         return probabilities

@@ -9,7 +9,7 @@ import numpy as np
 from toolkit.labels import CLASSES
 from toolkit.pages.parts import charts, pictures, render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
-from toolkit.system import files
+from toolkit.system import files, spelling
 
 MAX_PHOTOGRAPHS, HEIGHT_PX = 150, 96
 CURVES = {"macro_f1": "Macro F1 of validation", "val_loss": "Loss of validation", "train_loss": "Loss of training"}
@@ -41,7 +41,8 @@ def write(
     photos = {}
     if images is not None:
         shown = most_disputed(np.array([run.predicted == true for run in runs]).reshape(len(runs), len(true)))
-        photos = {int(number): pictures.thumbnail(images / names[number], HEIGHT_PX) for number in shown}
+        paths = spelling.paths(images, [names[number] for number in shown], "gt.csv")
+        photos = {int(row): pictures.thumbnail(path, HEIGHT_PX) for row, path in zip(shown, paths, strict=True)}
     render.write(
         path,
         "leaderboard.html",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
-from toolkit.system import files
+from toolkit.system import files, spelling
 from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def read(folder: pathlib.Path, table: pathlib.Path, sure_from: float) -> PseudoL
     if not len(rows):
         raise InputError(f"PSEUDO_FROM={sure_from:g}: no photograph of {table} is that sure; lower it")
     names = [columns["ImageID"][row] for row in rows]
-    paths = [folder / name for name in names]
-    if missing := [name for name, path in zip(names, paths, strict=True) if not path.is_file()]:
+    paths = spelling.paths(folder, names, table)
+    if missing := [name for name, path in zip(names, paths, strict=True) if not os.path.isfile(path)]:
         raise InputError(
             f"SM_CHANNEL_PSEUDO: expected in {folder} the photographs that {table} names, found {len(missing)} of "
             f"{len(names)} missing: {listed(missing)}"

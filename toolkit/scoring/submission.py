@@ -1,10 +1,11 @@
 """A submission, and the truth that it is held against: CSV files with the class of each photograph."""
 
 import pathlib
+from collections.abc import Mapping
 
 from toolkit.labels import CLASSES
-from toolkit.system import files
-from toolkit.system.console import InputError, listed
+from toolkit.system import files, spelling
+from toolkit.system.console import InputError, listed, say
 
 
 def read(path: pathlib.Path, setting: str) -> dict[str, int]:
@@ -30,9 +31,18 @@ def class_of(text: str) -> int | None:
     return int(number) if number in range(CLASSES) else None
 
 
-def refuse_other_photographs(truth: dict[str, int], answers: dict[str, int]) -> None:
-    """Raises InputError unless both are about the same photographs, in whatever order."""
-    differences = {"missing": sorted(truth.keys() - answers.keys()), "extra": sorted(answers.keys() - truth.keys())}
-    found = [f"{len(images)} {kind}: {listed(images)}" for kind, images in differences.items() if images]
-    if found:
-        raise InputError(f"output.csv: expected the ImageIDs of gt.csv, found {'; '.join(found)}")
+def answers_to(truth: Mapping[str, int], answers: Mapping[str, int]) -> dict[str, int]:
+    """The answers in the order of `truth` and by its ImageIDs, which they may spell differently. Says so.
+
+    Raises InputError unless both are about the same photographs.
+    """
+    found = spelling.match(truth, answers)
+    missing, extra = sorted(truth.keys() - found.keys()), sorted(answers.keys() - set(found.values()))
+    close = spelling.spellings(extra)
+    spelling.refuse_several({image: close.get(spelling.common(image), []) for image in missing}, "gt.csv, output.csv")
+    differing = {"missing": missing, "extra": extra}
+    if found_instead := [f"{len(images)} {kind}: {listed(images)}" for kind, images in differing.items() if images]:
+        raise InputError(f"output.csv: expected the ImageIDs of gt.csv, found {'; '.join(found_instead)}")
+    if respelled := spelling.describe(found):
+        say(f"note: gt.csv and output.csv: {respelled}")
+    return {image: answers[found[image]] for image in truth}
