@@ -235,7 +235,7 @@ def main(argv: list[str]) -> None:
     say(faces.text)
     facts = f"{len(as_found):,} photographs of {as_found['person'].nunique():,} people in {config.sm_channel_train}"
     page = config.sm_output_data_dir / "dataset.html"
-    findings = dataset_page.Findings(facts, summary, problems, faces)
+    findings = dataset_page.Findings(facts, classes, sides, str(report), problems, faces)
     dataset_page.write(page, findings, as_found, table, store if config.report_photos else None, config.seed)
     say(f"written: {page.absolute()}")
 

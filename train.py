@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -279,6 +278,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
+        page = report.Run(run.folder, config, header, setup.data.table) if run else None
 
         def after_epoch(row: dict) -> None:
             if log:
@@ -290,11 +290,11 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             result = loop.train(config, state, task, checkpointer, after_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
             if run and checkpointer.kept_epoch:
-                report.write(run.folder, config, header, net, task, checkpointer.result())
+                report.write(page, net, task, checkpointer.result())
             raise
         if not run:
             return None
-        kept, pictures = result.kept, report.write(run.folder, config, header, net, task, result)
+        kept, pictures = result.kept, report.write(page, net, task, result)
         if log and pictures:
             scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
             tensorboard.add_summary(log, pictures, config.deciding(), scores)
@@ -323,9 +323,8 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
         if world.rank():
             return None
         scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
-        paths = dict(zip(map(os.fsdecode, tasks[0].names), tasks[0].loader.store.paths, strict=True))
-        report.write_out_of_fold(folder, paths if config.report_photos else None)
         header = make_header(setup, folder.name, tasks[0].decided_by)
+        report.write_out_of_fold(report.Run(folder, config, header, setup.data.table), tasks[0])
         more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
         artefacts.write_bad_images(folder, setup.data.bad_images)

@@ -47,6 +47,8 @@ def opened(browser: Browser, path: pathlib.Path | str, **options):
 def reads_well(page: Page) -> None:
     """Assert that the page fits the window, that its pictures are there, and that axe finds nothing to mend."""
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wide = "[...document.querySelectorAll('.scroll')].filter((part) => part.scrollWidth > part.clientWidth + 1)"
+    assert page.evaluate(f"{wide}.map((part) => part.textContent)") == []  # a table shows all of it without scrolling
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth && image.alt)")
     clipped = (
         "[...document.querySelectorAll('p, dd, li, h1, h2')].filter((part) => part.scrollWidth > part.clientWidth + 1)"

@@ -11,7 +11,11 @@ from conftest import run_here
 from data.test_face_box import photographs
 from PIL import Image
 
+import dataset
+from toolkit.data.split import Split
+from toolkit.pages import dataset as dataset_page
 from toolkit.pages.dataset import SUGGESTED_COLOUR, USED_COLOUR
+from toolkit.pages.parts.predictions import class_name
 
 
 def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
@@ -49,6 +53,10 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
         assert words in done.stdout, words
     with opened(browser, tmp_path / "dataset.html", viewport=PHONE, color_scheme="dark") as shown:
         reads_well(shown)
+        table, _ = dataset.read_faces(images)
+        train, validation = shown.locator(".bars").first.locator("tbody tr").nth(17).locator("td").all_inner_texts()
+        assert int(train) + int(validation) == (dataset.labels(table) == 17).sum() > 0
+        assert shown.get_by_role("img", name="People by age in years").is_visible()
         assert shown.get_by_text(f"mask1.jpg: {gender} to {other}", exact=True).is_visible()
         assert shown.get_by_text("mask5.jpg: left out", exact=True).is_visible()
 
@@ -71,3 +79,12 @@ def test_the_faces_are_found_and_shown_with_the_crop_that_is_set(browser, tmp_pa
     orange, blue = (np.abs(seen - colour).sum(-1) < 150 for colour in (SUGGESTED_COLOUR, USED_COLOUR))
     assert orange.any() and blue.any()
     assert np.abs(np.flatnonzero(blue.any(1))[[0, -1]] / len(seen) - (0.25, 0.75)).max() < 0.03
+
+
+def test_classes_that_nobody_is_of_and_those_that_validation_lacks_are_told_apart():
+    labels = np.repeat(np.arange(16), 2)
+    faces = dataset_page.Faces(np.zeros((4, 3, 3), np.uint8), 1.0, None, "")
+    sides = Split(np.arange(0, 32, 2), np.arange(1, 31, 2))
+    findings = dataset_page.Findings("", labels, sides, "", {}, faces)
+    lacking = dataset_page._lacking(findings)
+    assert lacking == {"the data set": [class_name(16), class_name(17)], "validation": [class_name(15)]}

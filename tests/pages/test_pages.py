@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 from browser import DESK, PHONE, opened, reads_well
 from conftest import QUICK, run_here
 
-from toolkit.pages.parts import predictions
+from toolkit.pages.parts import predictions, render
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,44 @@ def test_pages_read_well(browser, trained, evaluated, window, scheme):
             assert shown.locator("img").count() > 12
             parts = shown.locator("nav a").all_text_contents()
             assert parts == shown.locator("main h2").all_text_contents()
+
+
+def test_a_cell_of_a_confusion_matrix_leads_to_its_photographs(browser, evaluated):
+    with opened(browser, evaluated / "evaluation.html", viewport=DESK) as shown:
+        photographs, people = shown.locator("[data-cells]:visible"), shown.locator(".person:visible")
+        everybody = photographs.count(), people.count()
+        link = shown.locator(".matrix a[data-cell^='gender']").first
+        cell = link.get_attribute("data-cell")
+        link.click()
+        assert cell == "gender-0-1" or cell == "gender-1-0"
+        true, predicted = ("male", "female") if cell == "gender-0-1" else ("female", "male")
+        assert shown.inner_text("#filter span") == (
+            f"Only {true}, predicted as {predicted}: {photographs.count()} shown."
+        )
+        assert 0 < photographs.count() < everybody[0]
+        assert all(f" {true} " in text for text in photographs.locator("p").first.all_inner_texts())
+        assert all(cell in one.get_attribute("data-cells") for one in photographs.all())
+        shown.get_by_role("button", name="Show all").click()
+        assert (photographs.count(), people.count()) == everybody
+
+
+@pytest.mark.parametrize(("window", "is_list"), [(DESK, False), (PHONE, True)], ids=["a desk", "a phone"])
+def test_a_matrix_of_36_classes_is_shown_whole(browser, tmp_path, window, is_list):
+    names = [f"{number} worn incorrectly female 60 and over" for number in range(36)]
+    shares = np.eye(36, dtype=int) * 2000 + np.eye(36, k=1, dtype=int) * 3
+    matrix = predictions._matrix("36 classes", "class", names, shares, Counter({"class-0-1": 1}))
+    text = '{% extends "base.html" %}{% import "macros.html" as macros %}{% block main %}<h2 id="mistakes">'
+    text += "Mistakes</h2>{{ macros.confusion(matrix) }}{% endblock %}"
+    (tmp_path / "page.html").write_text(render._environment().from_string(text).render(title="", matrix=matrix))
+    with opened(browser, tmp_path / "page.html", viewport=window) as shown:
+        shown.evaluate("document.title = document.querySelector('h1').textContent = 'Matrix'")
+        reads_well(shown)
+        assert shown.locator("table.list").count() == is_list
+        first = shown.locator("tbody tr").first.locator("td:visible")
+        assert first.count() == (2 if is_list else 36) and first.nth(1).inner_text().split() == ["<1", "3"]
+        if is_list:
+            content = "(cell) => getComputedStyle(cell, '::before').content"
+            assert first.nth(1).evaluate(content) == f'"{names[1]}: "'
 
 
 def test_a_page_is_used_by_keyboard_and_prints_whole(browser, trained):

@@ -20,11 +20,37 @@ def test_rows_are_true_and_columns_are_predicted():
         predictions.class_name(5), predictions.class_name(2), 2, 0.5,
     )  # fmt: skip
     assert second["predicted"] == predictions.class_name(0) and context["people"] == 4 and context["wrong"] == 3
-    mistakes = [
-        (one["name"], one["predicted"], one["true"], one["p_predicted"], one["p_true"]) for one in context["mistakes"]
-    ]
-    assert mistakes[0] == ("b", predictions.class_name(2), predictions.class_name(5), 0.8, 0.13)
-    assert [one[0] for one in mistakes] == ["b", "a", "c"]
+    first, second = context["mistakes"]
+    assert (first["person"], first["wrong"], first["count"]) == ("v", 2, 2)
+    assert [one["name"] for one in first["mistakes"] + second["mistakes"]] == ["b", "a", "c"]
+    shown = first["mistakes"][0]
+    names = predictions.class_name(2), predictions.class_name(5)
+    assert (shown["predicted"], shown["true"], shown["p_predicted"], shown["p_true"]) == (*names, 0.8, 0.13)
+    assert shown["cells"] == ["class-5-2", "gender-1-0"] and context["matrices"][0]["shown"]["class-5-2"] == 2
+
+
+def test_every_cell_of_the_matrix_leads_to_photographs_before_a_frequent_one_takes_all_places():
+    true = np.repeat([0, 1, 2], [200, 2, 1])
+    context = template_context(Predictions(range(203), true, true + 1, true, np.full((203, 18), 0.5)))
+    shown = context["matrices"][0]["shown"]
+    assert (shown["class-0-1"], shown["class-1-2"], shown["class-2-3"]) == (predictions.MAX_MISTAKES - 3, 2, 1)
+
+
+def test_the_page_says_what_caps_macro_f1_and_which_classes_nobody_is_of(tmp_path):
+    true = np.arange(18)
+    true[15:] = 0
+    context = template_context(Predictions(list(true), true, true, true, corrected=[""] * 18))
+    render.write(tmp_path / "page.html", "predictions.html", title="", facts="", **context)
+    text = (tmp_path / "page.html").read_text()
+    assert "Nobody here is of 3 of 18 classes" in text and "macro F1 is at most\n0.833." in text
+    assert "Over the other 15 classes it is 1.0000." in text and text.count("<td>-</td><td>-</td><td>-</td>") == 3
+    assert "1.000 to 1.000" not in text
+
+
+def test_a_corrected_label_is_said_beside_its_mistake(tmp_path):
+    found = Predictions(["a", "b"], np.array([0, 1]), np.array([1, 0]), ["x", "y"], corrected=["male to female", ""])
+    render.write(tmp_path / "page.html", "predictions.html", title="", facts="", **template_context(found))
+    assert (tmp_path / "page.html").read_text().count("label corrected: male to female") == 1
 
 
 def test_names_from_outside_are_escaped(tmp_path):

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from toolkit import ROOT
@@ -127,6 +128,7 @@ def to_csv(rows: Iterable[Mapping[str, str]], header: bool = True) -> str:
 def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.DataFrame, CorrectionReport]:
     """A copy of the table of photographs with RELABEL's corrections, and a report.
 
+    A new column, corrected, says for each photograph what was corrected in its label: "male to female", or "".
     `table` has the columns folder, file, person, photograph, mask, gender, age (numbers) and years, as
     `dataset.read_faces` makes them; `folder` is the image folder. A row is skipped where its `given` is not the
     folder's label, or its `sha256` not the file's: so a data set that was corrected before is not turned back. Raises
@@ -135,7 +137,7 @@ def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.D
     """
     corrections, paths = read_corrections(relabel)
     if not paths:
-        return table, CorrectionReport()
+        return table.assign(corrected=""), CorrectionReport()
     hashes = {name: files.sha256(path) for name, path in _by_name(paths).items()}
     report = CorrectionReport(hashes, len(corrections))
     corrected, leave_out = table.copy(), pd.Series(False, table.index)
@@ -151,8 +153,18 @@ def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.D
     report.changed = {name: int(count) for name, count in differs.sum().items() if count}
     if leave_out.any():
         report.changed["left out"] = int(leave_out.sum())
+    corrected["corrected"] = _texts(table, corrected, differs.any(axis=1).to_numpy())
     report.people = sorted(table["person"][differs.any(axis=1) | leave_out].unique())
     return corrected[~leave_out].reset_index(drop=True), report
+
+
+def _texts(before: pd.DataFrame, after: pd.DataFrame, differs: np.ndarray) -> list[str]:
+    """What was corrected in each photograph's label; "" where differs (bool, shape (n,)) is false."""
+    texts = [""] * len(before)
+    for row in np.flatnonzero(differs):
+        labels = ((values, before[name].iloc[row], after[name].iloc[row]) for name, values in ATTRIBUTES.items())
+        texts[row] = ", ".join(f"{values[one]} to {values[other]}" for values, one, other in labels if one != other)
+    return [text.replace("_", " ") for text in texts]
 
 
 def _applicable_rows(

@@ -1,5 +1,6 @@
 """dataset.html: people, corrections, augmentation and problems of a data set, to look at before training."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from markupsafe import Markup
 from PIL import Image
 
 from toolkit.data import augment
 from toolkit.data.framing import Framing
+from toolkit.data.split import Split
 from toolkit.data.store import Store
-from toolkit.labels import ATTRIBUTES
-from toolkit.pages.parts import pictures, render
-from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS
+from toolkit.labels import ATTRIBUTES, CLASSES
+from toolkit.pages.parts import charts, pictures, render
+from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
 
 PEOPLE_OF_EACH_GROUP = 4  # of each gender and age band
 MAX_CORRECTED = 60  # people
@@ -39,7 +42,9 @@ class Findings:
     """What was found in the data set."""
 
     facts: str  # the first line
-    counts: Sequence[str]  # as dataset.py prints them
+    labels: np.ndarray  # classes after corrections: int64, shape (n,)
+    sides: Split  # of these photographs, as train.py would split them
+    corrections: str  # as dataset.py prints them
     problems: Mapping[str, Sequence[str]]  # {what is wrong: [where]}, as toolkit/data/checks.py finds them
     faces: Faces
 
@@ -63,7 +68,11 @@ def write(
         title="Data set",
         facts=findings.facts,
         why_no_photographs=NO_PHOTOGRAPHS if store is None else "",
-        counts=findings.counts,
+        counts=_class_counts(findings),
+        lacking=_lacking(findings),
+        people_counts=_people_counts(corrected, findings.sides),
+        ages=_ages(corrected),
+        applied=findings.corrections,
         problems=findings.problems,
         crop=findings.faces.text,
         framed=[] if store is None else _framed(findings.faces, store),
@@ -72,6 +81,40 @@ def write(
         policies=list(augment.POLICIES),
         augmented=[] if store is None else _augmented(store, seed),
     )
+
+
+def _class_counts(findings: Findings) -> list[tuple[str, list[int]]]:
+    """The photographs of each class, of training and of validation."""
+    sides = (findings.sides.train, findings.sides.validation)
+    counts = [np.bincount(findings.labels[rows], minlength=CLASSES).tolist() for rows in sides]
+    return [(f"{number} {class_name(number)}", list(pair)) for number, pair in enumerate(zip(*counts, strict=True))]
+
+
+def _lacking(findings: Findings) -> dict[str, list[str]]:
+    """What macro F1 suffers from: the classes that nobody is of, and those that nobody in validation is of."""
+    whole = np.bincount(findings.labels, minlength=CLASSES)
+    held_out = np.bincount(findings.labels[findings.sides.validation], minlength=CLASSES)
+    names = np.array([class_name(number) for number in range(CLASSES)])
+    if not held_out.any():  # VAL_RATIO=0
+        return {"the data set": names[whole == 0].tolist()}
+    return {"the data set": names[whole == 0].tolist(), "validation": names[(whole > 0) & (held_out == 0)].tolist()}
+
+
+def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[int]]]:
+    """The people of each gender, age band and so on, of training and of validation: of all that masks do not change."""
+    attributes = [name for name in ATTRIBUTES if name != "mask"]
+    people = [table.iloc[rows].groupby(attributes)["person"].nunique() for rows in (sides.train, sides.validation)]
+    rows = []
+    for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in attributes)):
+        names = (ATTRIBUTES[name][value] for name, value in zip(attributes, values, strict=True))
+        rows.append((" ".join(names).replace("_", " "), [int(side.get(values, 0)) for side in people]))
+    return rows
+
+
+def _ages(table: pd.DataFrame) -> Markup | None:
+    """A bar for each year of age; None where years are not known."""
+    years = table.groupby("person", observed=True)["years"].first().dropna().astype(int)
+    return charts.bars(years.value_counts().sort_index().to_dict(), "People", "age in years") if len(years) else None
 
 
 def _framed(faces: Faces, store: Store) -> list[Image.Image]:
@@ -109,27 +152,18 @@ def _person(table: pd.DataFrame, store: Store, rows: np.ndarray) -> dict:
 def _corrected_people(as_found: pd.DataFrame, corrected: pd.DataFrame, store: Store | None) -> list[dict]:
     """As `_person`, for people with a corrected photograph: these photographs, captioned with what was changed."""
     keys = ["folder", "file"]
-    labels_after = corrected.set_index([corrected[key].astype(str) for key in keys])[list(ATTRIBUTES)].to_dict("index")
+    changes = dict(
+        zip(zip(*(corrected[key].astype(str) for key in keys), strict=True), corrected["corrected"], strict=True)
+    )
     people: dict[str, dict] = {}
     for row, (folder, file) in enumerate(zip(*(as_found[key].astype(str) for key in keys), strict=True)):
-        before = {name: int(as_found[name].iloc[row]) for name in ATTRIBUTES}
-        after = labels_after.get((folder, file))
-        if after == before or (folder not in people and len(people) == MAX_CORRECTED):
+        change = changes.get((folder, file), "left out")
+        if not change or (folder not in people and len(people) == MAX_CORRECTED):
             continue
-        change = "left out" if after is None else _change(before, after)
         photo = None if store is None else pictures.thumbnail(store.paths[row], HEIGHT_PX)
         person = people.setdefault(folder, {"name": folder, "photographs": []})
         person["photographs"].append((f"{file}: {change}", photo))
     return list(people.values())
-
-
-def _change(before: dict[str, int], after: dict[str, int]) -> str:
-    """ "male to female"."""
-    return ", ".join(
-        f"{values[before[name]]} to {values[after[name]]}".replace("_", " ")
-        for name, values in ATTRIBUTES.items()
-        if before[name] != after[name]
-    )
 
 
 def _augmented(store: Store, seed: int) -> list[list]:

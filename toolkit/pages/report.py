@@ -5,9 +5,10 @@ import json
 import os
 import pathlib
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
@@ -36,18 +37,27 @@ CURVES = {
 }
 
 
+@dataclass(frozen=True)
+class Run:
+    """The run that a page is about."""
+
+    folder: pathlib.Path
+    config: TrainSettings
+    header: Header
+    table: pd.DataFrame  # of all photographs with labels, corrected: the first of the task's
+
+
 @render.unless_it_fails()
-def write(
-    folder: pathlib.Path, config: TrainSettings, header: Header, model: nn.Module, task: Task, result: Result
-) -> dict[str, Image.Image] | None:
+def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, Image.Image] | None:
     """Write report.html into the folder of a run that is done, or that was stopped. Returns its pictures, by title.
 
     Says where it is, or why it is not. `model` gets the weights of the kept epoch.
     """
+    folder, config, header = run.folder, run.config, run.header
     load_into(model, result.weights)
     context = {"scores": None, "mistakes": []}
     if len(task.validation):
-        predictions = validation_predictions(task, result, config.report_photos)
+        predictions = validation_predictions(run, task, result)
         context = template_context(predictions, lambda rows, classes: _saliency(model, task, rows, classes))
     augmented = augmented_photographs(config, task) if config.report_photos else []
     history = result.history
@@ -74,26 +84,28 @@ def write(
 
 
 @render.unless_it_fails()
-def write_out_of_fold(folder: pathlib.Path, paths: dict[str, bytes] | None) -> None:
+def write_out_of_fold(run: Run, task: Task) -> None:
     """Write report.html of a run of folds: each photograph as predicted by the net that never saw its person.
 
-    `paths`: photograph as in out_of_fold.csv -> file; None keeps photographs out of the page.
+    `task`: of any of its nets.
     """
-    table = read_predictions(folder / OUT_OF_FOLD)
+    table = read_predictions(run.folder / OUT_OF_FOLD)
+    row_of = {os.fsdecode(name): row for row, name in enumerate(task.names)}
+    rows = np.array([row_of[name] for name in table["path"]])
     predictions = Predictions(
         names=table["path"].tolist(),
         true=table["label"].to_numpy(),
         predicted=table["predicted"].to_numpy(),
         people=table["person"].tolist(),
         probabilities=table[list(PROBABILITY_COLUMNS)].to_numpy(),
-        paths=paths and [paths[name] for name in table["path"]],
+        **_known_of(run, task, rows),
     )
     facts = f"{table['fold'].nunique()} folds: each photograph is predicted by the net that never saw its person"
     context = template_context(predictions)
-    render.write(folder / PAGE, "predictions.html", title=f"Run {folder.name}", facts=facts, **context)
+    render.write(run.folder / PAGE, "predictions.html", title=f"Run {run.folder.name}", facts=facts, **context)
 
 
-def validation_predictions(task: Task, result: Result, with_photographs: bool) -> Predictions:
+def validation_predictions(run: Run, task: Task, result: Result) -> Predictions:
     """The predictions for the validation photographs."""
     rows, decision, logits = task.validation, result.decision, result.logits
     uncalibrated = replace(decision, temperature=1.0)
@@ -104,8 +116,16 @@ def validation_predictions(task: Task, result: Result, with_photographs: bool) -
         people=task.people.iloc[rows].tolist(),
         probabilities=decision.probabilities(logits),
         uncalibrated=uncalibrated.probabilities(logits) if decision.temperature != 1.0 else None,
-        paths=[task.loader.store.paths[row] for row in rows] if with_photographs else None,
+        **_known_of(run, task, rows),
     )
+
+
+def _known_of(run: Run, task: Task, rows: np.ndarray) -> dict:
+    """What `Predictions` tells of photographs with labels, by their rows, besides their classes."""
+    return {
+        "paths": [task.loader.store.paths[row] for row in rows] if run.config.report_photos else None,
+        "corrected": run.table["corrected"].iloc[rows].tolist(),
+    }
 
 
 def class_counts(task: Task) -> dict:
@@ -177,6 +197,7 @@ def _pictures(augmented: list[tuple], mistakes: list[dict]) -> dict[str, Image.I
     shown = {f"augmentation/{number}": pictures.side_by_side(*pair) for number, pair in enumerate(augmented, 1)}
     return shown | {
         f"mistakes/{one['name']} predicted {one['predicted']}, true {one['true']}": one["photo"]
-        for one in mistakes
+        for person in mistakes
+        for one in person["mistakes"]
         if one["photo"]
     }

@@ -4,6 +4,10 @@ import numpy as np
 
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, to_attributes
 
+BOOTSTRAP_DRAWS = 1000
+FEW_PEOPLE = 20  # of fewer, the bootstrap's intervals are too narrow: of one person all draws are the same
+Z = 1.96  # of 95 % intervals
+
 
 def confusion(true, predicted, classes: int = CLASSES) -> np.ndarray:
     """Counts of shape (classes, classes), int64: row is the true class, column the predicted one."""
@@ -20,13 +24,15 @@ def scores(matrix: np.ndarray) -> dict:
     """All scores of a confusion matrix, as plain numbers that JSON can hold.
 
     {"count", "accuracy", "macro_f1", "classes": [{"class", "name", "count", "precision", "recall", "f1"}],
-    "attributes": {"mask" | "gender" | "age": {"accuracy", "macro_f1", "classes": [...]}}}; fractions from 0 to 1.
-    Macro F1 is the mean over all classes of the table; a class that is neither true nor predicted counts 0
-    (scikit-learn's f1_score with labels=range(18) and zero_division=0).
+    "attributes": {"mask" | "gender" | "age": {"accuracy", "macro_f1", "classes": [...]}}, "classes_present",
+    "macro_f1_present"}; fractions from 0 to 1. Macro F1 is the mean over all classes of the table; a class that is
+    neither true nor predicted counts 0 (scikit-learn's f1_score with labels=range(18) and zero_division=0). So it is at
+    most classes_present / 18; macro_f1_present is the mean over the classes that have photographs.
     """
     attributes = {name: _scores(attribute_confusion(matrix, name), values) for name, values in ATTRIBUTES.items()}
     total = _scores(matrix, CLASS_NAMES)
-    return {"count": int(matrix.sum()), **total, "attributes": attributes}
+    present = {"classes_present": int(_present(matrix).sum()), "macro_f1_present": float(macro_f1_present(matrix))}
+    return {"count": int(matrix.sum()), **total, "attributes": attributes, **present}
 
 
 def attribute_confusion(matrix: np.ndarray, attribute: str) -> np.ndarray:
@@ -46,7 +52,13 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
     return _f1(matrix).mean(-1)
 
 
-def bootstrap(true, predicted, people=None, draws: int = 1000) -> np.ndarray:
+def macro_f1_present(matrix: np.ndarray) -> np.ndarray:
+    """The mean F1 of the classes that have photographs, of each confusion matrix: shape (...), from (..., 18, 18)."""
+    present = _present(matrix)
+    return _ratio((_f1(matrix) * present).sum(-1), present.sum(-1))
+
+
+def bootstrap(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:
     """Confusion matrices of resampled people (the cluster bootstrap): shape (draws, 18, 18).
 
     All photographs of a person are drawn together, as they are right or wrong together. Without `people`, shape (n,),
@@ -73,18 +85,57 @@ def is_as_good(true, predicted, best, people) -> bool:
     return bool(behind.mean() <= behind.std())
 
 
-def intervals(matrices: np.ndarray) -> dict:
-    """95 % intervals, (low, high), of the scores of matrices from `bootstrap`, under the keys that `scores` has.
+def intervals(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> dict:
+    """95 % intervals, (low, high), of the scores, under the keys that `scores` has; from arrays of shape (n,).
 
-    A draw with nobody of a class is left out of that class's interval.
+    Over resampled people; a draw with nobody of a class is left out of that class's interval. Where the bootstrap says
+    too little (FEW_PEOPLE, or all draws are the same), Wilson's interval (1927) with a person as one trial. None where
+    there is nobody, and of a macro F1 of which all draws are the same.
     """
-    found = {"accuracy": _middle(np.trace(matrices, axis1=1, axis2=2) / matrices.sum((1, 2)))}
-    classes = {name: np.where(matrices.sum(2) > 0, values, np.nan) for name, values in _of_classes(matrices).items()}
-    there = ~np.isnan(classes["f1"])
-    f1 = np.where(there, classes["f1"], 0).sum(1) / np.maximum(there.sum(1), 1)
-    found["macro_f1"] = _middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
-    rows = {name: _middle(values) for name, values in classes.items()}
-    return found | {"classes": [{name: middle[k] for name, middle in rows.items()} for k in range(CLASSES)]}
+    matrix, matrices = confusion(true, predicted), bootstrap(true, predicted, people, draws)
+    number = np.arange(len(true)) if people is None else np.unique(people, return_inverse=True)[1]
+    right = np.trace(matrices, axis1=1, axis2=2) / matrices.sum((1, 2))
+    accuracy = _not_too_narrow(_middle(right), np.trace(matrix) / matrix.sum(), number.max() + 1)
+    drawn = {name: np.where(_present(matrices), values, np.nan) for name, values in _of_classes(matrices).items()}
+    there = ~np.isnan(drawn["f1"])
+    f1 = np.where(there, drawn["f1"], 0).sum(1) / np.maximum(there.sum(1), 1)
+    low, high = _middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
+    of = {"precision": [predicted], "recall": [true], "f1": [true, predicted]}
+    concerned = {name: _people_of(classes, number) for name, classes in of.items()}
+    classes = [
+        {
+            name: _not_too_narrow(_middle(drawn[name][:, k]), value[k], concerned[name][k], is_f1=name == "f1")
+            for name, value in _of_classes(matrix).items()
+        }
+        for k in range(CLASSES)
+    ]
+    return {"accuracy": accuracy, "macro_f1": (low, high) if low < high else None, "classes": classes}
+
+
+def wilson(share: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval: (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n), p the share, n trials."""
+    middle = share + Z**2 / (2 * trials)
+    half = Z * np.sqrt(share * (1 - share) / trials + (Z / (2 * trials)) ** 2)
+    low, high = (middle + np.array([-half, half])) / (1 + Z**2 / trials)
+    return max(float(low), 0.0), min(float(high), 1.0)
+
+
+def _not_too_narrow(
+    drawn: tuple[float, float] | None, value: float, people: int, is_f1: bool = False
+) -> tuple[float, float] | None:
+    """The bootstrap's interval of a share, or Wilson's. F1 is 2J / (1 + J), J the share right / (true or predicted)."""
+    if drawn is None or (people >= FEW_PEOPLE and drawn[0] < drawn[1]):
+        return drawn
+    if not is_f1:
+        return wilson(value, max(people, 1))
+    low, high = wilson(value / (2 - value), max(people, 1))
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def _people_of(classes, number: np.ndarray) -> np.ndarray:
+    """How many people have a photograph of each class in one of these lists: (18,). `number` of each one's person."""
+    pairs = np.unique(np.concatenate([_cells(number, each) for each in classes]))
+    return np.bincount(pairs % CLASSES, minlength=CLASSES)
 
 
 def _cells(true, predicted, classes: int = CLASSES) -> np.ndarray:
@@ -92,14 +143,11 @@ def _cells(true, predicted, classes: int = CLASSES) -> np.ndarray:
     return np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
 
 
-def _middle(values: np.ndarray):
-    """The 2.5 % and the 97.5 % quantile along the first axis; None where there are only NaN."""
-    columns = np.sort(values.reshape(len(values), -1), axis=0)  # NaN come last
-    known = (~np.isnan(columns)).sum(0)
-    places = np.round(np.array([[0.025], [0.975]]) * np.maximum(known - 1, 0)).astype(int)
-    bounds = np.take_along_axis(columns, places, 0).T.tolist()
-    pairs = [tuple(pair) if count else None for pair, count in zip(bounds, known, strict=True)]
-    return pairs[0] if values.ndim == 1 else pairs
+def _middle(values: np.ndarray) -> tuple[float, float] | None:
+    """The 2.5 % and the 97.5 % quantile of values, shape (n,), without NaN; None where there are only NaN."""
+    known = np.sort(values[~np.isnan(values)])
+    low, high = (int(np.round(share * max(len(known) - 1, 0))) for share in (0.025, 0.975))
+    return (float(known[low]), float(known[high])) if len(known) else None
 
 
 def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:
@@ -124,6 +172,11 @@ def _of_classes(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 def _f1(matrix: np.ndarray) -> np.ndarray:
     return _ratio(2 * np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1) + matrix.sum(-2))
+
+
+def _present(matrix: np.ndarray) -> np.ndarray:
+    """Whether each class has photographs: bool, shape (..., classes)."""
+    return matrix.sum(-1) > 0
 
 
 def _ratio(part, whole) -> np.ndarray:

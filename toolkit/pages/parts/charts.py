@@ -1,7 +1,7 @@
-"""Line charts as SVG that a page embeds: in the page's colours, of any width."""
+"""Line and bar charts as SVG that a page embeds: in the page's colours, of any width."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup, escape
 
@@ -19,9 +19,39 @@ def chart(curves: Mapping[str, Points], title: str, x_label: str) -> Markup:
     xs, ys = zip(*points, strict=True)
     x_ticks = epoch_ticks(xs) if all(float(x).is_integer() for x in xs) else ticks(min(xs), max(xs))
     y_ticks = ticks(min(ys), max(ys))
+    to_svg, marks = _axes(x_ticks, y_ticks, x_label)
+    for number, curve in enumerate(curves.values()):
+        marks.append(_curve([to_svg(point) for point in curve], style(number)))
+    legend = "".join(
+        f'<li><svg viewBox="0 0 28 10" aria-hidden="true"><path class="{style(number)}" d="M1 5H27"/></svg>'
+        f"{escape(name)}</li>"
+        for number, name in enumerate(curves)
+    )
+    return _figure(marks, title, x_label, f'<ul class="key">{legend}</ul>')
 
-    def to_svg(point) -> tuple[float, float]:
-        x, y = ((value - axis[0]) / (axis[-1] - axis[0]) for value, axis in zip(point, (x_ticks, y_ticks), strict=True))
+
+def bars(counts: Mapping[int, int], title: str, x_label: str) -> Markup:
+    """A figure with a bar for each whole number. It needs one count at least."""
+    x_ticks, y_ticks = epoch_ticks(list(counts)), epoch_ticks([0, max(counts.values())])
+    to_svg, marks = _axes(x_ticks, y_ticks, x_label, margin=0.5)  # half a bar beside the first and the last tick
+    for x, count in counts.items():
+        (left, top), (right, bottom) = to_svg((x - 0.45, count)), to_svg((x + 0.45, 0))
+        box = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
+        marks.append(f'<rect class="bar" {box}><title>{escape(x_label)} {x}: {count}</title></rect>')
+    return _figure(marks, title, x_label)
+
+
+def _axes(
+    x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, margin: float = 0
+) -> tuple[Callable, list[str]]:
+    """A function from points to coordinates of the drawing, and the SVG of grid, ticks and label.
+
+    `margin`: what is left beside the first and the last tick of x, in the unit of x.
+    """
+    ranges = (x_ticks[0] - margin, x_ticks[-1] + margin), (y_ticks[0], y_ticks[-1])
+
+    def to_svg(point: tuple[float, float]) -> tuple[float, float]:
+        x, y = ((value - low) / (high - low) for value, (low, high) in zip(point, ranges, strict=True))
         return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
 
     marks = []
@@ -34,18 +64,13 @@ def chart(curves: Mapping[str, Points], title: str, x_label: str) -> Markup:
         marks.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:.6g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     marks.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    for number, curve in enumerate(curves.values()):
-        marks.append(_curve([to_svg(point) for point in curve], style(number)))
+    return to_svg, marks
+
+
+def _figure(marks: Sequence[str], title: str, x_label: str, below: str = "") -> Markup:
     description = escape(f"{title} by {x_label}")
     drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{description}">{"".join(marks)}</svg>'
-    legend = "".join(
-        f'<li><svg viewBox="0 0 28 10" aria-hidden="true"><path class="{style(number)}" d="M1 5H27"/></svg>'
-        f"{escape(name)}</li>"
-        for number, name in enumerate(curves)
-    )
-    return Markup(
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}<ul class="key">{legend}</ul></figure>'
-    )
+    return Markup(f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{below}</figure>')
 
 
 def style(number: int) -> str:

@@ -1,17 +1,20 @@
 """Predictions against true classes: all that predictions.html shows of them."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, to_attributes
 from toolkit.pages.parts import charts, pictures
 from toolkit.scoring import calibration, metrics
 
-MAX_MISTAKES, MAX_PAIRS = 24, 12
-BOOTSTRAP_DRAWS = 1000
+MAX_MISTAKES, MAX_PAIRS = 60, 12
+OF_EACH_CELL = 3  # of a confusion matrix: mistakes that are shown before others, so that each cell leads to some
+MAX_SALIENCY = 24  # the most confident mistakes: gradients of more would take gigabytes
+CLASS_MATRIX = "class"
 NO_PHOTOGRAPHS = "REPORT_PHOTOS=false: no photographs are shown."
 
 # (rows of mistakes, their predicted classes) -> pictures of what supported these, or None
@@ -29,25 +32,27 @@ class Predictions:
     probabilities: np.ndarray | None = None  # float, shape (n, 18); NaN where not known
     uncalibrated: np.ndarray | None = None  # the same with temperature 1, where the temperature is another
     paths: Sequence | None = None  # photograph files; None keeps photographs out of the page
+    corrected: Sequence[str] | None = None  # what was corrected in each label: "male to female", or ""
 
 
 def template_context(predictions: Predictions, saliency: Saliency | None = None) -> dict:
     """The variables of predictions.html, except for `title` and `facts`."""
-    matrix = metrics.confusion(predictions.true, predictions.predicted)
-    people = None if predictions.people is None else len(set(predictions.people))
+    true, predicted, people = predictions.true, predictions.predicted, predictions.people
+    matrix = metrics.confusion(true, predicted)
     unit = "photographs: people are not known, and these intervals are too narrow" if people is None else "people"
-    resampled = metrics.bootstrap(predictions.true, predictions.predicted, predictions.people, BOOTSTRAP_DRAWS)
+    mistakes = _mistakes(predictions, saliency)
     return {
         "scores": metrics.scores(matrix),
-        "intervals": metrics.intervals(resampled),
-        "bootstrap": f"95 % intervals over {BOOTSTRAP_DRAWS:,} bootstrap samples of {unit}.",
-        "people": people,
-        "matrices": _matrices(matrix),
+        "intervals": metrics.intervals(true, predicted, people),
+        "bootstrap": f"95 % intervals over {metrics.BOOTSTRAP_DRAWS:,} bootstrap samples of {unit}; "
+        "of classes with few people, or with no mistake, Wilson's interval.",
+        "people": None if people is None else len(set(people)),
+        "matrices": _matrices(matrix, Counter(cell for one in mistakes for cell in one["cells"])),
         "pairs": _confused_pairs(matrix),
         "calibration": _calibration(predictions),
         "wrong": int(matrix.sum() - np.trace(matrix)),
-        "mistakes": _mistakes(predictions, saliency),
-        "with_saliency": saliency is not None and predictions.paths is not None,
+        "mistakes": _by_person(predictions, mistakes),
+        "with_saliency": any(one["saliency"] for one in mistakes),
         "with_photographs": predictions.paths is not None,
         "why_no_photographs": NO_PHOTOGRAPHS if predictions.paths is None else "",
     }
@@ -73,31 +78,45 @@ def _calibration(predictions: Predictions) -> dict | None:
     return {"chart": drawing, "bins": list(zip(*next(iter(bins.values())), strict=True)), "numbers": numbers}
 
 
-def _matrices(matrix: np.ndarray) -> list[dict]:
-    """The confusion matrix of the classes, and of each attribute, for the macro `matrix`."""
-    numbers = [str(number) for number in range(CLASSES)]
-    names = [f"{number} {class_name(number)}" for number in range(CLASSES)]
-    matrices = [_matrix("18 classes", names, numbers, matrix)]
+def _matrices(matrix: np.ndarray, shown: Counter[str]) -> list[dict]:
+    """The confusion matrix of the classes, and of each attribute, for the macro `matrix`. `shown`: mistakes by cell."""
+    names = [class_name(number) for number in range(CLASSES)]
+    numbered = [f"{number} {name}" for number, name in enumerate(names)]
+    matrices = [_matrix(f"{CLASSES} classes", CLASS_MATRIX, numbered, matrix, shown)]
     for attribute, values in ATTRIBUTES.items():
-        values = [value.replace("_", " ") for value in values]
-        matrices.append(_matrix(attribute, values, values, metrics.attribute_confusion(matrix, attribute)))
+        of_attribute = metrics.attribute_confusion(matrix, attribute)
+        matrices.append(
+            _matrix(attribute, attribute, [value.replace("_", " ") for value in values], of_attribute, shown)
+        )
     return matrices
 
 
-def _matrix(title: str, names: Sequence[str], columns: Sequence[str], matrix: np.ndarray) -> dict:
+def _matrix(title: str, kind: str, names: Sequence[str], matrix: np.ndarray, shown: Counter[str]) -> dict:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     rows = [
         {
             "name": name,
-            "number": number,
+            "number": true,
             "cells": [
-                {"count": int(count), "share": float(share)}
-                for count, share in zip(matrix[number], shares[number], strict=True)
+                {"count": int(count), "share": float(share), "id": _cell(kind, true, column)}
+                for column, (count, share) in enumerate(zip(matrix[true], shares[true], strict=True))
             ],
         }
-        for number, name in enumerate(names)
+        for true, name in enumerate(names)
     ]
-    return {"title": title, "columns": columns, "rows": rows}
+    return {"title": title, "kind": kind, "columns": names, "rows": rows, "shown": shown}
+
+
+def _cell(kind: str, true: int, predicted: int) -> str:
+    """The name of a cell of a confusion matrix, by which its photographs are found: "gender-0-1"."""
+    return f"{kind}-{true}-{predicted}"
+
+
+def _cells(true: int, predicted: int) -> list[str]:
+    """The cells off the diagonals in which a mistake is counted."""
+    attributes = zip(to_attributes(true).items(), to_attributes(predicted).values(), strict=True)
+    own = [_cell(name, one, other) for (name, one), other in attributes if one != other]
+    return [_cell(CLASS_MATRIX, true, predicted), *own]
 
 
 def _confused_pairs(matrix: np.ndarray) -> list[dict]:
@@ -110,6 +129,7 @@ def _confused_pairs(matrix: np.ndarray) -> list[dict]:
             "predicted": class_name(predicted),
             "count": int(wrong[true, predicted]),
             "share": wrong[true, predicted] / matrix[true].sum(),
+            "id": _cell(CLASS_MATRIX, true, predicted),
         }
         for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[true, predicted]
@@ -117,29 +137,59 @@ def _confused_pairs(matrix: np.ndarray) -> list[dict]:
 
 
 def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]:
-    """The wrong predictions with the highest probability; without probabilities, the first ones."""
+    """Wrong predictions, the highest probability first; without probabilities, in the order of photographs.
+
+    At most MAX_MISTAKES: OF_EACH_CELL of each cell of the confusion matrix, then the most confident others.
+    """
     true, predicted, p = predictions.true, predictions.predicted, predictions.probabilities
     rows = np.flatnonzero(true != predicted)
     if p is not None:
         rows = rows[np.argsort(-p[rows, predicted[rows]], kind="stable")]
-    rows = rows[:MAX_MISTAKES]
+    seen, before = Counter(), []  # how many mistakes of its cell are more confident
+    for pair in zip(true[rows].tolist(), predicted[rows].tolist(), strict=True):
+        before.append(min(seen[pair], OF_EACH_CELL))
+        seen[pair] += 1
+    rows = rows[np.sort(np.argsort(before, kind="stable")[:MAX_MISTAKES])]
     photos = [predictions.paths and pictures.thumbnail(predictions.paths[row]) for row in rows]
-    supported = saliency(rows, predicted[rows]) if saliency and predictions.paths is not None and len(rows) else None
+    first, supported = rows[:MAX_SALIENCY], None
+    if saliency and predictions.paths is not None and len(rows):
+        supported = saliency(first, predicted[first])
 
     def probability(row: int, number: int) -> float | None:
         return None if p is None or np.isnan(p[row, number]) else float(p[row, number])
 
     return [
         {
+            "row": row,
             "name": predictions.names[row],
             "predicted": class_name(predicted[row]),
             "true": class_name(true[row]),
             "p_predicted": probability(row, predicted[row]),
             "p_true": probability(row, true[row]),
             "photo": photo,
-            "saliency": supported and supported[number],
+            "saliency": supported[number] if supported and number < len(supported) else None,
+            "corrected": predictions.corrected[row] if predictions.corrected is not None else "",
+            "cells": _cells(int(true[row]), int(predicted[row])),
         }
-        for number, (row, photo) in enumerate(zip(rows, photos, strict=True))
+        for number, (row, photo) in enumerate(zip(rows.tolist(), photos, strict=True))
+    ]
+
+
+def _by_person(predictions: Predictions, mistakes: Sequence[dict]) -> list[dict]:
+    """The mistakes of each person together, who are in the order of their first one: {person, wrong, count, mistakes}.
+
+    Where people are not known, each mistake stands alone.
+    """
+    known = predictions.people is not None
+    keys = list(predictions.people) if known else list(range(len(predictions.true)))
+    is_wrong = predictions.true != predictions.predicted
+    count, wrong = Counter(keys), Counter(keys[row] for row in np.flatnonzero(is_wrong))
+    groups = {}
+    for one in mistakes:
+        groups.setdefault(keys[one["row"]], []).append(one)
+    return [
+        {"person": str(key) if known else "", "wrong": wrong[key], "count": count[key], "mistakes": group}
+        for key, group in groups.items()
     ]
 
 

@@ -7,3 +7,20 @@ for (const heading of document.querySelectorAll("main h2[id]")) {
   document.getElementById("parts").append(item);
 }
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => part.open = true));
+
+// A table that is wider than the page becomes a list, whose lines name their columns.
+const columnName = (cell) => {
+  const head = cell.closest("table").tHead.rows[0].cells[cell.cellIndex];
+  return head.title || head.textContent;
+};
+const tables = [...document.querySelectorAll(".scroll > table")].filter((table) => table.tHead);
+for (const table of tables) for (const cell of table.querySelectorAll("tbody td")) cell.dataset.column = columnName(cell);
+function fitTables() {
+  for (const table of tables) {
+    table.classList.remove("list");
+    table.classList.toggle("list", table.scrollWidth > table.parentElement.clientWidth);
+  }
+}
+addEventListener("resize", fitTables);
+for (const part of document.querySelectorAll("details")) part.addEventListener("toggle", fitTables);
+fitTables();
