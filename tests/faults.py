@@ -153,7 +153,7 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
             if code not in (0, -number if number == signal.SIGKILL else 128 + number):
                 outcome = f"exit {code}: {log.read_text()[-500:]}"
                 process.kill()
-            if (runs / variables["NAME"] / "result.json").exists():  # it may be stopped when all was done
+            if (runs / "leaderboard.csv").exists():  # it may be stopped when all was done
                 break
         there = sorted(path.name for path in runs.iterdir() if path.name != "leaderboard.html")  # is written last
         if not outcome and there != sorted([variables["NAME"], "leaderboard.csv"]):

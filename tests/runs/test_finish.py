@@ -9,7 +9,7 @@ import pandas as pd
 import zygote
 from conftest import ROOT
 
-from toolkit.runs import folders, leaderboard
+from toolkit.runs import artefacts, folders, leaderboard
 
 
 def test_the_leaderboard_keeps_every_line_and_column(tmp_path):
@@ -29,6 +29,29 @@ def test_a_damaged_leaderboard_is_put_aside_and_the_run_is_not_lost(tmp_path, ca
     assert pd.read_csv(tmp_path / "leaderboard.csv")["run"].tolist() == ["a"]
     assert len(list(tmp_path.glob("leaderboard.damaged-*.csv"))) == 1
     assert "a new one is begun" in capsys.readouterr().out
+
+
+def test_a_table_that_nobody_can_write_now_gets_its_lines_later_and_no_run_waits_for_it(tmp_path, capsys):
+    """As another person's lock, or a spreadsheet that has it open, does."""
+    scores = dict.fromkeys(artefacts.SCORES, 0.5)
+
+    def finish(run: str) -> None:
+        (tmp_path / run).mkdir()
+        leaderboard.finish(tmp_path / run, {"run": run, "started": run, "finished": run, **scores})
+
+    (tmp_path / ".lock").mkdir()  # nobody can open it
+    for run in "ba":
+        finish(run)
+        assert json.loads((tmp_path / run / folders.RESULT).read_text())["run"] == run
+        assert f"{tmp_path / '.lock'}" in (printed := capsys.readouterr().out) and "is added here when" in printed
+    assert not (tmp_path / "leaderboard.csv").exists()
+    (tmp_path / ".lock").rmdir()
+    assert artefacts.finished_before(tmp_path / "a").scores == scores  # the same command again
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["run"].tolist() == ["a", "b"]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / folders.RESULT).write_text("[]")
+    finish("c")
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["run"].tolist() == ["a", "b", "c"]
 
 
 def test_a_run_that_finishes_twice_has_one_line(tmp_path):

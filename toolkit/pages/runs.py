@@ -19,6 +19,8 @@ def write(folder: pathlib.Path) -> None:
     with locks.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page
         table = files.read_csv(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
         rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+        if not rows:  # nobody can write the table, which was said
+            return
         rows.sort(key=lambda row: float(row["macro_f1"] or "-inf"), reverse=True)
         scores = [name for name in SCORES if name in table]
         settings = [name for name in table if name not in ("run", *scores, *ABOUT_RUN)]

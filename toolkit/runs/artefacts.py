@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS
+from toolkit.runs import leaderboard
 from toolkit.runs.folders import RESULT, SETTINGS
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration
@@ -138,6 +139,8 @@ def finished_before(folder: pathlib.Path) -> Outcome | None:
         f"run folder: {folder.absolute()}\nthis run was finished before, with the same settings, photographs and code; "
         "RESUME=never trains it again"
     )
+    if world.rank() == 0:
+        leaderboard.update(folder.parent)
     return None if world.rank() else outcome(folder)
 
 

@@ -1,5 +1,6 @@
 """The leaderboard of a folder of runs: leaderboard.csv, a line for each finished run, with the settings that differ."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -18,14 +19,26 @@ EDITED = ("dataset.py", "model.py", "loss.py")  # files that people change: a ru
 
 
 def finish(folder: pathlib.Path, row: dict) -> None:
-    """Add a run's line to the leaderboard beside its folder, then mark the run as finished by its result.json.
+    """Mark a run as finished by its result.json, then add its line to the leaderboard beside its folder."""
+    files.write_json(folder / RESULT, row)
+    update(folder.parent, row)
 
-    A run that was killed in between does it again when it goes on, and still has one line.
+
+def update(runs: pathlib.Path, row: dict | None = None) -> None:
+    """Add to the leaderboard of a folder this run's line, and those of finished runs that have none.
+
+    Such a run was killed just after it had finished; or nobody could write the table then, which is said, as another
+    person's program or rights keep it.
     """
-    # The line first: a run that has its result.json never comes here again.
-    with locks.locked(folder.parent):
-        _add_line(folder.parent / TABLE, row)
-        files.write_json(folder / RESULT, row)
+    try:
+        with locks.locked(runs):
+            _add_lines(runs / TABLE, row)
+    except (InputError, OSError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        say(
+            f"note: {reason}; a run's line stands in its {RESULT}, and is added here when the next run finishes, or the "
+            "same command is started again"
+        )
 
 
 def settings_of(run: pathlib.Path, started: str | None = None) -> dict[str, str]:
@@ -74,30 +87,47 @@ def _mean_and_spread(values: Sequence[str | float]) -> str:
     return f"{statistics.fmean(numbers):.4f} ({min(numbers):.4f} to {max(numbers):.4f})" if numbers else ""
 
 
-def _add_line(path: pathlib.Path, row: dict) -> None:
-    """Add a line, or replace the line of the same run. All other lines and columns stay.
+def _add_lines(path: pathlib.Path, row: dict | None) -> None:
+    """Add a run's line, or replace it, and lines for finished runs that have none. All other lines and columns stay.
 
     Settings become columns once they differ between lines.
     """
     table = _read(path)
-    if table is None:
-        return
     lines = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
-    # A name can come again, after its run was deleted; the time at which a run began does not.
-    run = [row["run"], row.get("started")]
-    lines = [*(line for line in lines if [line.get("run"), line.get("started")] != run), dict(row)]
+    found = {_key(line): line for line in lines}
+    results = [*_results(path.parent), *([row] if row else [])]
+    new = {_key(result): result for result in results if result is row or _key(result) not in found}
+    if not new:
+        return
+    lines = [*(line for line in lines if _key(line) not in new), *map(dict, new.values())]
     settings = [settings_of(path.parent / line["run"], line.get("started")) for line in lines]
-    shown = {*table, *differing(settings)} - {*row, "name"}  # `backbone` has the name
+    own = dict.fromkeys(name for result in new.values() for name in result)
+    shown = {*table, *differing(settings)} - {*own, "name"}  # `backbone` has the name
     for line, values in zip(lines, settings, strict=True):
         line |= {name: value for name, value in values.items() if name in shown}
-    columns = dict.fromkeys([*table, *row, *(name for line in lines for name in line)])  # a newer version has more
+    columns = dict.fromkeys([*table, *own, *(name for line in lines for name in line)])  # a newer version has more
     files.write_csv(path, {name: [line.get(name, "") for line in lines] for name in columns})
 
 
-def _read(path: pathlib.Path) -> dict[str, list] | None:
-    """The columns of the table. A damaged one is put aside, and none is read; None where it cannot be read at all.
+def _key(line: Mapping) -> tuple[str, str]:
+    """A name can come again, after its run was deleted; the time at which a run began does not."""
+    return str(line["run"]), str(line.get("started") or "")
 
-    A finished run must not be lost over its line.
+
+def _results(runs: pathlib.Path) -> list[dict]:
+    """What the finished runs in a folder came to, the earliest first; damaged and foreign files are passed over."""
+    found = []
+    for path in sorted(runs.glob(f"*/{RESULT}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            result = json.loads(path.read_text())
+            found.append((str(result.get("finished")), _key(result), result))
+    return [result for _, _, result in sorted(found, key=lambda one: one[:2])]
+
+
+def _read(path: pathlib.Path) -> dict[str, list]:
+    """The columns of the table; none where there is none, or a damaged one, which is put aside.
+
+    Raises InputError where it may not be read.
     """
     if not path.exists():
         return {}
@@ -105,8 +135,7 @@ def _read(path: pathlib.Path) -> dict[str, list] | None:
         return files.read_csv(path, ("run",), "SM_MODEL_DIR")
     except InputError as error:
         if not os.access(path, os.R_OK):
-            say(f"note: {error}; the run's line is not added, it stands in its {RESULT}")
-            return None
+            raise
         aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
         path.rename(aside)
         say(f"note: {error}; it is now {aside.name}, and a new one is begun")
