@@ -20,7 +20,7 @@ FLOORS = (
     "labels.py", "system", "config", "demo", "data", "scoring", "label_errors", "runs", "backbones", "models",
     "training", "serving", "pages",
     ("dataset.py", "model.py", "loss.py"),
-    ("train.py", "inference.py", "evaluation.py", "suspects.py", "leaderboard.py", "export.py"),
+    ("train.py", "inference.py", "evaluation.py", "suspects.py", "leaderboard.py", "export.py", "serve.py"),
 )  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in ([names] if isinstance(names, str) else names)}
 SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("toolkit/**/*.py")]

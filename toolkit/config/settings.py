@@ -229,6 +229,23 @@ class PhotographSettings(ServingSettings):
     on_bad_image: Literal["stop", "fallback", "repair"] = "fallback"  # all others are answered, and no class is made up
 
 
+class ServerSettings(ServingSettings):
+    """serve.py"""
+
+    DEMO_MEANS = "taking the model of the drawn faces in"
+    WHERE = "a server"
+    LEFT_OUT = ("sm_channel_eval", "sm_output_data_dir", *ServingSettings.WITHOUT_EFFECT)
+
+    serve_host: str = "127.0.0.1"
+    """Address to listen at; `0.0.0.0`: all of this machine, which others can reach, as a container needs it."""
+    serve_port: int = Field(8080, ge=0, lt=2**16)
+    """Port to listen at; 0: any free port."""
+    serve_batch: int = Field(32, ge=1)
+    """Most photographs that are predicted together, of one request or of several that wait at the same moment."""
+    serve_wait_ms: float = Field(2.0, ge=0, le=1000)
+    """Longest time that a photograph waits for others to be predicted with."""
+
+
 class EvaluationSettings(shared.GroundTruth, shared.HtmlPage):
     """evaluation.py"""
 
@@ -290,6 +307,7 @@ class LeaderboardSettings(TrainSettings, shared.EvalData, shared.GroundTruth):
 
     FOLDERS = ("sm_channel_train", "sm_model_dir", "sm_channel_eval", "sm_ground_truth_dir", "sm_output_data_dir")
     DEMO_DEFAULTS = TrainSettings.DEMO_DEFAULTS | {"epochs": 1, "batch_size": 64}
+    LEFT_OUT = ("name", "run")
 
     names: str = ""
     """Backbones, separated by commas; unset: all 18."""
@@ -332,4 +350,5 @@ SCRIPTS = {
     "suspects.py": SuspectsSettings,
     "leaderboard.py": LeaderboardSettings,
     "export.py": ExportSettings,
+    "serve.py": ServerSettings,
 }

@@ -19,6 +19,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     FOLDERS: ClassVar[tuple[str, ...]] = ()  # set all of them, or none for the drawn faces
     DEMO_DEFAULTS: ClassVar[dict] = {}  # other defaults for the drawn faces
+    LEFT_OUT: ClassVar[tuple[str, ...]] = ()  # settings of the script whose class it extends that it does not take
     DEMO_MEANS: ClassVar[str] = "working on drawn faces in"  # said with the folder where none is set
 
     @property

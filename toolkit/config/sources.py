@@ -220,7 +220,8 @@ def markdown_table(cls: type[Settings], choices: dict | None = None) -> str:
     lines = ["| setting | default | meaning |", "|--|--|--|"]
     for script, base in SCRIPTS.items():
         if base is not cls and issubclass(cls, base):
-            lines.append(f"| | | every setting of {script} but `NAME` and `RUN`, and: |")
+            left_out = ", ".join(f"`{name.upper()}`" for name in cls.LEFT_OUT)
+            lines.append(f"| | | every setting of {script} but {left_out}, and: |")
     for name, field in own_fields(cls).items():
         default = f"`{as_text(field.default)}`" if as_text(field.default) else ""
         text = field.description

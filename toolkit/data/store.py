@@ -137,6 +137,18 @@ class Store:
             self.repaired[photograph] = str(error)
             return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
 
+    def decode_or_reason(self, photograph: int) -> np.ndarray | str:
+        """The same, or why it cannot be read. Raises InputError where that is no fault of the photograph."""
+        try:
+            return self.decode(photograph)
+        except Exception as error:  # Pillow may raise anything on a damaged file
+            if photo_file.is_of_the_machine(error):
+                raise InputError(
+                    f"photograph {photograph + 1} of {len(self)} cannot be read now ({type(error).__name__}: {error}); "
+                    "this is no fault of the photograph, so nothing is done without it; mend it and start again"
+                ) from error
+            return photo_file.reason(error)
+
     def read(self, photograph: int) -> bytes:
         """The content of its file."""
         return photo_file.read(self.paths[photograph])
@@ -242,16 +254,11 @@ class Store:
         """Decode the chunk that begins there, and store it. Returns its pixels."""
         chunk = np.zeros((min(CHUNK, len(self) - first), *self.size, 3), np.uint8)
         for row in range(len(chunk)):
-            try:
-                chunk[row] = self.decode(first + row)
-            except Exception as error:  # Pillow may raise anything on a damaged file
-                if photo_file.is_of_the_machine(error):
-                    raise InputError(
-                        f"photograph {first + row + 1} of {len(self)} cannot be read now "
-                        f"({type(error).__name__}: {error}); "
-                        "this is no fault of the photograph, so nothing is done without it; mend it and start again"
-                    ) from error
-                self.bad[first + row] = photo_file.reason(error)
+            pixels = self.decode_or_reason(first + row)
+            if isinstance(pixels, str):
+                self.bad[first + row] = pixels
+            else:
+                chunk[row] = pixels
         self.storage.put(first, chunk)
         self._ready[first // CHUNK].set()
         return chunk

@@ -5,7 +5,6 @@ own page: the photographs show people, and a page of another site in the same br
 """
 
 import contextlib
-import errno
 import http
 import http.server
 import json
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toolkit.label_errors.decisions import ANSWERS, Decisions, hash_of_list
 from toolkit.label_errors.ranking import Suspect
-from toolkit.system import locks
+from toolkit.system import locks, ports
 from toolkit.system.console import InputError, say
 from toolkit.system.signals import Terminated
 
@@ -66,14 +65,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, decisions: Decisions, page: bytes, photographs: Callable[[int], bytes], port: int):
         """Raises InputError where the port cannot be used."""
-        try:
+        with ports.refused_with_advice(port):
             super().__init__(("127.0.0.1", port), _Handler)
-        except (OSError, OverflowError) as error:
-            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            reason = "one that is in use" if in_use else getattr(error, "strerror", None) or error
-            raise InputError(
-                f"SERVE_PORT={port}: expected a free port, found {reason}; name another, or 0, which takes a free one"
-            ) from None
         self.decisions, self.page, self.photographs = decisions, page, photographs
         self.list_hash = hash_of_list(decisions.suspects)
         self.secret_path = f"/{secrets.token_urlsafe(12)}/"  # other users of this machine reach the port, too

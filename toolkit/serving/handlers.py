@@ -4,29 +4,11 @@ The service looks for them in inference.py, by name and number of parameters. Th
 output_fn(predict_fn(input_fn(body, content_type), model_fn(model_dir)), accept), from several threads at once.
 """
 
-from __future__ import annotations
-
-import pathlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
 
 from toolkit.config import settings, sources
-from toolkit.serving.ensemble import Ensemble
+from toolkit.serving.endpoint import Endpoint
 from toolkit.serving.runtimes import LoadWeights
-from toolkit.system.console import say
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from toolkit.models.onnx_file import OnnxModel
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Runs whose models are loaded and wait for requests."""
-
-    ensemble: Ensemble
-    models: dict[pathlib.Path, nn.Module | OnnxModel]  # by run folder
 
 
 def load_endpoint(model_dir: str, load_weights: LoadWeights) -> Endpoint:
@@ -35,12 +17,7 @@ def load_endpoint(model_dir: str, load_weights: LoadWeights) -> Endpoint:
     Raises InputError on wrong settings and files.
     """
     config, _ = sources.read(settings.ServingSettings, ["--sm_channel_model", model_dir])
-    ensemble = Ensemble.find(config, config.sm_channel_model, load_weights)
-    runtime, models = ensemble.runtime, {}
-    for run, header in ensemble.headers.items():
-        models[run] = runtime.prepare_for_requests(runtime.load(run), header.framing.size)
-    say(f"running on {runtime}")
-    return Endpoint(ensemble, models)
+    return Endpoint.load(config, config.sm_channel_model, load_weights)
 
 
 def input_fn(body: bytes | str, content_type: str | None) -> list:
@@ -53,19 +30,10 @@ def input_fn(body: bytes | str, content_type: str | None) -> list:
 
 def predict_fn(photographs: list, endpoint: Endpoint) -> list[dict]:
     """A record for each photograph: the same answer as inference.py gives with ADAPT_PRIORS=false."""
-    from toolkit.data.photo_file import Reading
-    from toolkit.serving import requests
+    from toolkit.data.store import cpu_count
 
-    ensemble, unreadable, probabilities = endpoint.ensemble, {}, {}
-    reading = Reading.of(ensemble.config)
-    for framing, runs in ensemble.by_framing().items():
-        store = requests.RequestStore(photographs, framing, reading=reading)
-        unreadable |= store.fill()
-        for run in runs:
-            probabilities[run] = ensemble.predict(run, endpoint.models[run], store)
-    answer = ensemble.decide(probabilities, list(unreadable))
-    with requests.as_client_errors():
-        return requests.make_records(answer.classes, answer.probabilities, unreadable)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return endpoint.answer(list(pool.map(endpoint.decode, photographs)))
 
 
 def output_fn(records: list[dict], accept: str | None) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import json
 import os
 
 import numpy as np
+import torch
 
 from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
@@ -59,6 +60,19 @@ class RequestStore(Store):
         return content
 
 
+class DecodedPhotographs:
+    """Decoded photographs in place of a store: uint8, shape (n, height, width, 3)."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels, self.size = torch.from_numpy(pixels), pixels.shape[1:3]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def gather(self, index: torch.Tensor) -> torch.Tensor:
+        return self.pixels[index]
+
+
 def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes | RequestError]:
     """The photographs of a request: the body itself is one, or it is JSON with several.
 
@@ -79,23 +93,24 @@ def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes
     return [_or_error(_decode_base64, number, instance) for number, instance in enumerate(instances)]
 
 
-def make_records(classes: np.ndarray, probabilities: np.ndarray, unreadable: dict[int, str]) -> list[dict]:
-    """A record of JSON types for each photograph, from arrays of shapes (n,) and (n, 18) and {row: reason}.
+def make_record(number: int, p: np.ndarray) -> dict:
+    """The answer on one photograph as JSON types, from its class and probabilities of shape (18,)."""
+    names = {attribute: ATTRIBUTES[attribute][value] for attribute, value in to_attributes(number).items()}
+    return {"class": number, **names, "probabilities": p.round(6).tolist()}
 
-    Raises RequestError where the only photograph is unreadable, except in a batch transform.
-    """
-    if unreadable and len(classes) == 1 and not is_batch_transform():
-        raise _bad_request(f"{UNREADABLE}: {unreadable[0]}")
-    records = []
-    for row, (number, p) in enumerate(zip(classes.tolist(), probabilities.round(6).tolist(), strict=True)):
-        names = {attribute: ATTRIBUTES[attribute][value] for attribute, value in to_attributes(number).items()}
-        record = {"class": number, **names, "probabilities": p}
-        records.append({"error": f"{UNREADABLE}: {unreadable[row]}"} if row in unreadable else record)
-    return records
+
+def make_error_record(reason: str) -> dict:
+    """The answer on a photograph that cannot be read."""
+    return {"error": f"{UNREADABLE}: {reason}"}
 
 
 def respond(records: list[dict], accept: str | None) -> tuple[str, str]:
-    """The body of a response and its content type, the first in `accept` that is possible. Raises RequestError."""
+    """The body of a response and its content type, the first in `accept` that is possible.
+
+    Raises RequestError, also where the only photograph is unreadable, except in a batch transform.
+    """
+    if len(records) == 1 and "error" in records[0] and not is_batch_transform():
+        raise _bad_request(records[0]["error"])
     for media_type in map(_media_type, (accept or JSON).split(",")):
         if media_type in (JSON, "application/*", "*/*"):
             return json.dumps({"predictions": records}, allow_nan=False), JSON

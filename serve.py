@@ -1,0 +1,44 @@
+"""Answer photographs over HTTP: a page at / for people, POST /invocations for programs, as SageMaker asks for them.
+
+SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 python serve.py
+curl --data-binary @face.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/invocations
+
+GET /ping is answered with 200 once the net is loaded and warm; /metrics has counts for Prometheus. Ctrl-C and SIGTERM
+end it when all requests that have come are answered. SageMaker starts containers with the word `serve`.
+"""
+
+import model
+from toolkit.config import extras, settings, sources
+from toolkit.serving import model_archive
+from toolkit.serving.endpoint import Endpoint
+from toolkit.system import console, ports
+from toolkit.system.console import listed, say
+
+
+def main(argv: list[str]) -> None:
+    config, _ = sources.read(settings.ServerSettings, argv[1:] if argv[:1] == ["serve"] else argv)
+    extras.need("serve.py", "starlette", "uvicorn")
+    with ports.bound(config.serve_host, config.serve_port) as listening:
+        with model_archive.unpacked(config.sm_channel_model) as runs:
+            endpoint = Endpoint.load(config, runs, model.load)
+        serve(config, endpoint, listening)
+
+
+def serve(config: settings.ServerSettings, endpoint: Endpoint, listening) -> None:
+    """Answer requests until a signal comes; `listening`: the socket."""
+    from toolkit.pages import serve as page
+    from toolkit.serving import web
+    from toolkit.serving.batcher import Batcher
+    from toolkit.serving.counters import Counters
+
+    counts, names = Counters(), [run.name for run in endpoint.ensemble.headers]
+    endpoint.answer([endpoint.blank()] * config.serve_batch)  # the first call takes memory and prepares for this size
+    with Batcher(endpoint.answer, config.serve_batch, config.serve_wait_ms / 1000, counts) as batcher:
+        listening.listen()
+        say(f"serving {listed(names)} at {ports.address(listening)}; Ctrl-C ends it")
+        web.serve(web.Service(endpoint, batcher, counts, page.render_page(names)), listening)
+    say(f"answered {counts.photographs:,} photographs in {counts.batches:,} batches")
+
+
+if __name__ == "__main__":
+    console.run(main)

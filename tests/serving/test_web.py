@@ -1,0 +1,290 @@
+"""serve.py as a process: the same answers as the script's, whatever comes at once; and a page for a person."""
+
+import asyncio
+import base64
+import contextlib
+import csv
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import time
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from browser import DESK, PHONE, opened, reads_well
+from conftest import refused, run_here
+from faults import finish, start
+from playwright.sync_api import expect
+from starlette.requests import Request
+from test_requests import WRONG
+
+import inference
+import model
+import serve
+from toolkit.config.settings import ServingSettings
+from toolkit.data import photo_file
+from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
+from toolkit.serving import web
+from toolkit.serving.batcher import Batcher
+from toolkit.serving.counters import Counters
+from toolkit.serving.endpoint import Endpoint
+
+CPU = {"DEVICE": "cpu", "PRECISION": "fp32"}
+
+
+@contextlib.contextmanager
+def serving(runs, **settings):
+    """serve.py as a process, at any free port; the process and its address."""
+    process = start("serve.py", SM_CHANNEL_MODEL=runs, SERVE_PORT=0, **CPU, **settings)
+    lines = []
+    while not (found := re.search(r"at (http://\S+);", "".join(lines[-1:]))):
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    try:
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(trained):
+    """The address of a server, which ends as it should when all tests here are done."""
+    with serving(trained, NAME="resnet18", SERVE_WAIT_MS=20) as (process, address):
+        yield address
+        process.send_signal(signal.SIGTERM)
+        printed = finish(process)
+        assert process.returncode == 0 and re.search(r"^answered [\d,]+ photographs", printed, re.M), printed
+        assert "Traceback" not in printed and "\nterminated" not in printed
+
+
+@pytest.fixture(scope="module")
+def expected(drawn, trained, tmp_path_factory) -> dict[str, tuple[int, np.ndarray]]:
+    """{photograph: class and probabilities} as the script finds them."""
+    folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": trained, "device": "cpu", "precision": "fp32"}
+    folders |= {"sm_output_data_dir": tmp_path_factory.mktemp("script"), "adapt_priors": "false"}
+    found = inference.main([str(word) for key, value in folders.items() for word in (f"--{key}", value)])
+    return dict(zip(found.images, zip(found.classes, found.probabilities, strict=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def photographs(drawn) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
+
+
+def send(address: str, body, content_type: str | None = "image/jpeg", accept: str | None = None, **headers):
+    """POST one request; the status, the content type and the body of the response."""
+    to = urllib.parse.urlsplit(address)
+    with contextlib.closing(http.client.HTTPConnection(to.hostname, to.port, timeout=60)) as connection:
+        body = body if isinstance(body, bytes) or hasattr(body, "__next__") else json.dumps(body).encode()
+        headers |= {name: value for name, value in {"Content-Type": content_type, "Accept": accept}.items() if value}
+        connection.request("POST", "/invocations", body, headers)
+        response = connection.getresponse()
+        return response.status, response.headers["Content-Type"], response.read().decode()
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    to = urllib.parse.urlsplit(address)
+    with contextlib.closing(http.client.HTTPConnection(to.hostname, to.port, timeout=60)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def predictions(response: tuple[int, str, str]) -> list[dict]:
+    status, content_type, body = response
+    assert (status, content_type) == (200, "application/json"), body
+    return json.loads(body)["predictions"]
+
+
+def same(record: dict, expected: tuple[int, np.ndarray]) -> None:
+    number, probabilities = expected
+    assert int(record["class"]) == number
+    np.testing.assert_allclose(np.array(record["probabilities"], float), probabilities, atol=1e-6)
+    for attribute, value in to_attributes(int(number)).items():
+        assert record[attribute] == ATTRIBUTES[attribute][value]
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def test_requests_at_once_get_the_answers_of_the_script_from_few_batches(server, photographs, expected):
+    def counted(name: str) -> float:
+        return float(re.search(rf"^serve_{name} (\S+)$", get(server, "/metrics")[1], re.M)[1])
+
+    before = {name: counted(name) for name in ("photographs_total", "batches_total", "request_seconds_count")}
+    names = list(photographs) * 2
+    with ThreadPoolExecutor(16) as clients:
+        for name, response in zip(names, clients.map(lambda name: send(server, photographs[name]), names), strict=True):
+            (record,) = predictions(response)
+            same(record, expected[name])
+    asked, batches, requests = (counted(name) - value for name, value in before.items())
+    assert asked == requests == len(names) and batches < asked / 2
+    assert counted("requests_under_way") == 0
+
+
+def test_several_in_one_request_and_csv(server, photographs, expected):
+    contents = map(text, photographs.values())
+    instances = [content if row % 2 else {"b64": content} for row, content in enumerate(contents)]
+    found = predictions(send(server, {"instances": instances}, "application/json"))
+    for record, name in zip(found, photographs, strict=True):
+        same(record, expected[name])
+    body = {"instances": [*instances[:2], text(b"no photograph")]}
+    status, content_type, answer = send(server, body, "application/json", "text/csv")
+    assert status == 200 and content_type.startswith("text/csv")
+    *rows, bad = csv.DictReader(io.StringIO(answer))
+    assert bad["error"].startswith("the photograph cannot be read") and bad["class"] == ""
+    for row, name in zip(rows, photographs, strict=False):
+        same(row | {"probabilities": [row[column] for column in PROBABILITY_COLUMNS]}, expected[name])
+
+
+def test_a_wrong_request_gets_a_client_error_of_one_line(server, photographs):
+    large, one = b"x" * (web.MOST_MIB * 2**20 + 1), next(iter(photographs.values()))
+    cases = {
+        **{case: (send(server, body, kind), status, line) for case, (body, kind, status, line) in WRONG.items()},
+        "no such type": (send(server, one, accept="application/x-npy"), 406, "expected application/json or text/csv"),
+        "too large": (send(server, large), 413, "expected a body of at most 6 MiB"),
+        "too large, in parts": (send(server, iter([large[: 2**22]] * 2)), 413, "expected a body of at most 6 MiB"),
+    }  # fmt: skip
+    for case, ((status, content_type, body), expected, line) in cases.items():
+        assert (status, content_type) == (expected, "application/json"), (case, body)
+        (told,) = json.loads(body).values()
+        assert line in told and "\n" not in told, case
+    assert get(server, "/invocations")[0] == 405
+    assert get(server, "/model") == (404, '{"error":"Not Found: photographs are answered at POST /invocations; / has a '
+                                          'page for people"}')  # fmt: skip
+    assert get(server, "/ping") == (200, "")
+    assert json.loads(get(server, "/execution-parameters")[1])["MaxPayloadInMB"] == 6
+
+
+def test_it_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_has_come(trained, photographs, expected):
+    """With the word that SageMaker gives, and a batch that waits long, so that requests surely wait when it comes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start("serve.py", SM_CHANNEL_MODEL=trained, SERVE_PORT=port, SERVE_WAIT_MS=1000, SERVE_BATCH=64, **CPU)
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    while True:
+        with contextlib.suppress(ConnectionError):
+            assert get(address, "/ping") == (200, "")
+            break
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    names = list(photographs)[:8]
+    with ThreadPoolExecutor(8) as clients:
+        responses = [clients.submit(send, address, photographs[name]) for name in names]
+        time.sleep(0.4)
+        assert not any(response.done() for response in responses)
+        process.send_signal(signal.SIGTERM)
+        for name, response in zip(names, responses, strict=True):
+            same(predictions(response.result(60))[0], expected[name])
+    printed = finish(process)
+    assert process.returncode == 0 and "answered 8 photographs in 1 batches" in printed, printed
+
+
+@pytest.fixture
+def service(trained):
+    """The same in this process, without a port."""
+    config = ServingSettings(sm_channel_model=trained, name="resnet18", device="cpu", precision="fp32")
+    endpoint, counters = Endpoint.load(config, trained, model.load), Counters()
+    with Batcher(endpoint.answer, 4, 0.0, counters) as batcher:
+        yield web.Service(endpoint, batcher, counters, "")
+
+
+def ask(service: web.Service, body: bytes, content_type: str = "image/jpeg") -> tuple[int, str]:
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
+    response = asyncio.run(service.invocations(Request(scope, receive)))
+    return response.status_code, json.loads(response.body).get("error", "")
+
+
+def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photographs, monkeypatch, capsys):
+    good = next(iter(photographs.values()))
+
+    def fails(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_file, "opened", fails)
+        status, told = ask(service, good)
+        assert status == 500 and "MemoryError: no room" in told and "no fault of the photograph" in told
+    with monkeypatch.context() as patch:
+        patch.setattr(service.batcher, "work", fails)
+        assert ask(service, good) == (500, "MemoryError: the server's log says more")
+        assert "MemoryError: no room" in capsys.readouterr().err
+        assert asyncio.run(service.ping(None)).status_code == 503
+    assert asyncio.run(service.ping(None)).status_code == 200 and not service.batcher.failed
+    with monkeypatch.context() as patch:
+        patch.setattr(web, "MOST_SECONDS", 0)
+        status, told = ask(service, good)
+        assert status == 503 and "send it again" in told
+        patch.setattr(web, "MOST_REQUESTS", 0)
+        assert ask(service, good)[0] == 503
+    assert ask(service, good) == (200, "") and service.under_way == 0
+    assert service.counters.by_status == {200: 1, 500: 2, 503: 2}
+
+
+def test_wrong_settings_are_refused_before_the_net_is_loaded(trained):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_here("serve.py", SM_CHANNEL_MODEL=trained, SERVE_PORT=port)
+        refused(done, f"SERVE_PORT={port}: expected a free port, found one that is in use; name another, or 0")
+    refused(run_here("serve.py", SM_CHANNEL_MODEL=trained, SERVE_HOST="no.such.host.invalid"), "SERVE_HOST=no.such")
+    refused(run_here("serve.py", SM_CHANNEL_MODEL=trained, POOL="person"), "POOL: has no effect on a server; remove it")
+    with pytest.raises(inference.InputError, match="SERVE_BATCH=0: expected a number greater than or equal to 1"):
+        serve.main(["serve", "--sm_channel_model", str(trained), "--serve_batch", "0"])
+
+
+@pytest.mark.parametrize(("window", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone", "desk"])
+def test_a_person_drops_photographs_on_the_page_and_sees_the_answers(
+    browser, server, photographs, expected, tmp_path, window, scheme
+):
+    name, content = next(iter(photographs.items()))
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "notes.png").write_bytes(b"no photograph")
+    number = int(expected[name][0])
+    with opened(browser, f"{server}/", viewport=window, color_scheme=scheme) as shown:
+        expect(shown.locator("#status")).to_have_text("none yet")
+        reads_well(shown)
+        # A browser lets no script choose a file, so it is dropped as a page of another program would drop it.
+        shown.evaluate(
+            """([bytes, name]) => {
+              const given = new DataTransfer();
+              const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0));
+              given.items.add(new File([content], name, {type: "image/jpeg"}));
+              dispatchEvent(new DragEvent("drop", {dataTransfer: given, bubbles: true}));
+            }""",
+            [text(content), name],
+        )
+        row = shown.locator("#list li")
+        expect(shown.locator("#status")).to_have_text("1 answered")
+        expect(row.locator("img")).to_have_js_property("complete", True)
+        told = row.inner_text()
+        for attribute, value in to_attributes(number).items():
+            assert ATTRIBUTES[attribute][value].replace("_", " ") in told
+        expect(row.locator("tbody tr")).to_have_count(3)
+        assert f"{100 * expected[name][1].max():.1f} %" in row.locator("tbody tr").first.inner_text()
+        shown.set_input_files("#file", tmp_path / name)
+        expect(shown.locator("#status")).to_have_text("2 answered")
+        reads_well(shown)
+    with opened_with_refusals(browser, f"{server}/") as shown:
+        shown.set_input_files("#file", tmp_path / "notes.png")
+        expect(shown.get_by_role("alert")).to_contain_text("the photograph cannot be read: no photograph of a format")
+        expect(shown.locator("#list img")).to_have_count(0)
+
+
+@contextlib.contextmanager
+def opened_with_refusals(browser, address: str):
+    """The page where 4xx answers are expected, which Chromium writes to the console as errors."""
+    page = browser.new_page()
+    page.goto(address)
+    yield page
+    page.close()

@@ -1,0 +1,12 @@
+"""The page that serve.py shows at /: a person drops photographs, and sees the answers."""
+
+from collections.abc import Sequence
+
+from toolkit.labels import CLASS_NAMES
+from toolkit.pages.parts import render
+from toolkit.system.console import listed
+
+
+def render_page(names: Sequence[str]) -> str:
+    """The page as HTML. `names`: of the runs that answer."""
+    return render.render("serve.html", title="Mask, gender and age", runs=listed(names), data={"classes": CLASS_NAMES})

@@ -1,0 +1,155 @@
+"""The HTTP server of serve.py: a page for a person, SageMaker's container contract, and counts for Prometheus.
+
+Photographs are decoded in a pool of threads as they come, and answered in batches by one thread that has the nets.
+"""
+
+import asyncio
+import contextlib
+import http
+import socket
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from toolkit.data.store import cpu_count
+from toolkit.serving import counters, requests
+from toolkit.serving.batcher import Batcher
+from toolkit.serving.counters import Counters
+from toolkit.serving.endpoint import Endpoint
+from toolkit.serving.requests import RequestError
+from toolkit.system.console import InputError
+
+MOST_MIB = 6  # of a request's body, as on SageMaker
+MOST_SECONDS = 60  # from the first byte of a request to its answer, as on SageMaker
+MOST_REQUESTS = 256  # that are answered at once: each may have MOST_MIB in memory
+# Load balancers keep idle connections for a minute: if this side closed first, a request could meet the closing.
+KEEP_ALIVE_SECONDS = 75
+
+
+class BusyError(Exception):
+    """A request that cannot be answered now, through nobody's fault."""
+
+
+class Service:
+    """The answers to HTTP requests."""
+
+    def __init__(self, endpoint: Endpoint, batcher: Batcher, counts: Counters, page: str):
+        """`page`: HTML."""
+        self.endpoint, self.batcher, self.counters, self.page = endpoint, batcher, counts, page
+        self.decoders = ThreadPoolExecutor(cpu_count())
+        self.under_way = 0  # requests
+
+    def application(self) -> Starlette:
+        answers = {
+            "/": lambda _: HTMLResponse(self.page),
+            "/ping": self.ping,
+            "/metrics": lambda _: PlainTextResponse(self.counters.text(self.under_way), media_type=counters.MEDIA_TYPE),
+            "/execution-parameters": lambda _: JSONResponse(EXECUTION_PARAMETERS),
+        }
+        routes = [Route(path, answer) for path, answer in answers.items()]
+        routes.append(Route("/invocations", self.invocations, methods=["POST"]))
+        return Starlette(routes=routes, exception_handlers={HTTPException: _on_wrong_address})
+
+    async def ping(self, _: Request) -> Response:
+        """200 unless nothing can be answered: after an error, a black photograph tells."""
+        if self.batcher.failed:
+            try:
+                await asyncio.wrap_future(self.batcher.submit(self.endpoint.blank()))
+            except Exception as error:
+                return _respond_to(BusyError(str(error)))
+        return Response()
+
+    async def invocations(self, request: Request) -> Response:
+        """The answer on the photographs of a request; of an error a line that says why, as JSON."""
+        started = time.monotonic()
+        self.under_way += 1
+        try:
+            response = await self._answer(request)
+        except Exception as error:
+            response = _respond_to(error)
+        finally:
+            self.under_way -= 1
+        self.counters.add_request(response.status_code, time.monotonic() - started)
+        return response
+
+    async def _answer(self, request: Request) -> Response:
+        """Raises RequestError, BusyError, InputError and ClientDisconnect."""
+        if self.under_way > MOST_REQUESTS:
+            raise BusyError(f"{MOST_REQUESTS} requests are being answered; send it again")
+        try:
+            async with asyncio.timeout(MOST_SECONDS):
+                body = await _read_body(request)
+                photographs = await self._in_pool(requests.parse, body, request.headers.get("content-type"))
+                records = await asyncio.gather(*map(self._record, photographs))
+        except TimeoutError:
+            raise BusyError(f"not answered within {MOST_SECONDS} s; send it again") from None
+        content, media_type = requests.respond(records, request.headers.get("accept"))
+        return Response(content, media_type=media_type)
+
+    async def _record(self, content: bytes | RequestError) -> dict:
+        photograph = await self._in_pool(self.endpoint.decode, content)
+        if isinstance(photograph, str):
+            return requests.make_error_record(photograph)
+        return await asyncio.wrap_future(self.batcher.submit(photograph))
+
+    def _in_pool(self, function, *arguments) -> asyncio.Future:
+        return asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
+
+
+EXECUTION_PARAMETERS = {  # what a batch transform asks for
+    "MaxConcurrentTransforms": 32,
+    "BatchStrategy": "SINGLE_RECORD",
+    "MaxPayloadInMB": MOST_MIB,
+}
+
+
+def serve(service: Service, listening: socket.socket) -> None:
+    """Answer requests at this socket until Ctrl-C or SIGTERM; requests that came before are still answered."""
+    config = uvicorn.Config(
+        service.application(), log_level="warning", access_log=False, server_header=False, lifespan="off",
+        ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=MOST_SECONDS,
+    )  # fmt: skip
+    # uvicorn raises the signal again when all is answered; this is how a server ends.
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([listening])
+
+
+async def _read_body(request: Request) -> bytes:
+    """Raises RequestError where it is larger than MOST_MIB."""
+    body = bytearray()
+    announced = request.headers.get("content-length", "0")
+    if int(announced) <= MOST_MIB << 20:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_MIB << 20:
+                break
+        else:
+            return bytes(body)
+    raise RequestError(
+        http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {MOST_MIB} MiB; send a smaller one"
+    )
+
+
+async def _on_wrong_address(_: Request, error: HTTPException) -> Response:
+    text = f"{error.detail}: photographs are answered at POST /invocations; / has a page for people"
+    return JSONResponse({"error": text}, error.status_code, error.headers)
+
+
+def _respond_to(error: Exception) -> Response:
+    if isinstance(error, RequestError):
+        return JSONResponse({"error": str(error)}, error.status)
+    if isinstance(error, BusyError):
+        return JSONResponse({"error": str(error)}, http.HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=http.HTTPStatus.BAD_REQUEST)  # nobody reads it
+    if not isinstance(error, InputError):
+        traceback.print_exception(error)
+        error = f"{type(error).__name__}: the server's log says more"
+    return JSONResponse({"error": str(error)}, http.HTTPStatus.INTERNAL_SERVER_ERROR)
