@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 import loss
-from toolkit.config import defaults, presets, settings, sources
+from toolkit.config import defaults, presets, settings, sources, synonyms
 from toolkit.config.settings import EvaluationSettings, InferenceSettings, TrainSettings
 from toolkit.data import augment
 from toolkit.system.console import InputError
@@ -295,6 +295,25 @@ def test_near_misses_give_a_warning_but_not_names_of_the_platform():
     )  # fmt: skip
     assert [line.split()[0] for line in warned] == ["BATCHSIZE", "EPOCHES", "SM_CHANNEL_TRAINING"]
     assert "did you mean epochs?" in warned[1]
+
+
+def test_what_other_toolkits_call_a_setting_is_a_note_that_names_ours(given, capsys):
+    """Only where it plainly means this script: other programs have variables, too."""
+    others = {"LEARNING_RATE": "1", "Img_Size": "64", "AMP": "1", "NUM_WORKERS": "8", "MODEL": "x", "VAL_SPLIT": ".1"}
+    given(**others, NAME="resnet34")
+    said = capsys.readouterr().err
+    for line in (
+        "LEARNING_RATE is set but is not a setting here; LR is", "Img_Size is set but is not a setting here; SIZE is",
+        "AMP is set but is not a setting here; PRECISION is",
+        "VAL_SPLIT is set but is not a setting here; VAL_RATIO is",
+        "NUM_WORKERS is set but is not a setting here: photographs are decoded once",
+    ):  # fmt: skip
+        assert f"warning: {line}" in said
+    assert "MODEL" not in said  # NAME is set: it is for something else
+    assert sources.near_misses(others, settings.EvaluationSettings.model_fields) == []
+    with pytest.raises(InputError, match=r"label_smoothing \(flag\): there is no such setting here; SMOOTHING is"):
+        given("--label_smoothing", "0.1")
+    assert not synonyms.ALL & sources.ALL_NAMES and set(synonyms.SETTING_OF.values()) < sources.ALL_NAMES
 
 
 def test_without_folders_it_is_the_drawn_faces_and_their_defaults_which_a_flag_overrides(capsys):

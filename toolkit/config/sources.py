@@ -11,10 +11,11 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Container
 
 from pydantic import TypeAdapter, ValidationError
 
-from toolkit.config import presets
+from toolkit.config import presets, synonyms
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
 from toolkit.config.types import as_text, plain, the_word
@@ -38,7 +39,7 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
         say(markdown_table(cls, choices))
         sys.exit(0)
     values, origin, problems = merge(cls, argv, os.environ)
-    for line in near_misses(os.environ):
+    for line in near_misses(os.environ, names_of(cls) - values.keys()):
         print(f"warning: {line}", file=sys.stderr, flush=True)
     for name, allowed in (choices or {}).items():
         if name not in values:
@@ -180,20 +181,28 @@ def _is_setting(variable: str) -> bool:
     return variable.lower() in ALL_NAMES or variable == "SM_HPS" or variable.startswith("SM_HP_")
 
 
-def near_misses(environ) -> list[str]:
-    """A line for every environment variable whose name is almost a setting's."""
+def near_misses(environ, unset: Container[str] = ()) -> list[str]:
+    """A line for every environment variable whose name is almost a setting's, or what others call one.
+
+    Of the latter only those that mean one of the `unset` settings of this script: other programs have variables, too.
+    """
     lines = []
     for variable in sorted(environ):
         name = variable.lower()
         # SageMaker sets many SM_ variables of its own. Of channels the user chose the name, except that of the code.
         platform = name.startswith("sm_") and (not name.startswith("sm_channel_") or name == "sm_channel_code")
-        if name not in ALL_NAMES and not platform and (hint := did_you_mean(name, ALL_NAMES)):
+        known = unset if name in synonyms.ALL else ALL_NAMES
+        if name not in ALL_NAMES and not platform and (hint := did_you_mean(name, known)):
             lines.append(f"{variable} is set but is not a setting{hint}")
     return lines
 
 
 def did_you_mean(name: str, names) -> str:
-    """The end of a message that names the most similar of `names`; empty where none is similar."""
+    """The end of a message that names what is meant of `names`, or the most similar one; empty where there is none."""
+    if name in synonyms.NO_WORKERS and "cache_gib" in names:  # of a script that decodes photographs
+        return " here: photographs are decoded once, by all CPUs"
+    if (meant := synonyms.SETTING_OF.get(name)) in names:
+        return f" here; {meant.upper()} is"
     # 0.84 takes EPOCHES for EPOCHS (0.92), but not the common variable LOGNAME for NAME (0.73).
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.84)
     return f"; did you mean {' or '.join(close)}?" if close else ""
