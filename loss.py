@@ -1,7 +1,9 @@
 """The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and returns one number.
 
 To add one, write a function like these and name it in LOSSES. If photographs are mixed or labels softened, a label is a
-distribution over the classes instead, float32 (b, 18); a loss that takes those is named in TAKES_SOFT_TARGETS too.
+distribution over the classes instead, float32 (b, 18); a loss that takes those is named in TAKES_SOFT_TARGETS too. With
+a parameter `weight`, float32 (18,) or None, it gets CLASS_WEIGHTS; the decision takes them out again, as is right for a
+loss that is a sum over photographs, each times the weight of its class.
 
 torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
 name is answered at once. A loss of your own may import it wherever it likes.
@@ -9,6 +11,7 @@ name is answered at once. A loss of your own may import it wherever it likes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -123,6 +126,25 @@ def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tenso
         return value - (years * outputs[:, CLASSES:]).sum() / len(years) if years.shape[1] else value
 
     return criterion
+
+
+def takes_weight(name: str) -> bool:
+    """Whether the loss of that name has a parameter `weight`."""
+    loss = LOSSES[name]
+    try:  # of a torch module, forward tells what it takes
+        parameters = inspect.signature(getattr(loss, "forward", loss)).parameters.values()
+    except ValueError:  # written in C
+        return False
+    return any(parameter.name == "weight" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def refuse_class_weights(config: TrainSettings) -> None:
+    """Raises InputError if CLASS_WEIGHTS are set that the loss does not take."""
+    if config.class_weights not in ("auto", "none") and not takes_weight(config.loss):
+        raise InputError(
+            f"CLASS_WEIGHTS={config.class_weights}: LOSS={config.loss} has no parameter weight in loss.py; give it "
+            "one, or set CLASS_WEIGHTS=none"
+        )
 
 
 def refuse_soft_targets(config: TrainSettings) -> None:

@@ -57,7 +57,7 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
     if distributed.is_idle_host():
         return None
     refuse_what_does_not_fit(config)
-    config, origin = defaults.resolve(config, origin)
+    config, origin = defaults.resolve(config, origin, loss.takes_weight(config.loss))
     say(sources.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
         if folder := getattr(config, name):
@@ -90,6 +90,7 @@ def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Ca
 def refuse_what_does_not_fit(config: settings.TrainSettings) -> None:
     """Raises InputError on settings that do not fit each other, or this machine."""
     loss.refuse_soft_targets(config)
+    loss.refuse_class_weights(config)
     if config.find_lr and world.size() > 1:
         raise InputError(f"FIND_LR=true: expected one process, found {world.size()}; start train.py without torchrun")
     if config.tensorboard:

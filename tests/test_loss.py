@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 import loss
+from toolkit.config import defaults
+from toolkit.config.settings import TrainSettings
+from toolkit.system.console import InputError
 
 # Two photographs, two classes: p of the true class is 3/4 and 1/5.
 LOGITS = torch.tensor([[math.log(3.0), 0.0], [math.log(4.0), 0.0]])
@@ -100,3 +103,26 @@ def test_what_a_net_learns_to_expect_is_where_its_loss_is_least():
         criterion, batches = loss.build(name, weight, **options), labels.split(8)
         (sum(criterion(logits.expand(8, 18), batch) for batch in batches) / len(batches)).backward()
         assert logits.grad.abs().max() < 1e-6
+
+
+def test_a_loss_of_ones_own_has_class_weights_as_built_in_ones_do_or_a_note_says_that_it_has_none(monkeypatch, capsys):
+    def weighted(logits, labels, weight=None):
+        return F.cross_entropy(logits, labels, weight)
+
+    def unweighted(logits, labels):
+        return F.cross_entropy(logits, labels)
+
+    losses = {"weighted": weighted, "unweighted": unweighted, "module": torch.nn.CrossEntropyLoss()}
+    monkeypatch.setattr(loss, "LOSSES", loss.LOSSES | losses)
+    counts = torch.arange(18)
+    for name, how in (("weighted", "sqrt"), ("unweighted", "none"), ("module", "none"), ("focal", "none")):
+        given = TrainSettings(loss=name), dict.fromkeys(TrainSettings.model_fields, "default")
+        config, _ = defaults.resolve(*given, loss.takes_weight(name))
+        assert config.class_weights == how
+        assert ("has no parameter weight" in capsys.readouterr().out) == (name in ("unweighted", "module"))
+        loss.for_training(config, counts).criterion(torch.zeros(2, 18), torch.tensor([0, 1]))
+        if name in ("unweighted", "module"):
+            with pytest.raises(InputError, match=f"CLASS_WEIGHTS=sqrt: LOSS={name} has no parameter weight"):
+                loss.refuse_class_weights(config.model_copy(update={"class_weights": "sqrt"}))
+        else:
+            loss.refuse_class_weights(config)

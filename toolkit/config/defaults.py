@@ -3,6 +3,7 @@
 from toolkit.config import sources
 from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_folder
+from toolkit.system.console import say
 
 # Learning rates and weight decay that train resnets from scratch (benchmarks/recipes.py).
 OF_OPTIMIZER = {
@@ -13,8 +14,8 @@ OF_OPTIMIZER = {
 # Backbones that end in wide layers without a norm. At the whole rate the loss of vgg16_bn leapt to 42 and it learned
 # nothing in an epoch of synthetic faces; at a fifth it learned.
 WIDE_AT_THE_END = ("vgg", "alexnet")
-# Losses that count each photograph alike, and so leave rare classes rare.
-PLAIN_LOSSES = ("cross_entropy", "label_smoothing")
+# Losses that see to rare classes themselves. All others, also those of one's own, count each photograph alike.
+SEES_TO_RARE_CLASSES = ("logit_adjusted", "focal", "f1")
 
 
 def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, float]:
@@ -27,15 +28,25 @@ def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, f
     return defaults
 
 
-def resolve(config: TrainSettings, origin: dict[str, str]) -> tuple[TrainSettings, dict[str, str]]:
-    """The settings without unset or `auto` values that depend on others, and where each value comes from."""
+def resolve(
+    config: TrainSettings, origin: dict[str, str], takes_weight: bool = True
+) -> tuple[TrainSettings, dict[str, str]]:
+    """The settings without unset or `auto` values that depend on others, and where each value comes from.
+
+    `takes_weight`: whether the loss takes weights of classes. Says so where it should have some, and takes none.
+    """
     of_optimizer_here = of_optimizer(config.optimizer, config.name, config.weights != "none")
     values = {name: value for name, value in of_optimizer_here.items() if getattr(config, name) is None}
     origin = origin | dict.fromkeys(values, config.optimizer)
     if config.class_weights == "auto":
         # Weights on top of another remedy for rare classes would favour them twice.
-        plain = config.head == "flat" and config.sampler == "shuffle" and config.loss in PLAIN_LOSSES
-        values["class_weights"], origin["class_weights"] = "sqrt" if plain else "none", "auto"
+        plain = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
+        if plain and not takes_weight:
+            say(
+                f"note: LOSS={config.loss} has no parameter weight, so CLASS_WEIGHTS=auto is none; the built-in losses "
+                "have weights: compare with CLASS_WEIGHTS=none, or give it the parameter"
+            )
+        values["class_weights"], origin["class_weights"] = "sqrt" if plain and takes_weight else "none", "auto"
     if config.run is None:
         values["run"], origin["run"] = as_folder(config.name), "NAME"
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):
