@@ -4,8 +4,9 @@ leaderboard.html, a page that compares them.
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> SM_CHANNEL_EVAL=<folder> SM_GROUND_TRUTH_DIR=<folder> \\
 SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
 
-The same command goes on where it was stopped. A backbone that fails does not stop the others. With other settings the
-table gets more rows, and a column for each setting that differs; rows of other photographs or code are left out.
+The same command goes on where it was stopped; where only what predicts or scores has changed, nothing is trained again.
+A backbone that fails does not stop the others. With other settings the table gets more rows, and a column for each
+setting that differs; rows of other photographs or code are left out.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
 from toolkit.runs.fingerprint import digests, make_fingerprint, matching
 from toolkit.system import console, files, locks, subprocesses
-from toolkit.system.console import InputError, say
+from toolkit.system.console import InputError, listed, say
 
 # The columns of the contest's baseline table, and more.
 COLUMNS = (
@@ -46,6 +47,10 @@ SCORING = (
 )  # fmt: skip
 
 
+class FailedError(Exception):
+    """One of the scripts failed: its last line, and the path of its log."""
+
+
 def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     named = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
@@ -56,20 +61,24 @@ def main(argv: list[str]) -> None:
             f"WEIGHTS={config.weights}: expected imagenet or none, as one file fits one backbone; set NAMES"
         )
     loss.refuse_soft_targets(config)
+    loss.refuse_class_weights(config)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
     synthetic.ensure_for(config)
+    refuse_wrong_inputs(config)
     fingerprint = fingerprint_of(config)
-    failed = []
+    failed = {}
     for number, name in enumerate(names, 1):
         say(f"{name} ({number} of {len(names)})")
-        failed += [name] if make_row(config, origin, fingerprint, name)["note"] else []
+        progress = make_row(config, origin, fingerprint, name)
+        if progress["row"]["note"]:
+            failed[name] = progress["log"]
         rows, seeds = write(config, fingerprint)
     say("\n\n".join(as_markdown(table) for table in (rows, seeds) if table))
     if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
-        say(f"note: {left_out} rows were made with other code or photographs, and are left out")
+        say(f"note: {left_out} rows were made with other code, photographs or labels, and are left out")
     if failed:
-        raise InputError(f"{', '.join(failed)} failed: see train.log in {config.sm_output_data_dir}/<name>")
+        raise InputError(f"{', '.join(failed)} failed: see {', '.join(failed.values())}")
 
 
 def refuse_unknown(names: list[str]) -> None:
@@ -78,23 +87,58 @@ def refuse_unknown(names: list[str]) -> None:
         raise InputError(f"NAMES={','.join(names)}: expected names of backbones, found {', '.join(unknown)}")
 
 
+def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
+    """Raises InputError where a table, folder or photograph is missing or wrong that is needed after hours only."""
+    from toolkit.data import photo_file
+    from toolkit.scoring import pseudo_labels, submission
+
+    dataset.read_corrected(config.sm_channel_train, config.relabel)
+    if folder := config.sm_channel_pseudo:
+        probabilities = config.pseudo_probabilities or folder / pseudo_labels.TABLE
+        pseudo_labels.read(dataset.image_folder(folder), probabilities, config.pseudo_from)
+    truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
+    info, paths = dataset.read_eval(config.sm_channel_eval)
+    submission.answers_to(truth, dict.fromkeys(info["ImageID"], 0), "info.csv")
+    bad = []
+    for name, path in zip(info["ImageID"], paths, strict=True):
+        try:  # its header only: whether all its pixels are there, inference.py finds
+            with photo_file.opened(photo_file.read(path), config.max_megapixels):
+                pass
+        except Exception as error:  # Pillow may raise anything on a damaged file
+            bad.append(f"{name} ({photo_file.reason(error)})")
+    if bad:
+        raise InputError(
+            f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(bad)} of {len(paths)} photographs cannot be read; mend "
+            f"them: {listed(bad, most=len(bad))}"
+        )
+
+
 def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
-    """Settings, of the rows that are made now; code, photographs, labels and corrections, of all rows of a table."""
+    """What the rows that are made now depend on: that of their training, and with the key "scoring" all else."""
     training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     weights = files.sha256(weights_file(config.weights)) if is_path(config.weights) else ""
-    fingerprint = make_fingerprint(training, digest_data(config), weights)
-    fingerprint["code"] |= digests(matching(SCORING))
-    return fingerprint
+    tables = [config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv"]
+    scoring = {"data": digest_data([config.sm_channel_eval / "images"], tables), "code": digests(matching(SCORING))}
+    return make_fingerprint(training, digest_training_data(config), weights) | {"scoring": scoring}
 
 
-def digest_data(config: settings.LeaderboardSettings) -> str:
-    """A digest of all photographs (path, content) and of the tables of labels and corrections (content)."""
+def of_training(fingerprint: dict) -> dict:
+    """A fingerprint without what only predicting and scoring depend on."""
+    return {key: value for key, value in fingerprint.items() if key != "scoring"}
+
+
+def digest_training_data(config: settings.LeaderboardSettings) -> str:
+    """A digest of the photographs that are trained on, and of the tables of corrections and pseudo-labels."""
     from toolkit.label_errors import corrections  # and with it pandas
 
+    _, tables = corrections.read_corrections(config.relabel)
+    folders_read = [dataset.image_folder(config.sm_channel_train), config.sm_channel_pseudo]
+    return digest_data(list(filter(None, folders_read)), list(filter(None, [*tables, config.pseudo_probabilities])))
+
+
+def digest_data(folders_read: list[pathlib.Path], tables: list[pathlib.Path]) -> str:
+    """A digest of all files in these folders (path, content) and of these tables (content)."""
     digest = hashlib.sha256()
-    folders_read = [dataset.image_folder(config.sm_channel_train), config.sm_channel_eval / "images"]
-    if config.sm_channel_pseudo:
-        folders_read.append(config.sm_channel_pseudo)
     for folder in folders_read:
         for path, below, names in os.walk(folder, followlinks=True):
             below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
@@ -103,22 +147,26 @@ def digest_data(config: settings.LeaderboardSettings) -> str:
                 if os.path.isfile(file := os.path.join(path, name)):  # no broken link, and no pipe
                     line += f" {files.sha256(file)}"  # size and time do not tell: copying tools set the time back
                 digest.update(os.fsencode(line) + b"\n")
-    _, corrected = corrections.read_corrections(config.relabel)
-    tables = [config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv", *corrected]
-    for file in tables + [config.pseudo_probabilities] * bool(config.pseudo_probabilities):
+    for file in tables:
         digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
     return digest.hexdigest()
 
 
 def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: dict, name: str) -> dict:
-    """Train, infer and evaluate, as far as that is not done. progress.json gets the row, with a note if it failed."""
+    """Train, infer and evaluate, as far as that is not done. Returns progress.json, which gets the row.
+
+    Where it failed the row has a note, and `log` is the file that says more.
+    """
     folder = folder_of(config, fingerprint, name)
     progress = read_progress(folder)
-    if progress.get("fingerprint") != fingerprint:
-        progress = {"fingerprint": fingerprint}
+    if of_training(progress.get("fingerprint", {})) != of_training(fingerprint):
+        progress = {}
+    elif progress["fingerprint"] != fingerprint:
+        progress.pop("row", None)
+    progress["fingerprint"] = fingerprint
     if "row" in progress and not progress["row"]["note"]:
         say(f"  done before: macro F1 {progress['row']['board_f1']}")
-        return progress["row"]
+        return progress
     try:
         if "run" not in progress or not pathlib.Path(progress["run"], folders.RESULT).exists():
             progress |= train(config, origin, name, folder)
@@ -126,25 +174,36 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
         score(config, origin, folder, progress["run"])
         progress["row"] = read_row(config, name, folder, progress)
         say(f"  macro F1 {progress['row']['board_f1']}, accuracy {progress['row']['board_acc']} %")
-    except ChildProcessError as error:
-        say(f"  failed: {error}")
-        progress["row"] = {**dict.fromkeys(COLUMNS, ""), "model": name, "note": str(error)}
+    except FailedError as error:
+        message, log = error.args
+        say(f"  failed: {message}")
+        progress |= {"row": {**dict.fromkeys(COLUMNS, ""), "model": name, "note": message}, "log": str(log)}
     files.write_json(folder / PROGRESS, progress)
-    return progress["row"]
+    return progress
 
 
 def folder_of(config: settings.LeaderboardSettings, fingerprint: dict, name: str) -> pathlib.Path:
     """The folder of a backbone with these settings: its name, or name-2 and so on where other settings have that."""
+    free = None
     for number in itertools.count(1):
         folder = config.sm_output_data_dir / (as_folder(name) if number == 1 else f"{as_folder(name)}-{number}")
-        before = read_progress(folder).get("fingerprint", {})
-        if before == fingerprint or not is_comparable(before, fingerprint):
-            return files.make_folder(folder, "SM_OUTPUT_DATA_DIR")
+        before = of_training(read_progress(folder).get("fingerprint", {}))
+        if before == of_training(fingerprint):
+            return folder
+        if free is None and not are_same(before, fingerprint, "photographs", "code"):
+            free = folder
+        if not folder.exists():
+            return files.make_folder(free, "SM_OUTPUT_DATA_DIR")
+
+
+def are_same(one: dict, other: dict, *keys: str) -> bool:
+    """Whether two fingerprints have the same under these keys."""
+    return all(one.get(key) == other[key] for key in keys)
 
 
 def is_comparable(one: dict, other: dict) -> bool:
-    """Whether two fingerprints belong into one table: they may differ in settings only."""
-    return all(one.get(key) == other[key] for key in ("photographs", "code"))
+    """Whether rows of two fingerprints belong into one table: they may differ in settings only."""
+    return are_same(one, other, "photographs", "code", "scoring")
 
 
 def read_progress(folder: pathlib.Path) -> dict:
@@ -157,7 +216,7 @@ def read_progress(folder: pathlib.Path) -> dict:
 
 
 def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
-    """Train one backbone: the run's folder, the number of parameters, and the speed. Raises ChildProcessError."""
+    """Train one backbone: the run's folder, the number of parameters, and the speed. Raises FailedError."""
     own = settings.TrainSettings.model_fields.keys() - {"name"}
     # A preset is not given itself: train.py reads it, too.
     own = [key for key in own if origin[key] != "default" and not presets.is_preset(origin[key])]
@@ -170,7 +229,7 @@ def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder:
     parameters = re.search(r" of ([\d,]+) weights", output)
     speeds = re.findall(r"(\d+) photographs/s", output)
     if not (run_folder and parameters):
-        raise ChildProcessError("train.py: did not say its run folder and number of weights")
+        raise FailedError("train.py: did not say its run folder and number of weights", folder / "train.log")
     return {
         "run": run_folder[1],
         "parameters": int(parameters[1].replace(",", "")),
@@ -180,7 +239,7 @@ def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder:
 
 
 def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Path, run_folder: str) -> None:
-    """Infer and evaluate: output.csv and evaluation.json in the backbone's folder. Raises ChildProcessError."""
+    """Infer and evaluate: output.csv and evaluation.json in the backbone's folder. Raises FailedError."""
     shared = ("max_megapixels", "device", "precision", "cache_gib", "cache_dir")
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": run_folder, "sm_output_data_dir": folder}
@@ -209,13 +268,13 @@ def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Pa
 
 
 def run(script: str, given: dict, folder: pathlib.Path) -> str:
-    """Run a script with these settings: what it printed, which a log keeps too. Raises ChildProcessError."""
+    """Run a script with these settings: what it printed, which a log keeps too. Raises FailedError."""
     log = folder / f"{pathlib.Path(script).stem}.log"
     status = subprocesses.run(script, sources.as_flags(given), sources.without_settings(os.environ), log)
     output = log.read_text(errors="replace")
     if status:
         last = output.strip().splitlines()[-1:] or [f"exit status {status}"]
-        raise ChildProcessError(f"{script}: {last[0]}")
+        raise FailedError(f"{script}: {last[0]}", log)
     return output
 
 

@@ -14,15 +14,23 @@ from toolkit.system.console import InputError
 
 
 def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_done_twice(drawn, tmp_path):
+    truth = tmp_path / "truth" / "gt.csv"
+    truth.parent.mkdir()
     folders = {
         "SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHANNEL_EVAL": drawn.eval,
-        "SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out",
+        "SM_GROUND_TRUTH_DIR": truth.parent, "SM_OUTPUT_DATA_DIR": tmp_path / "out",
     }  # fmt: skip
     given = {"PRETRAINED": "false", "SIZE": "32x32", "epochs": "1", "BATCH_SIZE": "32", "DEVICE": "cpu"}
     given["REPORT_PHOTOS"] = "false"
     names = "inception_v3,shufflenet_v2_x0_5"  # the first one is too deep for 32 x 32
+    refused(run_here("leaderboard.py", **folders, **given, NAMES=names), "gt.csv: expected this file, found none")
+    header, *lines = (drawn.eval / "gt.csv").read_text().splitlines()
+    truth.write_text("\n".join([header, *lines[1:]]))
+    refused(run_here("leaderboard.py", **folders, **given, NAMES=names), "info.csv: expected the ImageIDs of gt.csv")
+    assert not any((tmp_path / "runs").iterdir())  # before anything is trained
+    truth.write_text("\n".join([header, *lines]))
     done = run_here("leaderboard.py", **folders, **given, NAMES=names)
-    refused(done, "inception_v3 failed: see train.log")
+    refused(done, f"inception_v3 failed: see {tmp_path / 'out' / 'inception_v3' / 'train.log'}")
     pages = [*tmp_path.rglob("*.html")]
     assert len(pages) == 4 and not any("data:image" in page.read_text() for page in pages)
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")
@@ -33,13 +41,19 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     assert (
         f"| shufflenet_v2_x0_5 | 1 | 32 | {row['val_acc']:.4f} |" in (tmp_path / "out" / "leaderboard.md").read_text()
     )
-    again = run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given)
-    assert again.returncode == 0 and "done before" in again.stdout, again.stderr
+    log = tmp_path / "out" / "shufflenet_v2_x0_5" / "train.log"
+    trained = log.stat().st_mtime_ns
+    truth.write_text("\n".join([header, *lines[::-1]]))  # what evaluation reads
+    for said in ("macro F1", "done before"):
+        again = run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given)
+        assert again.returncode == 0 and said in again.stdout, again.stderr
+        assert ("done before" in again.stdout) == (said == "done before") and log.stat().st_mtime_ns == trained
     # Not beside a user's own runs, of which NAME unset takes the newest.
     assert [path.parent.name for path in (tmp_path / "runs").rglob("shuf*")] == ["leaderboard"]
     with pytest.raises(InputError, match="found no run"):
         lookup.resolve(tmp_path / "runs", None)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model"), table)
+    now = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")  # the other one was scored otherwise
+    pd.testing.assert_frame_equal(now, table.loc[["shufflenet_v2_x0_5"]], check_dtype=False)
 
 
 def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypatch):
@@ -68,6 +82,7 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     with (tmp_path / "eval" / "gt.csv").open("a") as file:
         file.write("\n")
     after = leaderboard.fingerprint_of(config)
+    assert leaderboard.of_training(after) == leaderboard.of_training(before)
     assert after != before and leaderboard.write(config, after) == ([], [])
     photograph = next((tmp_path / "eval" / "images").iterdir())
     repaint(photograph)
@@ -102,7 +117,8 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
             (tmp_path / "runs" / folder.name).mkdir(parents=True)
             (tmp_path / "runs" / folder.name / "settings.json").write_text(json.dumps(record))
         (folder / "progress.json").write_text(json.dumps(progress))
-        assert leaderboard.folder_of(config, fingerprint, model) == folder
+        for scoring in (fingerprint["scoring"], {}):  # also where only what scores has changed
+            assert leaderboard.folder_of(config, fingerprint | {"scoring": scoring}, model) == folder
     _, seeds = leaderboard.write(config, fingerprint)
     found = pd.read_csv(tmp_path / "out" / "leaderboard.csv", dtype=str, keep_default_na=False)
     assert found.columns.tolist() == [*leaderboard.COLUMNS[:3], "seed", "lr", "folder", *leaderboard.COLUMNS[3:]]

@@ -36,8 +36,8 @@ def update(runs: pathlib.Path, row: dict | None = None) -> None:
     except (InputError, OSError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         say(
-            f"note: {reason}; a run's line stands in its {RESULT}, and is added here when the next run finishes, or the "
-            "same command is started again"
+            f"note: {reason}; a run's line stands in its {RESULT}, and is added here when the next run finishes, or "
+            "the same command is started again"
         )
 
 

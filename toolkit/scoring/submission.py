@@ -31,18 +31,18 @@ def class_of(text: str) -> int | None:
     return int(number) if number in range(CLASSES) else None
 
 
-def answers_to(truth: Mapping[str, int], answers: Mapping[str, int]) -> dict[str, int]:
+def answers_to(truth: Mapping[str, int], answers: Mapping[str, int], table: str = "output.csv") -> dict[str, int]:
     """The answers in the order of `truth` and by its ImageIDs, which they may spell differently. Says so.
 
-    Raises InputError unless both are about the same photographs.
+    `table` has the answers. Raises InputError unless both are about the same photographs.
     """
     found = spelling.match(truth, answers)
     missing, extra = sorted(truth.keys() - found.keys()), sorted(answers.keys() - set(found.values()))
     close = spelling.spellings(extra)
-    spelling.refuse_several({image: close.get(spelling.common(image), []) for image in missing}, "gt.csv, output.csv")
+    spelling.refuse_several({image: close.get(spelling.common(image), []) for image in missing}, f"gt.csv, {table}")
     differing = {"missing": missing, "extra": extra}
     if found_instead := [f"{len(images)} {kind}: {listed(images)}" for kind, images in differing.items() if images]:
-        raise InputError(f"output.csv: expected the ImageIDs of gt.csv, found {'; '.join(found_instead)}")
+        raise InputError(f"{table}: expected the ImageIDs of gt.csv, found {'; '.join(found_instead)}")
     if respelled := spelling.describe(found):
-        say(f"note: gt.csv and output.csv: {respelled}")
+        say(f"note: gt.csv and {table}: {respelled}")
     return {image: answers[found[image]] for image in truth}
