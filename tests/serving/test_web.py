@@ -8,17 +8,20 @@ import http.client
 import io
 import json
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import zygote
 from browser import DESK, PHONE, opened, reads_well
-from conftest import refused, run_here
-from faults import finish, start
+from conftest import ROOT, refused, run_here
+from faults import environment, finish, start
 from playwright.sync_api import expect
 from starlette.requests import Request
 from test_requests import WRONG
@@ -163,29 +166,55 @@ def test_a_wrong_request_gets_a_client_error_of_one_line(server, photographs):
     assert json.loads(get(server, "/execution-parameters")[1])["MaxPayloadInMB"] == 6
 
 
-def test_it_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_has_come(trained, photographs, expected):
-    """With the word that SageMaker gives, and a batch that waits long, so that requests surely wait when it comes."""
+def test_a_container_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_has_come(
+    trained, photographs, expected, tmp_path
+):
+    """What the Dockerfile copies, sets and starts, with the word that SageMaker gives."""
+    steps = re.findall(r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    for step, words in steps:
+        *sources, to = words.split()
+        for path in [path for source in sources for path in ROOT.glob(source)] if step == "COPY" else ():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / to)
+    variables = dict(word.split("=") for word in dict(steps)["ENV"].split())
+    assert variables.keys() == {"SM_CHANNEL_MODEL", "SERVE_HOST"}
+    program, *words = json.loads(dict(steps)["ENTRYPOINT"])
+    assert program == "python"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = start("serve.py", SM_CHANNEL_MODEL=trained, SERVE_PORT=port, SERVE_WAIT_MS=1000, SERVE_BATCH=64, **CPU)
-    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    variables |= {"SM_CHANNEL_MODEL": trained, "SERVE_PORT": port, **CPU}
+    process = subprocess.Popen(
+        [zygote.python(), *words, "serve"], cwd=tmp_path, env=environment(**variables), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while True:
         with contextlib.suppress(ConnectionError):
             assert get(address, "/ping") == (200, "")
             break
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
-    names = list(photographs)[:8]
-    with ThreadPoolExecutor(8) as clients:
-        responses = [clients.submit(send, address, photographs[name]) for name in names]
-        time.sleep(0.4)
-        assert not any(response.done() for response in responses)
+    name, content = next(iter(photographs.items()))
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.putrequest("POST", "/invocations")
+        connection.putheader("Content-Type", "image/jpeg")
+        connection.putheader("Content-Length", str(len(content)))
+        connection.endheaders(content[:100])
+        while "serve_requests_under_way 1\n" not in get(address, "/metrics")[1]:
+            assert time.monotonic() < until
         process.send_signal(signal.SIGTERM)
-        for name, response in zip(names, responses, strict=True):
-            same(predictions(response.result(60))[0], expected[name])
+        while True:  # until it takes no others
+            try:
+                get(address, "/ping")
+            except ConnectionError:
+                break
+            assert time.monotonic() < until
+        connection.send(content[100:])
+        response = connection.getresponse()
+        assert response.status == 200
+        same(json.loads(response.read())["predictions"][0], expected[name])
     printed = finish(process)
-    assert process.returncode == 0 and "answered 8 photographs in 1 batches" in printed, printed
+    assert process.returncode == 0 and "answered 1 photographs in 1 batches" in printed, printed
 
 
 @pytest.fixture

@@ -1,0 +1,186 @@
+"""How many photographs does serve.py answer a second, and how soon, beside inference.py on the same cores?
+
+python benchmarks/serving.py [--clients 8,32,128] [--seconds 60] [--turns 3] [--name resnet18] [--runtime torch]
+
+An untrained net, JPEGs of 384x512 of drawn faces. Each client sends one photograph after another on one connection, and
+compares the answer with that of inference.py: "wrong" counts classes that differ and probabilities that do by over
+1e-6. Clients are one process, on the same cores. Turns of inference.py (decoding and predicting from files, without its
+start) and of all numbers of clients alternate; the last column is the ratio to the turn of inference.py before it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import export  # noqa: E402
+import inference  # noqa: E402
+import model  # noqa: E402
+from toolkit.config.types import height_and_width  # noqa: E402
+from toolkit.data.framing import Framing  # noqa: E402
+from toolkit.demo import synthetic  # noqa: E402
+from toolkit.labels import CLASSES  # noqa: E402
+from toolkit.runs.weights import Header, save_weights  # noqa: E402
+from toolkit.scoring.decision import Decision  # noqa: E402
+from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
+
+TOLERANCE = 1.5e-6  # of probabilities, of which a response has six digits
+PEOPLE = 12  # with 7 photographs each
+ROW = "| {:>7} | {:>9} | {:>7} | {:>7} | {:>7} | {:>5} | {:>5} | {:>7} | {:>5} |"
+HEAD = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
+COLUMNS = ("clients", "answers/s", "p50 ms", "p95 ms", "p99 ms", "wrong", "lost", "RSS MiB", "ratio")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", default="8,32,128", type=lambda text: list(map(int, text.split(","))))
+    parser.add_argument("--seconds", default=60.0, type=float, help="of each turn")
+    parser.add_argument("--turns", default=3, type=int)
+    parser.add_argument("--name", default="resnet18")
+    parser.add_argument("--size", default="128x96")
+    parser.add_argument("--runtime", default="torch", choices=("torch", "onnx"))
+    parser.add_argument("--batch", default="32", help="SERVE_BATCH")
+    parser.add_argument("--wait", default="2", help="SERVE_WAIT_MS")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.name} at {options.size}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
+        paths = draw(folder / "faces")
+        run = make_run(folder / "runs", options.name, options.size, options.runtime)
+        with server(run, options) as (process, address):
+            print(ROW.format(*COLUMNS), flush=True)
+            for _ in range(options.turns):
+                rate, expected = from_files(run, paths, options)
+                print(ROW.format("files", f"{rate:.0f}", *[""] * 7), flush=True)
+                for clients in options.clients:
+                    found = load(address, clients, options.seconds, expected)
+                    cells = [f"{number:.0f}" for number in (found[0], *found[1], *found[2:], resident_mib(process.pid))]
+                    print(ROW.format(clients, *cells, f"{found[0] / rate:.2f}"), flush=True)
+
+
+def resident_mib(pid: int) -> int:
+    """Memory of a process. Linux only."""
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) >> 10
+
+
+def draw(folder: pathlib.Path) -> list[pathlib.Path]:
+    folder.mkdir()
+    cast = synthetic.draw_cast(synthetic.EVAL_SHARES, PEOPLE, np.random.default_rng(0))
+    synthetic.draw_people(cast, range(PEOPLE), 0, lambda person, number: folder / f"{person}-{number}.jpg")
+    return sorted(folder.iterdir())
+
+
+def make_run(runs: pathlib.Path, name: str, size: str, runtime: str = "torch") -> pathlib.Path:
+    """The folder of runs, with an untrained net in it, and its ONNX file for that runtime."""
+    torch.manual_seed(0)
+    framing, scores = Framing(height_and_width(size)), {"epoch": 1, "macro_f1": 0.0}
+    net, _ = model.build(name, framing.size)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Linear):  # so that faces get different answers
+            torch.nn.init.normal_(layer.weight)
+    even = (1 / CLASSES,) * CLASSES
+    decision = Decision(30.0, 0.5, PriorCorrection(even, even, (1.0,) * CLASSES))  # logits are far too large
+    header = Header(name, name, "flat", framing, model.MEAN, model.STD, decision, scores)
+    (runs / "net").mkdir(parents=True)
+    save_weights(runs / "net" / "model.safetensors", net.state_dict(), header)
+    if runtime == "onnx":
+        with contextlib.redirect_stdout(io.StringIO()):
+            export.main(["--sm_channel_model", str(runs), "--name", "net"])
+    return runs
+
+
+@contextlib.contextmanager
+def server(runs: pathlib.Path, options):
+    """serve.py, warm; its process and address. It must end with status 0."""
+    given = {"SM_CHANNEL_MODEL": runs, "SERVE_PORT": 0, "RUNTIME": options.runtime, "DEVICE": "cpu"}
+    given |= {"SERVE_BATCH": options.batch, "SERVE_WAIT_MS": options.wait}
+    environment = os.environ | {name: str(value) for name, value in given.items()}
+    process = subprocess.Popen([sys.executable, ROOT / "serve.py"], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        found = next(filter(None, (re.search(r"at http://([\d.]+):(\d+);", line) for line in process.stdout)))
+        yield process, (found[1], int(found[2]))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        print(process.communicate(timeout=120)[0].strip())
+    assert process.returncode == 0
+
+
+def from_files(runs: pathlib.Path, paths: list[pathlib.Path], options) -> tuple[float, list]:
+    """Photographs a second of inference.py, decoding included; [(bytes, class, probabilities)] of each path."""
+    words = ["--sm_channel_model", str(runs), "--device", "cpu", "--runtime", options.runtime]
+    config, _ = inference.sources.read(inference.settings.PhotographSettings, words)
+    many = list(map(str, paths)) * 3
+    with contextlib.redirect_stdout(io.StringIO()):
+        ensemble = inference.Ensemble.find(config, config.sm_channel_model, model.load)
+        inference.predict(config, ensemble, many[:64], many[:64])
+        began = time.perf_counter()
+        probabilities, _, _ = inference.predict(config, ensemble, many, many)
+        seconds = time.perf_counter() - began
+        answer = ensemble.decide(probabilities, [])
+    answers = zip(answer.classes, answer.probabilities, strict=True)
+    contents = [path.read_bytes() for path in paths]
+    return len(many) / seconds, [(content, *one) for content, one in zip(contents, answers, strict=False)]
+
+
+def load(address: tuple[str, int], clients: int, seconds: float, expected: list) -> tuple:
+    """Answers a second, [p50, p95, p99] in ms, wrong answers, lost requests; of clients in a process of their own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(asyncio_load, (address, clients, seconds, expected))
+
+
+def asyncio_load(*arguments) -> tuple:
+    return asyncio.run(_load(*arguments))
+
+
+async def _load(address: tuple[str, int], clients: int, seconds: float, expected: list) -> tuple:
+    until = time.perf_counter() + seconds
+    found = await asyncio.gather(*(_client(address, number, until, expected) for number in range(clients)))
+    durations = sorted(duration for one in found for duration in one[0])
+    at = lambda share: 1000 * durations[min(int(share * len(durations)), len(durations) - 1)]  # noqa: E731
+    wrong, lost = (sum(one[column] for one in found) for column in (1, 2))
+    return len(durations) / seconds, [at(0.5), at(0.95), at(0.99)], wrong, lost
+
+
+async def _client(address: tuple[str, int], number: int, until: float, expected: list) -> tuple[list[float], int, int]:
+    """Seconds of each answered request; wrong answers; requests without an answer."""
+    durations, wrong, lost = [], 0, 0
+    reader, writer = await asyncio.open_connection(*address)
+    while (began := time.perf_counter()) < until:
+        content, right, p = expected[number % len(expected)]
+        number += 1
+        writer.write(HEAD.format(len(content)).encode() + content)
+        try:
+            header = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", header)[1]))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            lost += 1
+            reader, writer = await asyncio.open_connection(*address)
+            continue
+        durations.append(time.perf_counter() - began)
+        if b" 200 " not in header[:16]:
+            wrong += 1
+            continue
+        (record,) = json.loads(body)["predictions"]
+        wrong += record["class"] != right or np.abs(np.array(record["probabilities"]) - p).max() > TOLERANCE
+    writer.close()
+    return durations, int(wrong), lost
+
+
+if __name__ == "__main__":
+    main()
