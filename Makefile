@@ -32,7 +32,7 @@ $(SAGEMAKER)/ready: $(VENV)/ready tests/requirements-sagemaker.txt
 	printf 'numpy\nscipy\n' | $(BIN)/uv pip install --quiet --python $(SAGEMAKER) --excludes - -r tests/requirements-sagemaker.txt
 	touch $@
 
-torture: $(VENV)/ready  ## all faults, often: a quarter of an hour
+torture: $(VENV)/ready  ## all faults, often: about an hour
 	$(BIN)/python tests/torture.py
 
 docs: $(VENV)/ready  ## write docs/settings.md anew, from the settings

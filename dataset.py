@@ -10,6 +10,12 @@ that a photograph lies at folder/file.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import pathlib
 import re
@@ -221,7 +227,7 @@ def main(argv: list[str]) -> None:
     sides = split.split_by_person(table, held_out)
     classes = labels(table)
     summary = [split.describe(classes, table["person"], sides), *split.missing_groups(classes, [sides]), str(report)]
-    say("\n".join(summary))
+    say(*"\n".join(summary).split("\n"))
     reading = Reading.of(config)
     store = Store(paths(as_found, config.sm_channel_train), Framing.of(config), reading=reading)
     with store:

@@ -6,6 +6,12 @@ evaluation.json has the scores, and evaluation.html shows them. If they are ther
 (`images/` beside gt.csv), the probabilities (`probabilities.csv` beside output.csv) and the column `person` of gt.csv.
 """
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from toolkit.config import settings, sources
 from toolkit.demo import synthetic
 from toolkit.scoring import submission
@@ -26,14 +32,14 @@ def main(argv: list[str]) -> None:
     matrix = metrics.confusion(list(truth.values()), list(answers.values()))
     result = metrics.scores(matrix)
     path = config.sm_output_data_dir / "evaluation.json"
-    say(report(result))
+    say(*report(result))
     with locks.locked(path.parent):
         files.write_json(path, {**result, "confusion": matrix.tolist()})
         evaluation_page.write(path.parent, config.sm_ground_truth_dir, truth, answers, config.report_photos)
     say(f"written: {path.absolute()} and {evaluation_page.PAGE}")
 
 
-def report(result: dict) -> str:
+def report(result: dict) -> list[str]:
     """The scores as aligned lines: one per class, one per attribute, then accuracy and macro F1."""
     lines = [f"{'class':>5}  {'':32} {'photographs':>11} {'precision':>9} {'recall':>9} {'F1':>9}"]
     for row in result["classes"]:
@@ -43,7 +49,7 @@ def report(result: dict) -> str:
         lines.append(f"{name:8} accuracy {attribute['accuracy']:8.4%}   macro F1 {attribute['macro_f1']:.4f}")
     lines.append(f"accuracy {result['accuracy']:.4%}")
     lines.append(f"macro F1 {result['macro_f1']:.4f}")
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

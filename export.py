@@ -7,6 +7,12 @@ The file is written only after onnxruntime has given the same probabilities as t
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import json
 import math
 import os

@@ -8,6 +8,12 @@ The second line prints what the photographs show, and writes nothing.
 SageMaker imports it too, to answer requests by its four handlers: model_fn, input_fn, predict_fn and output_fn.
 """
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import itertools
 import os
 import pathlib

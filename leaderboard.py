@@ -9,13 +9,18 @@ A backbone that fails does not stop the others. With other settings the table ge
 setting that differs; rows of other photographs or code are left out.
 """
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import hashlib
 import itertools
 import json
 import os
 import pathlib
-import re
 
 import numpy as np
 
@@ -74,7 +79,9 @@ def main(argv: list[str]) -> None:
         if progress["row"]["note"]:
             failed[name] = progress["log"]
         rows, seeds = write(config, fingerprint)
-    say("\n\n".join(as_markdown(table) for table in (rows, seeds) if table))
+    for table in (rows, seeds):
+        if table:
+            say(*as_markdown(table), "")
     if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
         say(f"note: {left_out} rows were made with other code, photographs or labels, and are left out")
     if failed:
@@ -216,7 +223,7 @@ def read_progress(folder: pathlib.Path) -> dict:
 
 
 def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
-    """Train one backbone: the run's folder, the number of parameters, and the speed. Raises FailedError."""
+    """Train one backbone: the run's folder. Raises FailedError."""
     own = settings.TrainSettings.model_fields.keys() - {"name"}
     # A preset is not given itself: train.py reads it, too.
     own = [key for key in own if origin[key] != "default" and not presets.is_preset(origin[key])]
@@ -224,18 +231,7 @@ def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder:
     given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir / RUNS}
     if config.sm_checkpoint_dir:
         given["sm_checkpoint_dir"] = config.sm_checkpoint_dir / RUNS
-    output = run("train.py", given, folder)
-    run_folder = re.search(r"run folder: (.+)", output)
-    parameters = re.search(r" of ([\d,]+) weights", output)
-    speeds = re.findall(r"(\d+) photographs/s", output)
-    if not (run_folder and parameters):
-        raise FailedError("train.py: did not say its run folder and number of weights", folder / "train.log")
-    return {
-        "run": run_folder[1],
-        "parameters": int(parameters[1].replace(",", "")),
-        # None where a run went on that was stopped after its last epoch.
-        "photographs_per_second": int(speeds[-1]) if speeds else "",
-    }
+    return {"run": run("train.py", given, folder)["folder"]}
 
 
 def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Path, run_folder: str) -> None:
@@ -260,22 +256,21 @@ def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Pa
         "board_f1": f"{board['macro_f1']:.4f}",
         "board_acc": f"{board['accuracy']:.4%}".rstrip("%"),
         "val_f1": "" if result["macro_f1"] is None else f"{result['macro_f1']:.4f}",
-        "parameters": progress["parameters"],
-        "photographs_per_second": progress["photographs_per_second"],
+        "parameters": result.get("parameters", ""),  # of an older version
+        "photographs_per_second": result.get("photographs_per_second", ""),
         "seconds": result["seconds"],
         "note": "",
     }
 
 
-def run(script: str, given: dict, folder: pathlib.Path) -> str:
-    """Run a script with these settings: what it printed, which a log keeps too. Raises FailedError."""
+def run(script: str, given: dict, folder: pathlib.Path):
+    """Run a script with these settings: what its main returned. A log has what it prints. Raises FailedError."""
     log = folder / f"{pathlib.Path(script).stem}.log"
-    status = subprocesses.run(script, sources.as_flags(given), sources.without_settings(os.environ), log)
-    output = log.read_text(errors="replace")
-    if status:
-        last = output.strip().splitlines()[-1:] or [f"exit status {status}"]
+    ended = subprocesses.run(script, sources.as_flags(given), sources.without_settings(os.environ), log)
+    if ended.status:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit status {ended.status}"]
         raise FailedError(f"{script}: {last[0]}", log)
-    return output
+    return ended.outcome
 
 
 def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list[dict], list[dict]]:
@@ -288,7 +283,7 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
         seeds = runs_leaderboard.over_seeds(rows, of_seeds, SCORES)
         columns = rows[0] if rows else COLUMNS
         files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
-        tables = [as_markdown(table) for table in (rows, seeds) if table]
+        tables = ["\n".join(as_markdown(table)) for table in (rows, seeds) if table]
         files.write(folder / "leaderboard.md", "\n\n".join(tables) + "\n")
         if done := {path: progress for path, progress in made.items() if not progress["row"]["note"]}:
             write_page(config, rows, seeds, done)
@@ -340,9 +335,9 @@ def write_page(
     leaderboard_page.write(page, rows, seeds, compared, truth, images)
 
 
-def as_markdown(rows: list[dict]) -> str:
+def as_markdown(rows: list[dict]) -> list[str]:
     lines = [rows[0], ["--"] * len(rows[0]), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return [f"| {' | '.join(map(str, line))} |" for line in lines]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,12 @@ GET /ping is answered with 200 once the net is loaded and warm; /metrics has cou
 end it when all requests that have come are answered. SageMaker starts containers with the word `serve`.
 """
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import model
 from toolkit.config import extras, settings, sources
 from toolkit.serving import model_archive

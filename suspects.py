@@ -10,6 +10,12 @@ RELABEL=sure,corrections.csv applies the decisions, here and in train.py; here, 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import hashlib
 import os
 import pathlib
@@ -50,7 +56,7 @@ def main(argv: list[str]) -> None:
     folds = held_out_folds(table, is_reviewed, headers)
     table, findings = collect_findings(config, headers, table, folds)
     suspects = list_suspects(config, table, findings)
-    say(expected_errors_table(suspects))
+    say(*expected_errors_table(suspects))
     write_table(config, suspects, findings)
     if config.serve:
         serve_page(config, suspects)
@@ -83,7 +89,8 @@ def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
     table = table[table["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)
     is_reviewed = corrections.is_named(table, config.relabel).to_numpy()
     left = table["folder"][~is_reviewed].nunique()
-    say(f"{report}\n{left} people to look at, {as_found['folder'].nunique() - left} were decided on before")
+    decided = as_found["folder"].nunique() - left
+    say(*str(report).split("\n"), f"{left} people to look at, {decided} were decided on before")
     return table, is_reviewed, corrected
 
 
@@ -122,7 +129,7 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
         shared += ("device", "precision", "cache_gib", "cache_dir")
         training |= {name: getattr(config, name) for name in shared}
         words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
-        if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)):
+        if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)).status:
             raise InputError(f"folds could not be trained: train.py ended with {status}; its messages stand above")
     return lookup.find_runs(runs, run, WEIGHTS, read_header)
 
@@ -236,13 +243,13 @@ def list_suspects(config: settings.SuspectsSettings, table: pd.DataFrame, findin
     return suspects
 
 
-def expected_errors_table(suspects: list[Suspect]) -> str:
+def expected_errors_table(suspects: list[Suspect]) -> list[str]:
     """Lines with the expected errors among the first suspects: they tell a person where to stop."""
     from toolkit.label_errors.ranking import expected_errors
 
     counts = [n for n in EXPECTED_AMONG if n < len(suspects)] + [len(suspects)]
     lines = [f"{'people':>10} {'errors among them, expected':>28}"]
-    return "\n".join([*lines, *(f"first {n:4} {expected_errors(suspects, n):28.1f}" for n in counts)])
+    return [*lines, *(f"first {n:4} {expected_errors(suspects, n):28.1f}" for n in counts)]
 
 
 def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], findings: list[Finding]) -> None:

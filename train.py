@@ -8,6 +8,12 @@ before that, and torchvision is imported while photographs are being decoded.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +64,7 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
         return None
     refuse_what_does_not_fit(config)
     config, origin = defaults.resolve(config, origin, loss.takes_weight(config.loss))
-    say(sources.describe(config, origin))
+    say(*sources.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
         if folder := getattr(config, name):
             files.make_folder(folder, name.upper())
@@ -119,14 +125,14 @@ def read_data(config: settings.TrainSettings) -> Data:
     splits = split.make_splits(config, as_found, table)
     labels = dataset.labels(table)
     lines = [str(report), split.describe(labels, table["person"], splits[0]), *split.missing_groups(labels, splits)]
-    say("\n".join(lines))
+    say(*"\n".join(lines).split("\n"))
     held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
     pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
     found = None
     if folder := config.sm_channel_pseudo:
         probabilities = config.pseudo_probabilities or folder / pseudo_labels.TABLE
         found = pseudo_labels.read(dataset.image_folder(folder), probabilities, config.pseudo_from)
-        say(str(found))
+        say(*str(found).split("\n"))
     return Data(table, splits, report.files, found)
 
 
@@ -166,6 +172,7 @@ class Backbone(NamedTuple):
     model: nn.Module  # on the machine
     start: model.Start  # what it starts from
     machine: Machine
+    parameters: int  # numbers that can be trained
 
 
 def build_model(config: settings.TrainSettings) -> Backbone:
@@ -178,9 +185,9 @@ def build_model(config: settings.TrainSettings) -> Backbone:
     machine = device.choose(config.device, config.precision)
     torch.manual_seed(config.seed)
     net, start = model.build(config.name, config.size, config.weights, config.head)
-    size = sum(parameter.numel() for parameter in net.parameters())
-    say(f"{config.name} of {size:,} weights, pretrained: {start}\nrunning on {machine}")
-    return Backbone(config.name, placement.to_device(net, machine), start, machine)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    say(f"{config.name} of {parameters:,} weights, pretrained: {start}", f"running on {machine}")
+    return Backbone(config.name, placement.to_device(net, machine), start, machine, parameters)
 
 
 def make_loader(store: Store, backbone: Backbone) -> Loader:
@@ -299,7 +306,9 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         if log and pictures:
             scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
             tensorboard.add_summary(log, pictures, config.deciding(), scores)
-        leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds))
+        per_second = round(len(task.train) * len(result.history) / max(result.seconds, 1e-9))
+        cost = {"parameters": setup.backbone.parameters, "photographs_per_second": per_second}
+        leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds, cost))
         run.finish()
         score = f"macro F1 {kept['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
         say(f"kept: epoch {kept['epoch']}, {score}; written: {run.folder.absolute()}")
@@ -329,7 +338,7 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
         more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
         artefacts.write_bad_images(folder, setup.data.bad_images)
-        leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds))
+        leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
         cross_validation.finish(config, folder)
         say(
             f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; "

@@ -1,4 +1,4 @@
-"""All faults, often: a table of what was tried, survived and lost. `make torture`; a quarter of an hour.
+"""All faults, often: a table of what was tried, survived and lost. `make torture`; about an hour.
 
 python tests/torture.py [--share 0.1] tries a tenth of it.
 """
@@ -17,6 +17,7 @@ import time
 import warnings
 
 import faults
+import starts
 import torch
 import torchvision  # noqa: F401 (forks need not import it)
 
@@ -63,6 +64,11 @@ def kinds(scratch: pathlib.Path, share, seed: int):
         (signal.SIGKILL, "kill -9", 200), (signal.SIGTERM, "SIGTERM", 40), (signal.SIGINT, "Ctrl-C", 40),
     ):  # fmt: skip
         yield f"{name} in training", stops(folder(scratch), number, share(times), seed, expected, training_of)
+    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
+        yield (
+            f"{name} at a script's start",
+            starts.stopped(folder(scratch), scratch / "data", whole, number, share(1000), seed),
+        )
     for what, flips, cuts in (("a flipped bit", share(1000), 0), ("a missing end", 0, share(200))):
         yield f"{what} in weights or state", quietly(faults.damaged_files, folder(scratch), weights, flips, cuts, seed)
     yield "a malicious file as weights or state", quietly(malicious, folder(scratch))

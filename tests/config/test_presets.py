@@ -55,7 +55,7 @@ def test_a_flag_wins_over_the_environment_over_a_hyperparameter_over_settings_ov
     assert [getattr(settings, name) for name in names] == [5, 4, 8, 4, (32, 64), 0.1, False]
     sources_of = ["flag", "environment", "hyperparameter", "settings.json", "settings.json", "recipe mine", "default"]
     assert [origin[name] for name in names] == sources_of
-    assert re.search(r"^  lr +0\.1 +recipe mine$", sources.describe(settings, origin), re.M)
+    assert re.search(r"^  lr +0\.1 +recipe mine$", "\n".join(sources.describe(settings, origin)), re.M)
 
 
 def test_each_script_takes_its_own_of_a_recipe(recipe, read):

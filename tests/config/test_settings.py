@@ -77,7 +77,7 @@ def test_a_size_in_every_spelling(given, value):
 def test_a_crop_in_every_spelling(given, value):
     assert given(CROP=value)[0].crop == given("--crop", *value.split())[0].crop == (0.1, 0.2, 0.9, 0.8)
     config, origin = given(CROP=value, SM_HPS='{"fit": "pad"}')
-    lines = sources.describe(config, origin).splitlines()
+    lines = sources.describe(config, origin)
     assert [line.split()[1] for line in lines if line.split()[0] in ("crop", "fit")] == ["0.1,0.2,0.9,0.8", "pad"]
     assert given(CROP=str(config.model_dump(mode="json")["crop"]))[0].crop == config.crop  # as in settings.json
 

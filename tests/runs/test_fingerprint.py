@@ -44,6 +44,7 @@ CANNOT_CHANGE_A_RESULT = (
     "toolkit/system/files.py",
     "toolkit/system/locks.py",
     "toolkit/system/signals.py",
+    "toolkit/system/subprocesses.py",
     "toolkit/training/lr_finder.py",  # nothing of what it trains is kept
 )
 # The same for inference.py and evaluation.py, as leaderboard.py runs them.

@@ -19,7 +19,7 @@ from toolkit.config import presets, synonyms
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
 from toolkit.config.types import as_text, plain, the_word
-from toolkit.system.console import InputError, say
+from toolkit.system.console import InputError, say, warn
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
 PRETRAINED = {True: "imagenet", False: "none"}  # another name for WEIGHTS, and what its values mean
@@ -36,11 +36,11 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     with a line for every wrong setting.
     """
     if {"--help", "-h"} & set(argv):
-        say(markdown_table(cls, choices))
+        say(*markdown_table(cls, choices).split("\n"))
         sys.exit(0)
     values, origin, problems = merge(cls, argv, os.environ)
     for line in near_misses(os.environ, names_of(cls) - values.keys()):
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        warn(f"warning: {line}")
     for name, allowed in (choices or {}).items():
         if name not in values:
             continue
@@ -54,7 +54,7 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     except ValidationError as error:
         problems += [line for detail in error.errors() for line in _lines_of(detail, values)]
     if problems:
-        raise InputError("\n       ".join(problems))
+        raise InputError(*problems)
     if settings.demo:
         say(f"no folder is set: {settings.DEMO_MEANS} {DEMO.absolute()}")
     return settings, origin
@@ -208,12 +208,12 @@ def did_you_mean(name: str, names) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def describe(settings: Settings, origin: dict[str, str]) -> str:
+def describe(settings: Settings, origin: dict[str, str]) -> list[str]:
     """The settings as aligned lines: name, value, source."""
     rows = [(name, as_text(value)) for name, value in settings]
     width = max(len(name) for name, _ in rows)
     value_width = min(40, max(len(value) for _, value in rows))
-    return "\n".join(f"  {name:{width}}  {value:{value_width}}  {origin[name]}" for name, value in rows)
+    return [f"  {name:{width}}  {value:{value_width}}  {origin[name]}" for name, value in rows]
 
 
 def own_fields(cls: type[Settings]) -> dict:

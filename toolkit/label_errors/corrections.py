@@ -264,8 +264,8 @@ def _contradictions(row: dict, earlier: dict) -> list[str]:
 
 def _refuse(problems: Iterable[str]) -> None:
     """Raises InputError with these lines, each once; nothing where there are none."""
-    if lines := "\n       ".join(dict.fromkeys(problems)):
-        raise InputError(lines)
+    if lines := dict.fromkeys(problems):
+        raise InputError(*lines)
 
 
 def _location(row: dict) -> str:

@@ -18,7 +18,7 @@ from toolkit.label_errors.decisions import ANSWERS, Decisions, hash_of_list
 from toolkit.label_errors.ranking import Suspect
 from toolkit.system import locks, ports
 from toolkit.system.console import InputError, say
-from toolkit.system.signals import Terminated
+from toolkit.system.signals import Terminated, answered
 
 LOCK = f".suspects{locks.LOCK}"
 MAX_BODY_BYTES = 1000  # of a decision
@@ -54,7 +54,7 @@ def serve(
             except Terminated:
                 raise
             except KeyboardInterrupt:
-                pass
+                answered()
             finally:
                 decisions.close()
     say(f"{len(decisions.answers):,} of {len(suspects):,} decided: {path}")

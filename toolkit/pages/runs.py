@@ -10,7 +10,8 @@ from toolkit.runs.artefacts import SCORES
 from toolkit.system import files, locks
 
 PAGE = "leaderboard.html"
-ABOUT_RUN = ("kept_epoch", "seconds", "started", "finished")  # beside scores; all other columns are settings
+# Columns beside scores; all others are settings.
+ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "started", "finished")
 
 
 @render.unless_it_fails()

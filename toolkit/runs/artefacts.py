@@ -117,8 +117,9 @@ def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
         files.write_csv(folder / "bad_images.csv", columns)
 
 
-def summary(config: TrainSettings, header: Header, kept: dict, started: str, seconds: float) -> dict:
-    """The content of result.json, and the run's row of leaderboard.csv. `kept`: the kept epoch's row of history.csv."""
+def summary(config: TrainSettings, header: Header, kept: dict, started: str, seconds: float, cost: dict) -> dict:
+    """The content of result.json, and the run's row of leaderboard.csv. `kept`: the kept epoch's row of history.csv;
+    `cost`: further columns."""
     return {
         "run": header.run,
         "backbone": header.backbone,
@@ -128,6 +129,7 @@ def summary(config: TrainSettings, header: Header, kept: dict, started: str, sec
         "kept_epoch": kept["epoch"],
         **{score: kept.get(score) for score in SCORES},
         "seconds": round(seconds, 1),
+        **cost,
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -136,8 +138,8 @@ def summary(config: TrainSettings, header: Header, kept: dict, started: str, sec
 def finished_before(folder: pathlib.Path) -> Outcome | None:
     """The outcome of a run that needs no training, which it says; None on ranks other than 0."""
     say(
-        f"run folder: {folder.absolute()}\nthis run was finished before, with the same settings, photographs and code; "
-        "RESUME=never trains it again"
+        f"run folder: {folder.absolute()}",
+        "this run was finished before, with the same settings, photographs and code; RESUME=never trains it again",
     )
     if world.rank() == 0:
         leaderboard.update(folder.parent)

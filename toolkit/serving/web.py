@@ -4,7 +4,6 @@ Photographs are decoded in a pool of threads as they come, and answered in batch
 """
 
 import asyncio
-import contextlib
 import http
 import socket
 import time
@@ -24,6 +23,7 @@ from toolkit.serving.batcher import Batcher
 from toolkit.serving.counters import Counters
 from toolkit.serving.endpoint import Endpoint
 from toolkit.serving.requests import RequestError
+from toolkit.system import signals
 from toolkit.system.console import InputError
 
 MOST_MIB = 6  # of a request's body, as on SageMaker
@@ -117,8 +117,10 @@ def serve(service: Service, listening: socket.socket) -> None:
         ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=MOST_SECONDS,
     )  # fmt: skip
     # uvicorn raises the signal again when all is answered; this is how a server ends.
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         uvicorn.Server(config).run([listening])
+    except KeyboardInterrupt:
+        signals.answered()
 
 
 async def _read_body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""What a script prints, and how it ends: exit 0, 2 with one clear line, 130 or 143 after a signal.
+"""What a script prints, and how it ends: exit 0, 2 with one clear line, 128 + its number after a signal.
 
 Rank 0 prints; other ranks print errors only.
 """
@@ -12,17 +12,22 @@ import signal
 import sys
 import traceback
 
-from toolkit.system import signals, world
+from toolkit.system import signals, subprocesses, world
 
 SECONDS_BETWEEN_LINES = 10  # of progress, where is no terminal: a log keeps every line
+LONGEST_LINE = 100_000  # characters
+INDENTED = "\n       "  # before a further line of an error
 LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left"
 
 
 class InputError(Exception):
-    """Bad input. The text is what the person reads: one line, or one line for each problem.
+    """Bad input. The arguments are what the person reads: one line, or one for each problem.
 
-    It says what was expected, what was found, where, and what to do.
+    A line says what was expected, what was found, where, and what to do.
     """
+
+    def __str__(self) -> str:
+        return INDENTED.join(map(str, self.args))
 
 
 class _LastingFile(io.FileIO):
@@ -72,12 +77,32 @@ def _lasting_streams():
         sys.stdout, sys.stderr = own
 
 
-def say(text: str) -> None:
+def say(*lines: str) -> None:
     """Print lines on rank 0, in one write and flushed: SageMaker cuts lines that are written in pieces."""
     if world.rank() == 0:
         with _without_bars():
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+            _write(sys.stdout, *lines)
+
+
+def warn(*lines: str) -> None:
+    """The same on stderr, on every rank."""
+    with _without_bars():
+        _write(sys.stderr, *lines)
+
+
+def printable(text: str) -> str:
+    """The text as one line: what no terminal shows, or takes for a command, is spelled out, as Python does.
+
+    Names of files are strangers': a line break in one could forge a line of ours, from which SageMaker reads scores.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}... ({len(text):,} characters)"
+
+
+def _write(stream, *lines: str) -> None:
+    stream.write("".join(f"{printable(line)}\n" for line in lines))
+    stream.flush()
 
 
 def bar(items=None, what: str = "", total: int | None = None):
@@ -88,7 +113,7 @@ def bar(items=None, what: str = "", total: int | None = None):
     from tqdm import tqdm
 
     options = {}
-    if not sys.stderr.isatty():
+    if not _is_terminal():
         seconds = SECONDS_BETWEEN_LINES
         options = {"file": _Lines(), "bar_format": LINE, "position": 0, "miniters": 1}
         options |= {"delay": seconds, "mininterval": seconds}
@@ -108,8 +133,12 @@ class _Lines:
 
 def _without_bars():
     """A context in which no bars are on the terminal: a line would begin behind them."""
-    shown = sys.modules.get("tqdm") if sys.stderr.isatty() else None
+    shown = sys.modules.get("tqdm") if _is_terminal() else None
     return shown.tqdm.external_write_mode() if shown else contextlib.nullcontext()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # None: it was closed before Python started
 
 
 def first_line(error: BaseException) -> str:
@@ -118,8 +147,8 @@ def first_line(error: BaseException) -> str:
 
 
 def listed(items, most: int = 5) -> str:
-    """ "a, b, c and 4 more": the first few of `items`, in their order."""
-    items = [str(item) for item in items]
+    """ "a, b, c and 4 more": the first few of `items`, in their order, as one line."""
+    items = [printable(str(item)) for item in items]
     more = len(items) - most
     return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")
 
@@ -130,37 +159,48 @@ def run(main) -> None:
     The reason of a failure is also written to $SM_OUTPUT_DIR/failure, of which SageMaker shows the first 1,024
     characters to the person who started the job.
     """
-    signals.install()
     with _lasting_streams():
-        _run(main)
+        try:
+            signals.install()
+            _run(main)
+            signals.uninstall()
+        except KeyboardInterrupt as stopped:
+            _stop(getattr(stopped, "number", signal.SIGINT))
+        if world.size() > 1:
+            # Threads of torch.distributed may hold Python objects while Python ends, which aborts the process.
+            sys.stdout.flush()
+            os._exit(0)
 
 
 def _run(main) -> None:
     try:
-        main(sys.argv[1:])
-    except InputError as error:
-        _refuse(str(error))
-    except signals.Terminated:
-        print("terminated", file=sys.stderr, flush=True)
-        sys.exit(128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(128 + signal.SIGINT)
+        outcome_file = subprocesses.end_with_starter()
+        outcome = main(sys.argv[1:])
+        if outcome_file and world.rank() == 0:
+            subprocesses.write_outcome(outcome_file, outcome)
     except Exception as error:
+        if number := signals.uninstall():  # a library took the signal for an error of its own
+            _stop(number)
+        if isinstance(error, InputError):
+            _refuse(*error.args)
         if isinstance(error, OSError) and error.filename is not None:  # a folder that cannot be read, a full disk
             _refuse(f"{error.filename}: {error.strerror}")
         _write_failure_reason(f"{str(error) or type(error).__name__}\n\n{traceback.format_exc()}")
         raise
-    if world.size() > 1:
-        # Threads of torch.distributed may hold Python objects while Python ends, which aborts the process.
-        sys.stdout.flush()
-        os._exit(0)
 
 
-def _refuse(text: str) -> None:
+def _stop(number: int) -> None:
+    signals.uninstall()
+    warn("interrupted" if number == signal.SIGINT else "terminated")
+    sys.exit(128 + number)
+
+
+def _refuse(*lines: str) -> None:
     where = f"process {world.rank()}: " if world.rank() else ""
-    print(f"error: {where}{text}", file=sys.stderr, flush=True)
-    _write_failure_reason(text)
+    first, *others = map(printable, map(str, lines))
+    others = [INDENTED[1:] + line for line in others]
+    warn(f"error: {where}{first}", *others)
+    _write_failure_reason("\n".join([first, *others]))
     sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: raised at once, or deferred to the end of a block whose work must be done whole.
+"""Ctrl-C, SIGTERM and SIGHUP: raised at once, or deferred to the end of a block whose work must be done whole.
 
 The state of this module is that of the process: signals have handlers of the process, not of an object.
 """
@@ -6,29 +6,58 @@ The state of this module is that of the process: signals have handlers of the pr
 import contextlib
 import os
 import signal
+import sys
 
 from toolkit.system import world
 
 OTHER_RANKS_WAIT_SECONDS = 15
+AGAIN_SECONDS = 0.05  # after which a signal that was not answered is raised again
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _deferring = False
-_pending: int | None = None  # the signal that came while it could not be raised
+_pending: int | None = None  # the signal that came in a block of `defer_signals`
+_unanswered: int | None = None  # the signal that was to be raised, and has not ended the work yet
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the machine is needed for something else."""
+    """SIGTERM came, as the machine is needed for something else; or SIGHUP, as the terminal is gone."""
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__(number)
+        self.number = number
 
 
 def install() -> None:
-    """Raise Ctrl-C as KeyboardInterrupt and SIGTERM as Terminated."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Raise Ctrl-C as KeyboardInterrupt, SIGTERM and SIGHUP as Terminated."""
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background
             signal.signal(number, _handle)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _raise_again)
+        sys.unraisablehook = _on_ignored_exception
+
+
+def uninstall() -> int | None:
+    """What comes now ends the process at once: all is done, or given up. The signal that was not answered, if any."""
+    number = _unanswered
+    answered()
+    for ending in ENDING:
+        if signal.getsignal(ending) is _handle:
+            signal.signal(ending, signal.SIG_DFL)
+    return number
+
+
+def answered() -> None:
+    """The exception of a signal was caught, and the work goes on to its end."""
+    global _unanswered
+    _unanswered = None
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextlib.contextmanager
 def defer_signals():
-    """Both signals wait until the block ends. A second one does not wait: it ends the process at once.
+    """All of them wait until the block ends. A second one does not wait: it ends the process at once.
 
     A pending signal replaces an error of the block: with several processes, that error is mostly the end of another.
     """
@@ -40,27 +69,78 @@ def defer_signals():
         _deferring = False
         if _pending is not None and world.rank() == 0:
             number, _pending = _pending, None
-            raise _exception(number)
+            _raise(number, None)
 
 
-def _handle(number, _frame) -> None:
+def _handle(number, frame) -> None:
     global _pending
+    if hasattr(signal, "SIGHUP"):  # a terminal that goes away sends several: that is no impatience
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if world.rank() and _pending is None:
         # Rank 0 needs this process to end its step, and ends the job when it has saved. The alarm is for its death.
         _pending = number
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(OTHER_RANKS_WAIT_SECONDS)
-    elif not _deferring:
-        raise _exception(number)
-    elif _pending is None:
+    elif _deferring and _pending is None:
         _pending = number
         # os.write, since the signal may have come while Python's own buffer was being written.
-        with contextlib.suppress(OSError):  # the terminal may be gone
+        with contextlib.suppress(OSError):  # the terminal is gone
             os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
-    else:
+    elif _deferring:
         # SystemExit and not KeyboardInterrupt, which would be answered by a save: the block's work is half done.
         _pending = None
         raise SystemExit(128 + number)
+    elif _unanswered is not None and _is_importing(frame):
+        os._exit(128 + number)
+    else:
+        _raise(number, frame)
 
 
-def _exception(number: int) -> type[KeyboardInterrupt]:
-    return Terminated if number == signal.SIGTERM else KeyboardInterrupt
+def _raise(number: int, frame) -> None:
+    """Raise the signal's exception, again and again until it is answered; in an import only when that is over.
+
+    It may be lost: Python ignores exceptions in callbacks such as those of weak references, which its import machinery
+    has too, and libraries take it for an error of their own. And a module that is half imported stays so.
+    """
+    global _unanswered
+    if hasattr(signal, "setitimer") and not world.rank():
+        _unanswered = number
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        if _is_importing(frame):
+            return
+    raise _exception(number)
+
+
+def _raise_again(_number, frame) -> None:
+    global _pending
+    if _unanswered is None:
+        return
+    if _deferring:
+        _pending = _unanswered
+    elif _is_handled():
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    else:
+        _raise(_unanswered, frame)
+
+
+def _is_importing(frame) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _is_handled() -> bool:
+    """Whether the exception of a signal is on its way: what it passes saves and cleans up."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _on_ignored_exception(ignored) -> None:
+    if not isinstance(ignored.exc_value, KeyboardInterrupt):  # that one comes again
+        sys.__unraisablehook__(ignored)
+
+
+def _exception(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)

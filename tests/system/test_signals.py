@@ -1,0 +1,95 @@
+"""Signals end every script, whatever it does at that moment, and what it has started with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import zygote
+from conftest import ROOT, environment
+from faults import SMALL
+
+from toolkit.config.settings import SCRIPTS
+
+SENT = """
+import os, pathlib, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from toolkit.system import console
+def send(number=signal.SIGTERM): os.kill(os.getpid(), number); time.sleep(0.01)
+def main(argv):
+    {}
+    for _ in range(100): time.sleep(0.05)
+    print("went on")
+console.run(main)
+"""
+LOST = """try:
+        send()
+        time.sleep(1)
+    except BaseException: pass"""
+TAKEN_FOR_ANOTHER = """try:
+        send()
+        time.sleep(1)
+    except BaseException: raise console.InputError("the file is damaged") from None"""
+CLEANS_UP = """try:
+        send()
+        time.sleep(1)
+    finally:
+        time.sleep(0.3)
+        print("cleaned up")"""
+IN_A_CALLBACK = """import weakref
+    class Thing: pass
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: (send(), time.sleep(0.1)))
+    del thing"""
+CASES = {
+    "import swallows": 143, LOST: 143, TAKEN_FOR_ANOTHER: 143, CLEANS_UP: 143, IN_A_CALLBACK: 143,
+    "send(signal.SIGINT)": 130, "send(signal.SIGHUP); send(signal.SIGHUP)": 129,
+}  # fmt: skip
+
+
+def test_a_signal_that_python_or_a_library_swallows_is_raised_again_and_what_cleans_up_is_not_disturbed(tmp_path):
+    swallows = "import os, signal, time\ntry:\n os.kill(os.getpid(), 15)\n time.sleep(.2)\nexcept BaseException: pass\n"
+    (tmp_path / "swallows.py").write_text(swallows)
+    processes = [
+        subprocess.Popen(
+            [zygote.python(), "-c", SENT.format(case), tmp_path],
+            cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for case in CASES
+    ]  # fmt: skip
+    for (case, status), process in zip(CASES.items(), processes, strict=True):
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == status, (case, errors)
+        assert errors == ("interrupted\n" if status == 130 else "terminated\n"), case
+        assert printed == ("cleaned up\n" if case == CLEANS_UP else "")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_ctrl_c_in_the_first_imports_of_a_script_prints_nothing(script, tmp_path):
+    (tmp_path / "pydantic.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)")
+    done = subprocess.run(
+        [sys.executable, ROOT / script], env=environment(PYTHONPATH=tmp_path), capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_script_that_another_one_started_ends_with_it_and_has_saved(drawn, tmp_path):
+    """leaderboard.py is killed; train.py, which it started in a session of its own, would train on beside the next."""
+    given = {key: value for key, value in SMALL.items() if key != "NAME"} | {"NAMES": SMALL["NAME"], "EPOCHS": "1000"}
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHANNEL_EVAL": drawn.eval}
+    folders |= {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    process = subprocess.Popen(
+        [zygote.python(), ROOT / "leaderboard.py"], cwd=ROOT, env=environment(**given, **folders)
+    )
+    log = tmp_path / "out" / SMALL["NAME"] / "train.log"
+    while not list((tmp_path / "runs").rglob("state-*.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while not log.read_text().endswith("terminated\n") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert "saved at epoch 1" in log.read_text() and log.read_text().endswith("terminated\n")
