@@ -187,13 +187,13 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
     images = folder / "images"
     if not images.is_dir():
         raise InputError(f"SM_CHANNEL_EVAL={folder}: expected a folder images in it, found none")
-    outside = [name for name in info["ImageID"] if os.path.isabs(name) or ".." in pathlib.PurePath(name).parts]
-    if outside:
+    paths = spelling.paths(images, info["ImageID"], folder / "info.csv")
+    if outside := [name for name, path in zip(info["ImageID"], paths, strict=True) if path is None]:
         raise InputError(
             f"{folder / 'info.csv'}: expected names of files in {images}, found {len(outside)} that lead out of it: "
             f"{listed(outside)}"
         )
-    return info, spelling.paths(images, info["ImageID"], folder / "info.csv")
+    return info, paths
 
 
 def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:

@@ -111,7 +111,8 @@ def validation_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tu
         return [], None
     images = dataset.image_folder(pathlib.Path(folder))
     chosen = np.linspace(0, len(names), PHOTOGRAPHS, endpoint=False).astype(int)  # neighbours are of one person
-    return [str(images / names[row]) for row in chosen], images
+    paths = [files.below(images, names[row]) for row in chosen]
+    return [str(path) for path in paths if path], images
 
 
 def draw_faces(folder: str) -> list[str]:

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import hashlib
 import itertools
 import os
 import pathlib
@@ -33,7 +34,6 @@ from toolkit.system import console, distributed, files, locks, world
 from toolkit.system.console import InputError, listed, say
 
 WIDTHS = {attribute: max(map(len, values)) for attribute, values in ATTRIBUTES.items()}
-BESIDE = ("inference.json", "bad_images.csv", "probabilities.csv")  # files beside output.csv
 
 
 class Predictions(NamedTuple):
@@ -158,26 +158,26 @@ def refuse_unreadable(config: settings.InferenceSettings, images: list[str], unr
 
 def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: dict[int, str], report: dict) -> None:
     """Write output.csv and the files beside it. `bad`: {row: reason} of unreadable and repaired photographs."""
-    folder = config.sm_output_data_dir
+    folder, rows, answers = config.sm_output_data_dir, list(bad), {"ans": answer.classes}
+    output, probabilities, bad_images = files.as_csv({**info, **answers}), None, None
+    # A process may be killed between two of these files: then this says that they are of two calls.
+    report["output_sha256"] = hashlib.sha256(output.encode()).hexdigest()
+    if config.probabilities:
+        columns = dict(zip(PROBABILITY_COLUMNS, answer.probabilities.T.round(6), strict=True))
+        probabilities = files.as_csv({"ImageID": info["ImageID"], **columns, **answers})
+    if bad:
+        table = {"ImageID": [info["ImageID"][row] for row in rows], "ans": answer.classes[rows]}
+        bad_images = files.as_csv({**table, "reason": list(bad.values())})
+    beside = {"inference.json": files.as_json(report), "probabilities.csv": probabilities, "bad_images.csv": bad_images}
     with locks.locked(folder):
-        for name in BESIDE:
-            (folder / name).unlink(missing_ok=True)  # they belong to an earlier output.csv
-        if bad:
-            rows = list(bad)
-            table = {"ImageID": [info["ImageID"][row] for row in rows], "ans": answer.classes[rows]}
-            files.write_csv(folder / "bad_images.csv", {**table, "reason": list(bad.values())})
-            repaired = int(np.isfinite(answer.probabilities[rows]).all(1).sum())
-            say(
-                f"{len(rows) - repaired} bad photographs got class {config.fallback_class}, {repaired} were repaired; "
-                "they are listed in bad_images.csv"
-            )
-        answers = {"ans": answer.classes}
-        if config.probabilities:
-            columns = dict(zip(PROBABILITY_COLUMNS, answer.probabilities.T.round(6), strict=True))
-            files.write_csv(folder / "probabilities.csv", {"ImageID": info["ImageID"], **columns, **answers})
-        files.write_json(folder / "inference.json", report)
-        files.write_csv(folder / "output.csv", {**info, **answers})
-        say(f"written: {(folder / 'output.csv').absolute()} ({len(answer.classes)} rows)")
+        files.write_together(folder, {**beside, "output.csv": output})
+    if bad:
+        repaired = int(np.isfinite(answer.probabilities[rows]).all(1).sum())
+        say(
+            f"{len(rows) - repaired} bad photographs got class {config.fallback_class}, {repaired} were repaired; "
+            "they are listed in bad_images.csv"
+        )
+    say(f"written: {(folder / 'output.csv').absolute()} ({len(answer.classes)} rows)")
 
 
 # SageMaker's handler service finds the handlers in this module by name, and counts their parameters.

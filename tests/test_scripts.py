@@ -1,5 +1,6 @@
 """The three scripts as a person runs them: real processes on real files."""
 
+import errno
 import json
 import re
 import shutil
@@ -142,6 +143,21 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
     truth = pd.read_csv(drawn.eval / "gt.csv").set_index("ImageID")["ans"]
     assert result["accuracy"] == pytest.approx((truth[output["ImageID"]].to_numpy() == output["ans"]).mean())
     assert f"accuracy {result['accuracy']:.4%}\nmacro F1 {result['macro_f1']:.4f}\n" in done.stdout
+
+
+def test_a_full_disk_leaves_the_answer_before_and_all_that_belongs_to_it(infer, tmp_path, monkeypatch):
+    assert infer(PROBABILITIES="true").returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    report = json.loads(before["inference.json"])
+    assert report["output_sha256"] == files.sha256(tmp_path / "out" / "output.csv")
+
+    def fails(path):
+        if "probabilities.csv" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "flush", fails)
+    refused(infer(PROBABILITIES="true", TTA="true"), "cannot be written: No space left", "before is untouched")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_inference_predicts_as_validation_did(drawn, trained, infer, tmp_path):

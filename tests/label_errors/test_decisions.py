@@ -3,7 +3,7 @@
 import pytest
 from reviewing import EARLIER, HEADER, correction
 
-from toolkit.label_errors import decisions
+from toolkit.label_errors import corrections, decisions
 from toolkit.label_errors.ranking import Suspect
 from toolkit.system.console import InputError
 
@@ -23,6 +23,29 @@ def test_answers_are_found_in_the_rows_that_hold_them(suspects):
     half = table[3]  # of an answer
     assert decisions.match_answers([*table[:2], half], suspects) == ({0: ("y", table[1:2])}, [EARLIER, half])
     assert decisions.hash_of_list(suspects) != decisions.hash_of_list(suspects[::-1])
+
+
+def test_what_others_change_in_the_file_stays_changed(suspects, tmp_path, capsys):
+    """It is re-read before it is written: rows that were added stayed away, and those taken out came back."""
+    path = tmp_path / "corrections.csv"
+    decided = decisions.Decisions(path, suspects, [EARLIER])
+    by_hand = correction("someone", "mask1", "mask", "worn", "incorrect")
+    path.write_text(corrections.to_csv([by_hand]))
+    assert "1 rows added, 0 removed" in decided.decide(0, "y")
+    first, second, third = (decisions.rows_of_answer(suspects[number], "y") for number in (0, 1, 3))
+    assert path.read_text() == corrections.to_csv([EARLIER, by_hand, *first])
+    assert decided.decide(1, "y") == ""
+    path.write_text(corrections.to_csv([EARLIER, *second, *third]))  # takes two out, and decides on the fourth
+    assert "1 rows added, 2 removed" in decided.decide(2, "n")
+    assert decided.answers == {1: "y", 2: "n", 3: "y"} and "was changed meanwhile" in capsys.readouterr().out
+    rows = [EARLIER, *second, *decisions.rows_of_answer(suspects[2], "n"), *third]
+    assert path.read_text() == corrections.to_csv(rows)
+    path.write_text("half a ta")  # it is being edited
+    with pytest.raises(InputError, match="expected the columns person"):
+        decided.decide(2, None)
+    path.unlink()
+    assert decided.decide(0, "?") == ""
+    assert path.read_text() == corrections.to_csv([EARLIER, *decisions.rows_of_answer(suspects[0], "?"), *rows[1:]])
 
 
 def test_a_table_with_a_column_that_would_be_lost_is_refused(suspects, tmp_path):

@@ -53,6 +53,10 @@ def test_a_decision_is_on_the_disk_before_the_page_shows_it_as_saved(browser, su
         shown.reload()
         status(shown, "2 of 4 decided: 2 yes")
         assert answers(shown) == ["y", None, "y", None] and current(shown) == 1
+        path.write_text(HEADER + EARLIER_LINE)  # somebody takes all decisions out by hand
+        press(shown, "n")
+        status(shown, "1 of 4 decided: 0 yes, 1 no")
+        expect(shown.get_by_role("alert")).to_contain_text("was changed meanwhile: 0 rows added, 2 removed")
 
 
 def test_a_new_server_continues_from_the_file(browser, suspects, images, tmp_path):

@@ -119,5 +119,15 @@ def test_an_evaluation_shows_what_it_knows_and_no_more(drawn, evaluated, tmp_pat
     assert done.returncode == 0 and "probabilities.csv is ignored" in done.stdout
     text = (tmp_path / "evaluation.html").read_text()
     assert "people not known" in text and "Calibration</h2>" not in text and "data:image" not in text
+    # Names that lead out of the folder of photographs are scored, and not shown.
+    (tmp_path / "images").mkdir()
+    for name in ("gt.csv", "output.csv"):
+        table = pd.read_csv(tmp_path / name)
+        outside = str(drawn.eval / "images") if name else ""
+        table["ImageID"] = [f"{outside}/{image}" for image in table["ImageID"]]
+        table.loc[0, "ImageID"] = f"../{drawn.eval.name}/images/{table.loc[0, 'ImageID'].rpartition('/')[2]}"
+        table.to_csv(tmp_path / name, index=False)
+    done = run_here("evaluation.py", SM_GROUND_TRUTH_DIR=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path)
+    assert done.returncode == 0 and "data:image" not in (tmp_path / "evaluation.html").read_text()
     before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (evaluated, tmp_path))
     assert before == after

@@ -284,8 +284,9 @@ def _with_content(table: pd.DataFrame, photographs: pd.Index, folder: pathlib.Pa
         return photographs
     hashes = pd.Series("", photographs)
     for number in photographs:
-        with contextlib.suppress(OSError):  # the decoder reports files that cannot be read
-            hashes[number] = files.sha256(folder / table.at[number, "folder"] / table.at[number, "file"])
+        path = folder / table.at[number, "folder"] / table.at[number, "file"]
+        with contextlib.suppress(FileNotFoundError):  # the decoder reports it; others would only look like other files
+            hashes[number] = files.sha256(path)
     return photographs[hashes.str.startswith(sha256.lower())]
 
 

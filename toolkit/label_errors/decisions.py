@@ -7,12 +7,13 @@ import hashlib
 import json
 import pathlib
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from toolkit.label_errors.corrections import ALL_COLUMNS, COLUMNS, subject_of, to_csv
 from toolkit.label_errors.ranking import Suspect
 from toolkit.system import files, locks, spelling
-from toolkit.system.console import InputError, listed
+from toolkit.system.console import InputError, listed, say
 
 ANSWERS = ("y", "n", "?")
 CERTAINTY_AND_NOTE = {
@@ -88,35 +89,62 @@ class Decisions:
     """The answers so far, and their file, which is written before `decide` returns.
 
     The file begins with rows that are no answers to these suspects: those of earlier rounds, and those that it held
-    before, unless an answer has the same subject. The answers follow, in the order of the suspects.
+    before, unless an answer has the same subject. The answers follow, in the order of the suspects. What others have
+    changed in the file meanwhile stays changed: it is read again before it is written.
     """
 
     def __init__(self, path: pathlib.Path, suspects: Sequence[Suspect], earlier: Sequence[Mapping[str, str]] = ()):
         """`earlier`: rows of earlier rounds, on other people. Raises InputError as `read_rows` does."""
         self.path, self.suspects = path, suspects
-        matched, others = match_answers(read_rows(path), suspects)
-        self.answers = {number: answer for number, (answer, _) in matched.items()}
-        self._rows = {number: rows for number, (_, rows) in matched.items()}
-        self._others = list({_cells(row): row for row in [*earlier, *others]}.values())
+        self._in_file = read_rows(path)
+        there = set(map(_cells, self._in_file))
+        self._not_in_file = [row for row in earlier if _cells(row) not in there]  # yet
+        self._take(self._in_file)
         self._lock, self._closed = threading.Lock(), False
 
-    def decide(self, number: int, answer: str | None) -> None:
-        """Write an answer to the file; None takes it back. Raises InputError where that fails: nothing changes then."""
+    def _take(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Take the answers from these rows of the file; those of no answer are kept with those that are not in it."""
+        matched, others = match_answers(rows, self.suspects)
+        self.answers = {number: answer for number, (answer, _) in matched.items()}
+        self._rows = {number: rows for number, (_, rows) in matched.items()}
+        self._others = list({_cells(row): row for row in [*self._not_in_file, *others]}.values())
+
+    def decide(self, number: int, answer: str | None) -> str:
+        """Write an answer to the file; None takes it back. Raises InputError where that fails: nothing changes then.
+
+        Returns what others have changed in the file meanwhile: "" where nothing.
+        """
         with self._lock:  # each request has a thread
             if self._closed:
                 raise InputError("the server has ended")
-            rows_of = self._rows | {number: rows_of_answer(self.suspects[number], answer) if answer else []}
-            decided = [row for key in sorted(rows_of) for row in rows_of[key]]
-            # An older row with the subject of an answer would contradict it, and RELABEL refuses contradictions.
-            subjects = set(map(subject_of, decided))
-            table = to_csv([*(row for row in self._others if subject_of(row) not in subjects), *decided])
             try:
                 with locks.locked(self.path.parent):
-                    files.write(self.path, table)
+                    found = self._read_again()
+                    rows_of = self._rows | {number: rows_of_answer(self.suspects[number], answer) if answer else []}
+                    decided = [row for key in sorted(rows_of) for row in rows_of[key]]
+                    # An older row with the subject of an answer would contradict it: RELABEL refuses contradictions.
+                    subjects = set(map(subject_of, decided))
+                    others = [row for row in self._others if subject_of(row) not in subjects]
+                    files.write(self.path, to_csv([*others, *decided]))
             except OSError as error:  # the folder is gone
                 raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
-            self._rows = rows_of
+            self._rows, self._in_file = rows_of, [*others, *decided]
+            # They come back when the answer is taken back.
+            self._not_in_file = [row for row in self._others if subject_of(row) in subjects]
             self.answers = {key: value for key, value in (self.answers | {number: answer}).items() if value}
+            return found
+
+    def _read_again(self) -> str:
+        """Take over what others have changed in the file, and say what. A file that is gone is written again, whole."""
+        before, rows = Counter(map(_cells, self._in_file)), read_rows(self.path)
+        now = Counter(map(_cells, rows))
+        if now == before or not self.path.exists():
+            return ""
+        self._take(rows)
+        added, removed = (sum(rows.values()) for rows in (now - before, before - now))
+        found = f"{self.path} was changed meanwhile: {added} rows added, {removed} removed; they stay so"
+        say(f"note: {found}")
+        return found
 
     def close(self) -> None:
         """Wait until the file is written; later decisions are refused."""

@@ -122,8 +122,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,9}", length) or int(length) > MAX_BODY_BYTES:
             raise _RequestError(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BODY_BYTES} bytes")
-        self.server.decisions.decide(*self._read_decision(self.rfile.read(int(length))))
-        return b"{}", JSON
+        decisions = self.server.decisions
+        found = decisions.decide(*self._read_decision(self.rfile.read(int(length))))
+        return json.dumps({"found": found, "answers": decisions.answers} if found else {}).encode(), JSON
 
     def _read_decision(self, body: bytes) -> tuple[int, str | None]:
         """The suspect's number and the answer."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ INPUT, OUTPUT = "photographs", "probabilities"
 CHECKSUM = "checksum"  # of this file; the one of the weights that it was made from is in the entry:
 WEIGHTS_CHECKSUM = "weights"
 CHECKSUM_LENGTH = 64
+SUM_TOLERANCE = 1e-3  # of probabilities in float32
+EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"  # onnxruntime's name of an option
 
 
 class OnnxModel:
@@ -41,9 +44,20 @@ class OnnxModel:
         self.path, self.session = path, _make_session(content or path.read_bytes(), path, torch.get_num_threads())
 
     def __call__(self, photographs: np.ndarray) -> np.ndarray:
-        """Probabilities: float32, shape (b, 18). Photographs: RGB, uint8, shape (b, height, width, 3)."""
+        """Probabilities: float32, shape (b, 18). Photographs: RGB, uint8, shape (b, height, width, 3).
+
+        Raises InputError where it cannot be run, or answers anything else: a checksum does not say who wrote a file.
+        """
         with _errors_naming(self.path):
-            return self.session.run([OUTPUT], {INPUT: photographs})[0]
+            found = np.asarray(self.session.run([OUTPUT], {INPUT: photographs})[0])
+        is_right = found.shape == (len(photographs), CLASSES) and found.dtype == np.float32
+        # NaN is for whoever decides: it may come of weights that were trained badly.
+        if not is_right or (found < 0).any() or (np.abs(found.sum(1) - 1) > SUM_TOLERANCE).any():
+            raise InputError(
+                f"{self.path}: expected {CLASSES} probabilities for each photograph, which add up to 1, found other "
+                f"numbers: {found.dtype}, shape {found.shape}; export.py makes such a file"
+            )
+        return found
 
     def predict(self, store: Store, batch_size: int, mirrored: bool = False) -> np.ndarray:
         """Probabilities of all photographs in the store: float64, shape (n, 18).
@@ -109,6 +123,9 @@ def _make_session(content: bytes, path: pathlib.Path, threads: int | None = None
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only, which are also raised: warnings are about the exporter's graph
+    # A file can name others with weights, which would be read from the folder that one happens to work in. Ours names
+    # none, and below no folder there is none.
+    options.add_session_config_entry(EXTERNAL_DATA, os.devnull)
     if threads is None:  # reading metadata needs no optimised graph
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     else:

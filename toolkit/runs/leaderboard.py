@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import statistics
 import time
@@ -127,15 +126,15 @@ def _results(runs: pathlib.Path) -> list[dict]:
 def _read(path: pathlib.Path) -> dict[str, list]:
     """The columns of the table; none where there is none, or a damaged one, which is put aside.
 
-    Raises InputError where it may not be read.
+    Raises OSError where it cannot be read.
     """
     if not path.exists():
         return {}
     try:
         return files.read_csv(path, ("run",), "SM_MODEL_DIR")
     except InputError as error:
-        if not os.access(path, os.R_OK):
-            raise
+        with files.opened(path) as file:  # raises OSError where it cannot be read: that does not make it damaged
+            file.read()
         aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
         path.rename(aside)
         say(f"note: {error}; it is now {aside.name}, and a new one is begun")

@@ -91,7 +91,7 @@ def read(folder: pathlib.Path, table: pathlib.Path, sure_from: float) -> PseudoL
         raise InputError(f"PSEUDO_FROM={sure_from:g}: no photograph of {table} is that sure; lower it")
     names = [columns["ImageID"][row] for row in rows]
     paths = spelling.paths(folder, names, table)
-    if missing := [name for name, path in zip(names, paths, strict=True) if not os.path.isfile(path)]:
+    if missing := [name for name, path in zip(names, paths, strict=True) if path is None or not os.path.isfile(path)]:
         raise InputError(
             f"SM_CHANNEL_PSEUDO: expected in {folder} the photographs that {table} names, found {len(missing)} of "
             f"{len(names)} missing: {listed(missing)}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from toolkit.runs.folders import EXPORTED
 from toolkit.runs.weights import WEIGHTS
+from toolkit.system import files
 from toolkit.system.console import InputError, listed
 
 PACKED = "model.tar.gz"
@@ -52,9 +53,8 @@ def refuse_unsafe_members(archive: pathlib.Path, members: list[tarfile.TarInfo],
     unsafe = [
         member.name
         for member in members
-        if not (member.isreg() or member.isdir()) or ".." in pathlib.PurePosixPath(member.name).parts
-        or member.name.startswith("/")
-    ]  # fmt: skip
+        if not (member.isreg() or member.isdir()) or not files.below(archive.parent, member.name)
+    ]
     if unsafe:
         raise InputError(
             f"{archive}: expected files and folders inside it, found links or paths that lead out of it: "

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from toolkit.system import csv_text
@@ -89,16 +89,42 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_csv(path: pathlib.Path, table) -> None:
-    """Write columns {name: values}, or a pandas table, with a header; NaN becomes an empty cell."""
+def write_together(folder: pathlib.Path, contents: Mapping[str, str | None]) -> None:
+    """Write the files of a folder that belong together, {name: text, or None for no such file}.
+
+    All are written aside first; then they take their places, in this order. Raises InputError as `replacing` does: all
+    are then as they were.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, text in reversed(contents.items()):  # the stack ends with the first
+            if text is not None:
+                temporary = stack.enter_context(replacing(folder / name, len(text)))
+                temporary.write_text(text, encoding="utf-8", newline="")
+                flush(temporary)  # now: a full disk must be known before any file is replaced
+        for name in (name for name, text in contents.items() if text is None):
+            (folder / name).unlink(missing_ok=True)
+
+
+def as_csv(table) -> str:
+    """Columns {name: values}, or a pandas table, as CSV with a header; NaN becomes an empty cell."""
     # Python's own numbers: text of np.float64(0.5) and tensor(1) would be those words.
     columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
-    write(path, csv_text.as_text([[name for name, _ in table.items()], *zip(*columns, strict=True)]))
+    return csv_text.as_text([[name for name, _ in table.items()], *zip(*columns, strict=True)])
+
+
+def as_json(content) -> str:
+    """`content`, of plain types, as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def write_csv(path: pathlib.Path, table) -> None:
+    """Write `as_csv`. Raises InputError as `replacing` does."""
+    write(path, as_csv(table))
 
 
 def write_json(path: pathlib.Path, content) -> None:
-    """Write `content`, of plain types, as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
-    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write `as_json`. Raises InputError as `replacing` does."""
+    write(path, as_json(content))
 
 
 class Table(dict):
@@ -154,6 +180,12 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
     except OSError as error:
         raise InputError(f"{setting}={path}: expected a folder to write to: {error.strerror}") from None
     return path
+
+
+def below(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """folder/name; None where a name from a file or an archive leads out of the folder. Links in it are its owner's."""
+    parts = pathlib.PurePath(name)
+    return None if parts.is_absolute() or ".." in parts.parts else folder / parts
 
 
 @contextlib.contextmanager

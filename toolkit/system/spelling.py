@@ -5,6 +5,7 @@ import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 
+from toolkit.system import files
 from toolkit.system.console import InputError, listed, say
 
 ONLY_IN = "zeros in front, blanks, letter case or Unicode form"  # what two spellings of one name differ in
@@ -52,13 +53,14 @@ def describe(found: Mapping[str, str]) -> str:
     return f"{len(differing)} names differ only in {ONLY_IN}: {listed(differing)}" if differing else ""
 
 
-def paths(folder: pathlib.Path, names: list[str], table: str | pathlib.Path) -> list[str]:
+def paths(folder: pathlib.Path, names: list[str], table: str | pathlib.Path) -> list[str | None]:
     """The path below a folder of each file that a table names, also where the disk spells it differently. Says so.
 
-    Of names that are not there, the path where they should be. Raises InputError where one may be several files.
+    Of names that are not there, the path where they should be; None of those that lead out of the folder. Raises
+    InputError where one may be several files.
     """
-    found = {name: os.path.join(folder, name) for name in names}
-    missing = [name for name in names if not os.path.exists(found[name])]
+    found = {name: path and str(path) for name, path in ((name, files.below(folder, name)) for name in names)}
+    missing = [name for name in names if found[name] and not os.path.exists(found[name])]
     if missing:
         walked = os.walk(folder, followlinks=True)
         there = [os.path.relpath(os.path.join(parent, file), folder) for parent, _, files in walked for file in files]

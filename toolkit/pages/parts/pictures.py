@@ -16,8 +16,10 @@ SALIENCY_COLOUR, SALIENCY_OPACITY = (214, 40, 40), 150  # RGB; of 255, where sal
 CELL_ASPECT, EMPTY_COLOUR = 3 / 4, (128, 128, 128)  # of `in_a_row`: width / height, as of a portrait
 
 
-def thumbnail(path: str | bytes | os.PathLike, height: int = HEIGHT_PX) -> Image.Image | None:
-    """A photograph from its file: RGB, upright, at most `height` px high; None where it cannot be read."""
+def thumbnail(path: str | bytes | os.PathLike | None, height: int = HEIGHT_PX) -> Image.Image | None:
+    """A photograph from its file: RGB, upright, at most `height` px high; None where it cannot be read, or for None."""
+    if path is None:
+        return None
     try:
         with photo_file.opened(photo_file.read(path), MOST_MEGAPIXELS) as photo:
             photo.draft("RGB", (1, 2 * height))  # JPEG decoders scale down for free; twice the height is left to resize

@@ -31,7 +31,7 @@ class Predictions:
     people: Sequence | None = None  # person of each photograph
     probabilities: np.ndarray | None = None  # float, shape (n, 18); NaN where not known
     uncalibrated: np.ndarray | None = None  # the same with temperature 1, where the temperature is another
-    paths: Sequence | None = None  # photograph files; None keeps photographs out of the page
+    paths: Sequence | None = None  # photograph files, or None where one is not shown; None keeps all out of the page
     corrected: Sequence[str] | None = None  # what was corrected in each label: "male to female", or ""
 
 

@@ -123,6 +123,14 @@ function setAnswer(i, answer, decision) {
   updateStatus();
 }
 
+// Somebody has changed the file of decisions.
+function takeAnswers(inFile) {
+  rows.forEach((_, i) => {
+    answers[i] = saved[i] = inFile[i] ?? null;
+    updateRow(i);
+  });
+}
+
 // The server writes decisions to the disk one after the other; only what it has written counts as saved.
 const failed = new Set();  // rows whose last decision is not saved: the page says so until they are decided again
 let sending = Promise.resolve();
@@ -131,10 +139,12 @@ function sendToServer(i, answer, decision) {
     try {
       const body = JSON.stringify({list_hash: data.list_hash, number: i, answer});
       const reply = await fetch("decisions", {method: "POST", headers: {"Content-Type": "application/json"}, body});
-      if (!reply.ok) throw new Error((await reply.json()).error);
+      const {error, found, answers: inFile} = await reply.json();
+      if (!reply.ok) throw new Error(error);
       saved[i] = answer;
       failed.delete(i);
-      if (!failed.size) showError("");
+      if (!failed.size) showError(found ?? "");
+      if (found) takeAnswers(inFile);
     } catch (error) {
       const why = error instanceof TypeError ? "nothing answers; is suspects.py still running?" : error.message;
       failed.add(i);
