@@ -4,6 +4,7 @@ Each function tries one kind of fault again and again, with real files and real 
 every try: an empty text where all went as it should, else what did not.
 """
 
+import hashlib
 import os
 import pathlib
 import random
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import zygote
@@ -83,18 +85,48 @@ def differing(run: pathlib.Path, expected: dict[str, bytes]) -> str:
     return f"other results: {', '.join(names[:3])}" if names else ""
 
 
+CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")  # audit events
+
+
+def die_before(call: int, folder: pathlib.Path, counted: pathlib.Path) -> None:
+    """Kill this process before its `call`th call that changes what lies below `folder`; for 0 count them in a file."""
+    calls = 0
+
+    def on_event(event: str, given: tuple) -> None:
+        nonlocal calls
+        if event not in CHANGES or not isinstance(given[0], str | bytes | os.PathLike):
+            return
+        path = os.fsdecode(given[0])  # shutil.rmtree gives names in a folder that is open
+        writes = event != "open" or given[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes and (not os.path.isabs(path) or path.startswith(f"{folder}/")):
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not call:
+                os.pwrite(counter, str(calls).encode(), 0)
+
+    counter = 0 if call else os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    sys.addaudithook(on_event)
+
+
 class Forked:
     """A process of a script that need not import torch: a fork of this one, which has, and whose torch has one thread.
 
-    `main` takes flags; what it says goes to the log.
+    `main` takes flags; what it says goes to the log. It first calls `prepare`.
     """
 
-    def __init__(self, main: Callable[[list[str]], None], log: pathlib.Path, **variables):
+    def __init__(
+        self,
+        main: Callable[[list[str]], None],
+        log: pathlib.Path,
+        prepare: Callable[[], None] | None = None,
+        **variables,
+    ):
         self.log, self.returncode, self.pid = log, None, os.fork()
         if self.pid == 0:
-            self._run(main, variables)
+            self._run(main, prepare, variables)
 
-    def _run(self, main: Callable, variables: dict) -> None:
+    def _run(self, main: Callable, prepare: Callable | None, variables: dict) -> None:
         from toolkit.system import console
 
         code = 1
@@ -106,6 +138,8 @@ class Forked:
                 os.environ.clear()
                 os.environ.update(environment(**variables))
                 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+                if prepare:
+                    prepare()
                 console.run(main)
             code = 0
         except SystemExit as stopped:
@@ -161,6 +195,62 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
         sent += here
         yield outcome or differing(runs / variables["NAME"], expected), here, slowest
         shutil.rmtree(runs)
+
+
+def killed_before_calls(
+    main: Callable,
+    folder: pathlib.Path,
+    most: int,
+    seed: int,
+    read: Callable[[], dict],
+    check=lambda: "",
+    lost: str = "",
+    **variables,
+):
+    """A process that is killed before one call that changes files below `folder`, for each of them in turn or `most`,
+    and is then started again: an outcome each.
+
+    `folder` may hold something already. `check` looks at what was killed; the folder `lost` in it is then lost with the
+    machine; `read` gives what must be there at the end as if nothing had happened.
+    """
+    log, counted, before = folder.with_suffix(".log"), folder.with_suffix(".calls"), folder.with_suffix(".before")
+    shutil.copytree(folder, before)
+
+    def ended(call: int | None) -> int | None:
+        prepare = None if call is None else partial(die_before, call, folder, counted)
+        process = Forked(main, log, prepare, **variables)
+        code = process.wait(600)
+        process.kill()
+        return code
+
+    assert ended(0) == 0, log.read_text()
+    expected, calls = read(), int(counted.read_text())
+    for call in sorted(random.Random(seed).sample(range(1, calls + 1), min(most, calls))):
+        shutil.rmtree(folder)
+        shutil.copytree(before, folder)
+        log.unlink()
+        codes, outcome = [ended(call)], check()
+        if lost:
+            shutil.rmtree(folder / lost, ignore_errors=True)
+        codes.append(ended(None))
+        if codes != [-signal.SIGKILL, 0]:
+            outcome = f"exit {codes}: {log.read_text()[-500:]}"
+        elif not outcome and (found := read()) != expected:
+            differing = dict(found.items() ^ expected.items())
+            outcome = f"other results or files: {', '.join(sorted(differing)[:5])}"
+        yield outcome and f"before call {call} of {calls}: {outcome}"
+
+
+def tree(folder: pathlib.Path, *compared: str) -> dict[str, str]:
+    """{path below the folder: a digest of the files whose names are `compared`, "" of others}."""
+    found = {}
+    for path in folder.rglob("*"):
+        content = path.read_bytes() if path.name in compared else b""
+        if content and path.suffix == ".safetensors":  # whose header has no order
+            state, _ = load_weights(path)
+            content = b"".join(state[name].numpy().tobytes() for name in sorted(state))
+        found[path.relative_to(folder).as_posix()] = content and hashlib.sha256(content).hexdigest()
+    return found
 
 
 def damaged_files(scratch: pathlib.Path, weights: pathlib.Path, flips: int, truncations: int, seed: int):

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import os
 import pathlib
 import random
 import signal
@@ -18,9 +19,11 @@ import warnings
 
 import faults
 import starts
+import tiny
 import torch
 import torchvision  # noqa: F401 (forks need not import it)
 
+import inference
 import model
 import train
 from toolkit.demo import synthetic
@@ -55,9 +58,7 @@ def kinds(scratch: pathlib.Path, share, seed: int):
         synthetic.ensure(scratch / "data", people=24, eval_people=6)
     training_of = {"SM_CHANNEL_TRAIN": scratch / "data" / "train", **faults.SMALL}
     whole = scratch / "whole"
-    process = faults.Forked(train.main, scratch / "log", SM_MODEL_DIR=whole, **training_of)
-    assert process.wait(120) == 0, (scratch / "log").read_text()
-    expected = faults.results(whole / training_of["NAME"])
+    expected = undisturbed(whole, training_of)
     weights = whole / training_of["NAME"] / "model.safetensors"
 
     for number, name, times in (
@@ -69,6 +70,15 @@ def kinds(scratch: pathlib.Path, share, seed: int):
             f"{name} at a script's start",
             starts.stopped(folder(scratch), scratch / "data", whole, number, share(1000), seed),
         )
+    large = {**training_of, "NAME": "resnet18", "EPOCHS": "1"}  # its saves take longer than its steps
+    yield "kill -9 in saves of a large net", stops(folder(scratch), signal.SIGKILL, share(30), seed, None, large)
+    train_folder = scratch / "data" / "train"
+    for what, given in (("a run", {}), ("FOLDS", FOLDS)):
+        for and_lost, lost in (("", ""), (", the machine lost", "runs")):
+            outcomes = calls_of_training(folder(scratch), share(60), seed, given, lost, train_folder)
+            yield f"kill -9 before a call of {what}{and_lost}", outcomes
+    outcomes = calls_of_inference(folder(scratch), share(60), seed, whole, scratch / "data")
+    yield "kill -9 before a call of inference", outcomes
     for what, flips, cuts in (("a flipped bit", share(1000), 0), ("a missing end", 0, share(200))):
         yield f"{what} in weights or state", quietly(faults.damaged_files, folder(scratch), weights, flips, cuts, seed)
     yield "a malicious file as weights or state", quietly(malicious, folder(scratch))
@@ -78,6 +88,13 @@ def kinds(scratch: pathlib.Path, share, seed: int):
     yield "a mutated JPEG or PNG", photographs(folder(scratch), share(3000), seed)
     yield "runs that end in one instant", leaderboard(folder(scratch), share(50))
     yield "runs of one name that begin in one instant", together(folder(scratch), share(8), expected, training_of)
+
+
+def undisturbed(runs: pathlib.Path, variables: dict) -> dict[str, bytes]:
+    """The results of a run that nobody disturbs."""
+    process = faults.Forked(train.main, runs.with_suffix(".log"), SM_MODEL_DIR=runs, **variables)
+    assert process.wait(120) == 0, process.log.read_text()
+    return faults.results(runs / variables["NAME"])
 
 
 numbers = itertools.count()
@@ -99,11 +116,53 @@ def quietly(tries, *given) -> list[str]:
 def stops(scratch, number, times, seed, expected, variables):
     """An outcome for each stop: those of a run that lost something count as lost."""
     slowest = 0.0
+    expected = expected or undisturbed(scratch, variables)
     for outcome, stopped, seconds in faults.stopped_runs(scratch, number, times, seed, expected, **variables):
         slowest = max(slowest, seconds)
         yield from [outcome] * max(stopped, bool(outcome))
     if number != signal.SIGKILL and slowest > 5:
         yield f"one took {slowest:.1f} s to stop"
+
+
+# A net of one convolution, and a state after each epoch.
+TINY = {"NAME": "tiny", "EPOCHS": "2", "SIZE": "32x32", "WEIGHTS": "none", "DEVICE": "cpu", "LOSSES": os.devnull}
+FOLDS = {"FOLDS": "2", "FINAL": "true", "EPOCHS": "1"}
+RESULTS = ("model.safetensors", "history.csv", "validation.csv", "out_of_fold.csv")
+
+
+def calls_of_training(scratch, most, seed, given, lost, data):
+    """With `lost`, the folder of runs goes after the kill, and the checkpoints stay."""
+    here = scratch / "here"
+    for name in ("runs", "checkpoints"):
+        (here / name).mkdir(parents=True)
+    places = {"SM_MODEL_DIR": here / "runs"} | ({"SM_CHECKPOINT_DIR": here / "checkpoints"} if lost else {})
+    given = {"SM_CHANNEL_TRAIN": data, **TINY, **given, **places}
+
+    def read() -> dict:
+        return faults.tree(here / "runs", *RESULTS)
+
+    return faults.killed_before_calls(tiny.main, here, most, seed, read, lost=lost, **given)
+
+
+def calls_of_inference(scratch, most, seed, runs, data):
+    """Over an answer of other settings, of which a part must never lie beside a part of the new one unnoticed."""
+    here = scratch / "here"
+    here.mkdir()
+    given = {"SM_CHANNEL_EVAL": data / "eval", "SM_CHANNEL_MODEL": runs, "SM_OUTPUT_DATA_DIR": here, "DEVICE": "cpu"}
+    process = faults.Forked(inference.main, scratch / "log", **given, PROBABILITIES="true")
+    assert process.wait(120) == 0, (scratch / "log").read_text()
+    whole = [(here / "output.csv").read_bytes()]
+
+    def check() -> str:
+        output = (here / "output.csv").read_bytes()
+        return "" if output in whole else "output.csv is neither the old nor the new one"
+
+    def read() -> dict:
+        whole.append((here / "output.csv").read_bytes())
+        return faults.tree(here, "output.csv", "inference.json")
+
+    given |= {"ADAPT_PRIORS": "false", "TTA": "true"}
+    return faults.killed_before_calls(inference.main, here, most, seed, read, check, **given)
 
 
 def malicious(scratch):

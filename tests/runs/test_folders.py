@@ -45,7 +45,9 @@ def test_a_finished_run_with_the_same_fingerprint_is_not_trained_again_unless_it
     with open_run(tmp_path) as run:
         files.write_json(run.folder / folders.SETTINGS, record)
         leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+    (tmp_path / "a" / ".lock").touch()  # it was killed just after it had finished
     with pytest.raises(KeyError), open_run(tmp_path) as run:
+        assert not (tmp_path / "a" / ".lock").exists()
         assert run.is_finished and run.folder == tmp_path / "a" and run.checkpoint is None
         raise KeyError
     assert (tmp_path / "a" / folders.RESULT).exists()  # whatever happens meanwhile

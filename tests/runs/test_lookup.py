@@ -1,6 +1,8 @@
 """Which run a name means."""
 
 import os
+import pathlib
+import tempfile
 
 import pytest
 
@@ -46,3 +48,22 @@ def test_the_run_that_is_meant(tmp_path):
     for name in ("c", "unfinished", "../a", "f/", "f/fold-3", "a/a", ""):
         with pytest.raises(InputError, match=r"found the runs|SM_CHANNEL_MODEL"):
             lookup.resolve(tmp_path / "unfinished" if name == "" else tmp_path, name or None)
+
+
+def test_a_folder_of_another_person_is_passed_over_unless_it_is_named():
+    """It ended with "Permission denied", whatever was asked for."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is below a folder that only its owner may read
+        folder = pathlib.Path(name)
+        make_run(folder / "a", 100)
+        make_run(folder / "b", 200)
+        folder.chmod(0o755)
+        (folder / "b").chmod(0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)  # root may read everything
+        try:
+            assert lookup.resolve(folder, None) == (folder / "a", [folder / "a"])
+            with pytest.raises(PermissionError):
+                lookup.resolve(folder, "b")
+        finally:
+            os.seteuid(user)
+            (folder / "b").chmod(0o755)

@@ -117,7 +117,7 @@ class TrainSettings(
     settings: pathlib.Path | None = None
     """`settings.json` of a run, to train the same again: its settings become defaults, but for folders and RUN."""
     sm_checkpoint_dir: pathlib.Path | None = None
-    """Folder for the state of unfinished runs; unset: SageMaker's if the job has one, else SM_MODEL_DIR."""
+    """Folder for states of runs, if finished until the next of that name; unset: SageMaker's, else SM_MODEL_DIR."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model for training (torch.compile); `auto`: only for long runs on CUDA."""
     tensorboard: bool = False

@@ -197,6 +197,8 @@ def clean_up(config: TrainSettings, done: bool) -> None:
     if done:
         for folder in of_net:
             remove_checkpoints(folder)
+        for place in set(places):
+            locks.sweep(place / config.run)
         return
     whole = ((folder, Checkpoints(folder).load()) for folder in of_net)
     found = next(((folder, checkpoint) for folder, checkpoint in whole if checkpoint), None)

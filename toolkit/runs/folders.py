@@ -75,6 +75,7 @@ def open_run(
     with contextlib.ExitStack() as stack:
         run = _find_unfinished(runs, checkpoints, name, fingerprint, stack) if resume == "auto" else None
         if run is None and resume == "auto" and (finished := find_finished(runs, name, fingerprint)):
+            locks.sweep(finished)
             yield Run(finished, Checkpoints(finished), None)
             return
         if run is None:

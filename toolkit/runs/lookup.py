@@ -1,5 +1,6 @@
 """Which runs a NAME means, for what uses finished runs: inference.py, export.py and suspects.py."""
 
+import contextlib
 import glob
 import json
 import math
@@ -103,6 +104,8 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
         return folder / name, [folder / name]
     if name and as_folder(name) in times:  # timm/resnet18
         return resolve(folder, as_folder(name), file)
+    if name:
+        (folder / name / file).exists()  # raises PermissionError: one that may not be read is not a missing one
     what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"
     hint = "; export.py makes that file" if file == EXPORTED else ""
@@ -140,5 +143,8 @@ def newer_runs(folder: pathlib.Path, file: str = WEIGHTS) -> list[str]:
 
 def _times(folder: pathlib.Path, pattern: str, file: str) -> dict[str, float]:
     """{name of a run: when its newest `file` was written} of the runs in a folder."""
-    runs_of = {child.name: runs_in(child, file) for child in folder.glob(pattern) if child.is_dir()}
+    runs_of = {}
+    for child in folder.glob(pattern):
+        with contextlib.suppress(PermissionError):  # another person's
+            runs_of[child.name] = runs_in(child, file) if child.is_dir() else []
     return {name: max((run / file).stat().st_mtime for run in runs) for name, runs in runs_of.items() if runs}

@@ -49,6 +49,12 @@ def locked(folder: pathlib.Path, give_up: Callable[[], bool] = lambda: False, na
         os.close(descriptor)
 
 
+def sweep(folder: pathlib.Path) -> None:
+    """Remove what a killed process left of its lock and its unfinished files, unless another process is there now."""
+    with contextlib.suppress(OSError), locked(folder, give_up=lambda: True):  # InterruptedError is an OSError
+        pass
+
+
 def _wait(path: pathlib.Path, give_up: Callable[[], bool]) -> int:
     """The descriptor of the lock file, locked by this process. Raises as `locked` and `_try_lock` do."""
     waiting = False
