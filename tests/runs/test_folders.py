@@ -152,6 +152,21 @@ def test_state_may_lie_in_a_folder_of_its_own_which_outlives_the_runs_folder(tmp
         assert run.folder == run.checkpoints.folder == tmp_path / "runs" / "b"
 
 
+def test_a_state_is_found_where_it_was_saved_before_though_nothing_names_that_folder_now(tmp_path):
+    for name in ("runs", "checkpoints"):
+        (tmp_path / name).mkdir()
+    with open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints") as run:
+        record = {"started": "now", "settings": {"sm_checkpoint_dir": str(tmp_path / "checkpoints")}}
+        files.write_json(run.folder / folders.SETTINGS, record)
+        (run.folder / folders.WEIGHTS).touch()  # an epoch is done
+        save(run, epoch=1)
+    with open_run(tmp_path / "runs") as run:
+        assert run.folder.name == "a" and run.checkpoint.epoch == 1
+        save(run, epoch=2)
+    with open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints") as run:
+        assert run.checkpoint.epoch == 2
+
+
 def test_a_state_is_found_where_it_was_saved_before_there_was_a_folder_for_it(tmp_path):
     for name in ("runs", "checkpoints"):
         (tmp_path / name).mkdir()

@@ -191,13 +191,14 @@ def clean_up(config: TrainSettings, done: bool) -> None:
     """
     if world.rank():
         return
-    run, places = config.sm_model_dir / config.run, (config.sm_checkpoint_dir, config.sm_model_dir)
+    run = config.sm_model_dir / config.run
+    places = folders.state_places(config.sm_model_dir, config.sm_checkpoint_dir, config.run)
     newest_first = folders.newest_first(places, config.run, CHECKPOINTS)
     of_net = [folder for folder in newest_first if folder.name == config.run]
     if done:
         for folder in of_net:
             remove_checkpoints(folder)
-        for place in set(places):
+        for place in places:
             locks.sweep(place / config.run)
         return
     whole = ((folder, Checkpoints(folder).load()) for folder in of_net)

@@ -98,18 +98,18 @@ def _find_unfinished(
     runs: pathlib.Path, checkpoints: pathlib.Path, name: str, fingerprint: dict, stack: contextlib.ExitStack
 ) -> Run | None:
     """The newest unfinished run with this name and fingerprint, locked. Says why others do not go on."""
-    for folder in newest_first((checkpoints, runs), name, CHECKPOINTS):
+    for folder in newest_first(state_places(runs, checkpoints, name), name, CHECKPOINTS):
         run_folder, place = runs / folder.name, checkpoints / folder.name
         if (run_folder / RESULT).exists():
-            found = Checkpoints(folder)
-            if folder == run_folder or any(is_same_run(run_folder, folder, each) for each in found.headers.values()):
+            found = None if (folder / FINISHED).exists() else Checkpoints(folder)
+            if found and any(is_same_run(run_folder, folder, each) for each in found.headers.values()):
                 Run(run_folder, found, None).finish()  # it was killed before that
             continue
         with contextlib.ExitStack() as attempt:
             try:
                 for made in (run_folder, place):  # the machine may be a new one, and so may SM_CHECKPOINT_DIR
                     made.mkdir(exist_ok=True)
-                _lock(dict.fromkeys((run_folder, place)), attempt)
+                _lock(dict.fromkeys((run_folder, place, folder)), attempt)
             except (InterruptedError, FileExistsError):
                 say(f"note: the run {folder.name} is another process's at this moment, or another person's")
                 continue
@@ -129,6 +129,18 @@ def _find_unfinished(
             with contextlib.suppress(OSError):  # it was not made here: it has files
                 made.rmdir()
     return None
+
+
+def state_places(runs: pathlib.Path, checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """The folders in which states of unfinished runs of this name may lie.
+
+    They are SM_CHECKPOINT_DIR as it is now, as it was when those runs began, and the folder of runs.
+    """
+    found = [checkpoints, runs]
+    for folder in newest_first((runs,), name, (SETTINGS,)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # TypeError: it was unset
+            found.append(pathlib.Path(json.loads((folder / SETTINGS).read_text())["settings"]["sm_checkpoint_dir"]))
+    return list(dict.fromkeys(found))
 
 
 def mark_finished(kept: pathlib.Path, run: pathlib.Path) -> None:
