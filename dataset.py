@@ -16,10 +16,12 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import math
 import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,8 +30,8 @@ from toolkit.config import settings, sources
 from toolkit.data import split
 from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, age_band, to_class
-from toolkit.system import console, files, spelling
-from toolkit.system.console import InputError, listed, say
+from toolkit.system import console, files, spelling, world
+from toolkit.system.console import InputError, listed, say, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +44,8 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
 )  # fmt: skip
 PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
+# Beside hidden files: what systems put into folders.
+JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information")
 MASK_OF_PHOTOGRAPH = {**{f"mask{n}": 0 for n in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 
 
@@ -49,9 +53,10 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     """The table: a row for each photograph, sorted by folder and file; and the files and folders passed over.
 
     `folder` is the image folder or its parent. It holds folders `<id>_<gender>_<race>_<age>`, each with any of mask1 to
-    mask5, incorrect_mask and normal. Columns of the table: folder, file, person (the id) and photograph ("mask1") are
-    categories, since a million separate texts would take more memory than the model; mask, gender and age are int8, as
-    numbered in toolkit/labels.py; years is float. Raises InputError if there is no photograph.
+    mask5, incorrect_mask and normal, of any extension that photographs have, or another where the file is one. Columns
+    of the table: folder, file, person (the id) and photograph ("mask1") are categories, since a million separate texts
+    would take more memory than the model; mask, gender and age are int8, as numbered in toolkit/labels.py; years is
+    float. Raises InputError if there is no photograph.
     """
     import pandas as pd  # slow, and inference has no use for it
 
@@ -62,20 +67,16 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         if person is None:
             passed_over.append(name)
             continue
-        count = 0
-        for file, is_folder in _listing(root / name):
-            photograph, extension = os.path.splitext(file.lower())
-            if photograph not in MASK_OF_PHOTOGRAPH or is_folder or extension not in EXTENSIONS:
-                passed_over.append(f"{name}/{file}")
-            else:
-                files_of_all.append(sys.intern(file))
-                count += 1
+        photographs, others = _photographs(root / name)
+        passed_over += [f"{name}/{file}" for file in others]
+        files_of_all += map(sys.intern, photographs)
         gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
-        people.append((name, person["person"], gender, age_band(years), years, count))
+        people.append((name, person["person"], gender, age_band(years), years, len(photographs)))
     if not files_of_all:
+        found = listed(look_meant(root, passed_over) or passed_over) or "nothing"
         raise InputError(
             f"SM_CHANNEL_TRAIN={folder}: expected folders <id>_<gender>_<race>_<age> with photographs named "
-            f"{', '.join(MASK_OF_PHOTOGRAPH)}; found {listed(passed_over) or 'nothing'}"
+            f"{', '.join(MASK_OF_PHOTOGRAPH)}; found {found}"
         )
     columns = {
         "folder": "category",
@@ -92,6 +93,61 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     names = pd.Series(photographs, dtype="category").iloc[table["file"].cat.codes].reset_index(drop=True)
     masks = np.array([MASK_OF_PHOTOGRAPH[name] for name in photographs], np.int8)[table["file"].cat.codes]
     return table.assign(photograph=names, mask=masks), passed_over
+
+
+def _photographs(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    """The files in a person's folder that are photographs, sorted; and all else there.
+
+    One of another extension than EXTENSIONS counts where its content is a photograph, as inference.py reads it; unless
+    it is a copy, such as mask1.bak beside mask1.jpg.
+    """
+    listing = _listing(folder)
+    parts = {file: os.path.splitext(file.lower()) for file, is_folder in listing if not is_folder}
+    named = {file: parts[file] for file in parts if parts[file][0] in MASK_OF_PHOTOGRAPH}
+    known = {name for name, extension in named.values() if extension in EXTENSIONS}
+    found = {
+        file
+        for file, (name, extension) in named.items()
+        if extension in EXTENSIONS or (name not in known and is_photograph(folder / file))
+    }
+    return sorted(found), [file for file, _ in listing if file not in found]
+
+
+def is_photograph(path: pathlib.Path) -> bool:
+    """Whether the content of a file is a photograph of a format that is read, whatever it is called."""
+    from toolkit.data import photo_file
+
+    try:
+        with photo_file.opened(photo_file.read(path), math.inf):
+            return True
+    except Exception:  # Pillow may raise anything
+        return False
+
+
+def look_meant(root: pathlib.Path, passed_over: Iterable[str]) -> list[str]:
+    """Those of the names below `root` that look like people or photographs: perhaps they were meant to be read."""
+    found = []
+    for path in passed_over:
+        name = path.rpartition("/")[2]
+        stem, extension = os.path.splitext(name.lower())
+        looks = extension in EXTENSIONS or stem in MASK_OF_PHOTOGRAPH or PERSON_FOLDER.fullmatch(name)
+        if not name.startswith(".") and name.lower() not in JUNK and (looks or (root / path).is_dir()):
+            found.append(path)
+    return found
+
+
+def tell_passed_over(root: pathlib.Path, passed_over: Sequence[str]) -> None:
+    """Say how much below `root` is no photograph, and warn of what looks like one and is not read."""
+    meant = look_meant(root, passed_over)
+    junk = [path for path in passed_over if path not in set(meant)]
+    if junk:
+        say(f"passed over {len(junk)} files and folders that are no photographs: {listed(junk)}")
+    if meant and world.rank() == 0:
+        warn(
+            f"warning: {len(meant)} files and folders look like people or photographs, and are NOT read: "
+            f"{listed(meant, 20)}; read are folders <id>_<gender>_<race>_<age>, gender male or female, with "
+            f"photographs {', '.join(MASK_OF_PHOTOGRAPH)}; rename them, or take them out of {root}"
+        )
 
 
 def image_folder(folder: pathlib.Path) -> pathlib.Path:
@@ -200,14 +256,20 @@ def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[s
     """As `read_eval`, of a folder without info.csv. Says so."""
     images = image_folder(folder)
     listing = [(name, is_folder) for name, is_folder in _listing(images) if not name.startswith(".")]
-    names = [name for name, is_folder in listing if not is_folder and os.path.splitext(name.lower())[1] in EXTENSIONS]
-    others = [name for name, _ in listing if name not in set(names)]
+    names = [
+        name
+        for name, is_folder in listing
+        if not is_folder and (os.path.splitext(name.lower())[1] in EXTENSIONS or is_photograph(images / name))
+    ]
+    others = [name for name, is_folder in listing if not is_folder and name not in set(names)]
+    inside = [name for name, is_folder in listing if is_folder]
     if not names:
         raise InputError(
             f"{folder / 'info.csv'}: expected this file, or photographs in {images}; found "
-            f"{listed(others) or 'nothing'}; is SM_CHANNEL_EVAL the right folder?"
+            f"{listed([*inside, *others]) or 'nothing'}; is SM_CHANNEL_EVAL the right folder?"
         )
     left_out = f"; passed over, as they are no photographs: {listed(others)}" if others else ""
+    left_out += f"; NOT read are the folders in it: {listed(inside)}" if inside else ""
     say(f"no info.csv in {folder}: all {len(names)} photographs of {images}, sorted{left_out}")
     return {"ImageID": names}, [os.path.join(images, name) for name in names]
 
@@ -233,8 +295,13 @@ def main(argv: list[str]) -> None:
     with store:
         bad = store.wait()
         problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)
-    if passed_over:
-        problems = {"files and folders passed over, as they are no photographs": passed_over, **problems}
+    meant = look_meant(image_folder(config.sm_channel_train), passed_over)
+    junk = [path for path in passed_over if path not in set(meant)]
+    of_names = {
+        "files and folders that look like people or photographs, and are NOT read": meant,
+        "files and folders passed over, as they are no photographs": junk,
+    }
+    problems = {what: items for what, items in of_names.items() if items} | problems
     for what, items in problems.items():
         say(f"{what} ({len(items)}): {listed(items)}")
     faces = find_faces(as_found, config, sorted(bad))

@@ -82,8 +82,9 @@ def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
     """
     from toolkit.label_errors import corrections, evidence
 
-    as_found, _ = dataset.read_faces(config.sm_channel_train)
+    as_found, passed_over = dataset.read_faces(config.sm_channel_train)
     images = dataset.image_folder(config.sm_channel_train)
+    dataset.tell_passed_over(images, passed_over)
     corrected, report = corrections.apply(as_found, config.relabel, images)
     table = evidence.with_correction_names(as_found)
     table = table[table["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)

@@ -33,7 +33,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.scoring import pseudo_labels
 from toolkit.system import console, distributed, files, world
-from toolkit.system.console import InputError, listed, say
+from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,12 +120,11 @@ class Data(NamedTuple):
 def read_data(config: settings.TrainSettings) -> Data:
     """The table, its splits and the pseudo-labels. Prints how many photographs there are of each class."""
     table, as_found, report, passed_over = dataset.read_corrected(config.sm_channel_train, config.relabel)
-    if passed_over:
-        say(f"passed over {len(passed_over)} files and folders that are no photographs: {listed(passed_over)}")
     splits = split.make_splits(config, as_found, table)
     labels = dataset.labels(table)
     lines = [str(report), split.describe(labels, table["person"], splits[0]), *split.missing_groups(labels, splits)]
     say(*"\n".join(lines).split("\n"))
+    dataset.tell_passed_over(dataset.image_folder(config.sm_channel_train), passed_over)
     held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
     pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
     found = None

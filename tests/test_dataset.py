@@ -47,7 +47,8 @@ def test_the_table_is_sorted_and_takes_every_extension_of_every_file(images):
 
 def test_junk_is_passed_over_and_named(images):
     root, put = images
-    put("000001_male_Asian_20", "mask1.jpg", "._mask1.jpg", "mask6.jpg", "normal.txt")
+    put("000001_male_Asian_20", "mask1.jpg", "._mask1.jpg", "mask6.jpg", "mask1.bak")
+    (root / "000001_male_Asian_20" / "normal.txt").write_text("a note")
     put(".ipynb_checkpoints", "mask1.jpg")
     put("._000001_male_Asian_20x", "mask1.jpg")
     put("000002_other_Asian_20", "mask1.jpg")
@@ -57,9 +58,44 @@ def test_junk_is_passed_over_and_named(images):
     assert dataset.paths(faces, root).tolist() == [f"{root}/000001_male_Asian_20/mask1.jpg".encode()]
     assert sorted(passed_over) == [
         "._000001_male_Asian_20x", ".ipynb_checkpoints", "000001_male_Asian_20/._mask1.jpg",
-        "000001_male_Asian_20/mask6.jpg", "000001_male_Asian_20/normal.jpg", "000001_male_Asian_20/normal.txt",
+        "000001_male_Asian_20/mask1.bak", "000001_male_Asian_20/mask6.jpg", "000001_male_Asian_20/normal.jpg",
+        "000001_male_Asian_20/normal.txt",
         "000002_other_Asian_20", "000003_male_Asian_30",
     ]  # fmt: skip
+
+
+def test_what_looks_like_people_or_photographs_is_a_warning_apart_from_junk(images, capsys):
+    root, put = images
+    put("000001_male_Asian_20", "mask1.jpg", "mask1 (1).jpg", ".DS_Store")
+    put("000002_woman_Asian_20", "mask1.jpg")
+    put("__MACOSX", "mask1.jpg")
+    (root / "000001_male_Asian_20" / "normal").mkdir()
+    (root / "train.csv").write_text("id,gender\n")
+    (root / "Thumbs.db").write_bytes(b"")
+    os.mkdir(os.fsencode(root) + b"/000003_male_\xe9_20")
+    _, passed_over = dataset.read_faces(root)
+    dataset.tell_passed_over(root, passed_over)
+    junk, warning = capsys.readouterr()
+    assert junk.startswith("passed over 4 files and folders that are no photographs: ")
+    assert all(name in junk for name in (".DS_Store", "__MACOSX", "train.csv", "Thumbs.db"))
+    assert warning.startswith("warning: 4 files and folders look like people or photographs, and are NOT read: ")
+    for name in ("000002_woman_Asian_20", "20/mask1 (1).jpg", "20/normal", "000003_male_\\udce9_20"):
+        assert name in warning
+
+
+def test_a_photograph_of_any_extension_is_read_as_inference_reads_it(images, tmp_path, capsys):
+    root, put = images
+    put("000001_male_Asian_20", "mask1", "normal.jfif_large", "incorrect_mask.HEIC", "mask2.jpg", "mask2.orig")
+    (root / "000001_male_Asian_20" / "mask3.json").write_text("{}")
+    table, passed_over = dataset.read_faces(root)
+    assert table["file"].tolist() == ["incorrect_mask.HEIC", "mask1", "mask2.jpg", "normal.jfif_large"]
+    assert table["photograph"].tolist() == ["incorrect_mask", "mask1", "mask2", "normal"]
+    assert passed_over == ["000001_male_Asian_20/mask2.orig", "000001_male_Asian_20/mask3.json"]
+    (root / "notes").write_text("")
+    Image.new("RGB", (6, 8)).save(root / "photo", "JPEG")
+    info, _ = dataset.read_eval(root.parent)
+    assert info == {"ImageID": ["photo"]}
+    assert "no photographs: notes; NOT read are the folders in it: 000001_male_Asian_20" in capsys.readouterr().out
 
 
 def test_names_that_are_no_utf_8_are_passed_over_under_names_that_can_be_printed(images):
