@@ -61,7 +61,7 @@ from toolkit.training.sampler import epoch_order  # noqa: E402
 from toolkit.training.step import Recipe, train_one_epoch  # noqa: E402
 from toolkit.training.task import Task  # noqa: E402
 
-BATCH, STEPS, WARM_UP, LR = 64, 6, 4, 5e-4
+LR = 5e-4
 RATIOS = {
     "train": [
         ("ours", "limit"),
@@ -89,13 +89,18 @@ class Photographs(torch.utils.data.Dataset):
 class Bench:
     """One backbone at one size on photographs in files. Each way gives a function that tells its photographs/s."""
 
-    def __init__(self, name: str, size: tuple[int, int], folder: pathlib.Path):
+    batch, steps = 64, 6  # photographs a step, and steps that are timed
+
+    def __init__(
+        self, name: str, size: tuple[int, int], folder: pathlib.Path, most: int | None = None, where: str = "auto"
+    ):
+        """On the photographs of this folder, `most` of them at most; `where` is the device."""
         self.name, self.size, self.folder = name, size, folder
-        self.machine = device.choose("auto", "auto")
+        self.machine = device.choose(where, "auto")
         self.cuda = self.machine.device.type == "cuda"
         torch.manual_seed(0)
         self.untrained, _ = model.build(name, size)
-        table, _ = dataset.read_faces(folder)
+        table = dataset.read_faces(folder)[0].iloc[:most]
         self.paths, labels = dataset.paths(table, folder).astype(str).tolist(), dataset.labels(table)
         store = Store(self.paths, Framing(size))
         assert not store.fill()
@@ -130,20 +135,22 @@ class Bench:
         normalise = transforms.Normalize(model.MEAN, model.STD)
         steps = [transforms.Resize(self.size), *augmentation, transforms.ToTensor(), normalise]
         data = Photographs(self.paths, self.task.labels.tolist(), transforms.Compose(steps))
-        return torch.utils.data.DataLoader(data, BATCH, num_workers=cpu_count(), pin_memory=self.cuda, **options)
+        return torch.utils.data.DataLoader(data, self.batch, num_workers=cpu_count(), pin_memory=self.cuda, **options)
 
-    def train_loop(self, careful: bool):
-        loader = self.plain_loader(
+    def train_loop(self, careful: bool, loader=None):
+        """With its own loader of files, or with another one."""
+        loader = loader or self.plain_loader(
             [transforms.RandomHorizontalFlip()], shuffle=True, drop_last=True, persistent_workers=True
         )
+        warm_up = 2 * cpu_count()  # batches that the workers have ready from the last turn, at no cost now
         batches = (batch for _ in iter(int, 1) for batch in loader)  # without end
         net = copy.deepcopy(self.untrained).to(self.machine.device, memory_format=layout(careful))
         optimizer = torch.optim.AdamW(net.parameters(), LR)
 
         def measure() -> float:
             net.train()
-            for number in range(WARM_UP + STEPS):  # from the last turn the workers have batches ready, at no cost now
-                if number == WARM_UP:
+            for number in range(warm_up + self.steps):
+                if number == warm_up:
                     started = self.now()
                 inputs, labels = (part.to(self.machine.device, non_blocking=True) for part in next(batches))
                 with self.autocast(careful):
@@ -152,19 +159,20 @@ class Bench:
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
-            return STEPS * BATCH / (self.now() - started)
+            return self.steps * self.batch / (self.now() - started)
 
         return measure
 
-    def train_ours(self, policy: str):
+    def train_ours(self, policy: str, compiled=lambda net: net):
         net = placement.to_device(copy.deepcopy(self.untrained), self.machine)
+        train_model = compiled(net)
         optimizer, recipe, epochs = make_optimizer("adamw", net, LR, 0.05), self.recipe(policy), iter(range(10**6))
 
         def measure() -> float:
             epoch = next(epochs)
-            some = epoch_order(self.everything, 0, epoch)[: STEPS * BATCH]
+            some = epoch_order(self.everything, 0, epoch)[: self.steps * self.batch]
             started = self.now()
-            train_one_epoch(net, optimizer, dataclasses.replace(self.task, train=some), recipe, epoch)
+            train_one_epoch(train_model, optimizer, dataclasses.replace(self.task, train=some), recipe, epoch)
             return len(some) / (self.now() - started)
 
         return measure
@@ -172,11 +180,11 @@ class Bench:
     def train_limit(self):
         net = placement.to_device(copy.deepcopy(self.untrained), self.machine).train()
         optimizer = make_optimizer("adamw", net, LR, 0.05)
-        inputs, labels = next(self.loader.load([self.everything[:BATCH]])), self.task.labels[:BATCH]
+        inputs, labels = next(self.loader.load([self.everything[: self.batch]])), self.task.labels[: self.batch]
 
         def measure() -> float:
             started = self.now()
-            for _ in range(STEPS):
+            for _ in range(self.steps):
                 with self.machine.autocast():
                     logits = net(inputs)
                 value = F.cross_entropy(logits.float(), labels)
@@ -184,7 +192,7 @@ class Bench:
                 value.backward()
                 torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
                 optimizer.step()
-            return STEPS * BATCH / (self.now() - started)
+            return self.steps * self.batch / (self.now() - started)
 
         return measure
 
@@ -194,7 +202,7 @@ class Bench:
         optimizer = make_optimizer("adamw", net, LR, 0.05)
         for epoch in range(3):
             train_one_epoch(net, optimizer, self.task, self.recipe("none"), epoch)
-        recompute_batch_norm_statistics(net, self.loader, split_into_batches(self.everything, BATCH)[:8])
+        recompute_batch_norm_statistics(net, self.loader, split_into_batches(self.everything, self.batch)[:8])
         return net.eval()
 
     def infer_loop(self, trained, careful: bool):
@@ -215,21 +223,13 @@ class Bench:
         return measure
 
     def infer_ours(self, trained):
-        run, names = (
-            self.folder / "run",
-            [pathlib.Path(path).relative_to(self.folder / "images") for path in self.paths],
-        )
-        run.mkdir(exist_ok=True)
-        even = (1 / CLASSES,) * CLASSES
-        decision, scores = Decision(1.0, 0.0, PriorCorrection(even, even)), {"epoch": 3, "macro_f1": 0.0}
-        header = Header("run", self.name, "flat", Framing(self.size), model.MEAN, model.STD, decision, scores)
-        save_weights(run / WEIGHTS, trained.state_dict(), header)
-        (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
+        self.write_run(trained)
+        self.write_info(len(self.paths))
         flags = [
             "--sm_channel_eval",
             self.folder,
             "--sm_channel_model",
-            run,
+            self.folder / "run",
             "--sm_output_data_dir",
             self.folder / "out",
         ]
@@ -241,6 +241,20 @@ class Bench:
             return len(self.paths) / (self.now() - started)
 
         return measure
+
+    def write_run(self, trained) -> None:
+        """As folder/run, for inference.py."""
+        run = self.folder / "run"
+        run.mkdir(exist_ok=True)
+        even = (1 / CLASSES,) * CLASSES
+        decision, scores = Decision(1.0, 0.0, PriorCorrection(even, even)), {"epoch": 3, "macro_f1": 0.0}
+        header = Header("run", self.name, "flat", Framing(self.size), model.MEAN, model.STD, decision, scores)
+        save_weights(run / WEIGHTS, trained.state_dict(), header)
+
+    def write_info(self, count: int) -> None:
+        """folder/info.csv of the first photographs."""
+        names = [pathlib.Path(path).relative_to(self.folder / "images") for path in self.paths[:count]]
+        (self.folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in names))
 
     def infer_decoded(self, trained):
         def measure() -> float:
@@ -266,7 +280,7 @@ class Bench:
         return measure
 
     def recipe(self, policy: str) -> Recipe:
-        return Recipe(lambda step: LR, BATCH, 1.0, 0, augment.POLICIES[policy])
+        return Recipe(lambda step: LR, self.batch, 1.0, 0, augment.POLICIES[policy])
 
     def autocast(self, careful: bool):
         return self.machine.autocast() if careful else contextlib.nullcontext()
