@@ -49,7 +49,7 @@ from toolkit.training.train_state import TrainState
 SMALL = {"size": "64x48", "batch_size": 16, "epochs": 2, "weights": "none"}
 CASES = {  # settings that are one epoch's, in float32
     "an epoch": {},
-    "OPTIMIZER=adamw": {"optimizer": "adamw"},
+    "OPTIMIZER=adamw": {"optimizer": "adamw", "lr": 1e-6},
     "EMA": {"ema": True},
     "MICRO_BATCH_SIZE": {"micro_batch_size": 4},
     "LOSS=f1": {"loss": "f1"},
@@ -57,8 +57,11 @@ CASES = {  # settings that are one epoch's, in float32
     "HEAD=factored": {"head": "factored"},
     "AUGMENT=strong": {"augment": "strong"},
 }
+# At learning rates of practice an epoch of resnet18 is chaotic: with another memory layout on the same CPU its update
+# is off by 21 % after 7 steps. At this one it is off by 0.4 %, and its losses by 5e-7.
+EPOCH = {"lr": 1e-4}
 STEP_TOLERANCE = {"loss_off": 1e-5, "update_off": 1e-3}
-EPOCH_TOLERANCE = {"loss_off": 1e-2, "update_off": 1e-1}  # rounding grows with each step
+EPOCH_TOLERANCE = {"loss_off": 1e-5, "update_off": 3e-2}
 MEMORY_GIB = 1.5  # a quarter of what a step of resnet18 with 224 photographs of 224x168 takes
 
 
@@ -94,18 +97,18 @@ def steps(setup) -> None:
     """A step, and epochs, on the GPU and on the CPU."""
 
     def compared(tolerance: dict, most: int | None = None, **values) -> dict:
-        values = {"optimizer": "sgd", "precision": "fp32", **values}
-        on_cpu = learned(prepared(**of_few(setup, **{**values, "device": "cpu"})), most)
-        on_gpu = learned(prepared(**of_few(setup, **values)), most)
+        values, exact = {"optimizer": "sgd", **values}, {"precision": "fp32"}
+        on_cpu = learned(prepared(**of_few(setup, **{**values, **exact, "device": "cpu"})), most)
+        on_gpu = learned(prepared(**of_few(setup, **{**exact, **values})), most)
         found = difference(on_cpu, on_gpu)
         return {**found, "ok": all(found[key] <= value for key, value in tolerance.items())}
 
     with no_tf32():
         setup.measure("a step", compared, STEP_TOLERANCE, 16)
         for name, values in CASES.items():
-            setup.measure(name, lambda values=values: compared(EPOCH_TOLERANCE, **values))
+            setup.measure(name, lambda values=values: compared(EPOCH_TOLERANCE, **{**EPOCH, **values}))
     setup.measure("a step with TF32", compared, {}, 16)  # which torch uses in convolutions unless it is told not to
-    setup.measure("an epoch in bf16", lambda: compared({}, precision="bf16"))
+    setup.measure("an epoch in bf16", lambda: compared({}, precision="bf16", **EPOCH))
 
 
 class Learned(NamedTuple):

@@ -276,6 +276,7 @@ def timm_loader(bench: Bench):
 def timm_script(setup, net: str) -> dict:
     """The rate over the second half of an epoch of timm's train.py, with the flags that make it fastest."""
     size, batch = setup.scale.size, setup.scale.batches[0]
+    name = setup.scale.script_net if net in model.OWN else net
     folder = setup.scratch / f"timm {net}"
     table, _ = dataset.read_faces(setup.scratch)
     paths, labels = dataset.paths(table, setup.scratch), dataset.labels(table)
@@ -285,7 +286,7 @@ def timm_script(setup, net: str) -> dict:
             place.mkdir(parents=True, exist_ok=True)
             os.link(path, os.fsencode(place / f"{number}.jpg"))
     flags = {
-        "data-dir": folder, "model": net, "num-classes": CLASSES, "input-size": ("3", *map(str, size)),
+        "data-dir": folder, "model": name, "num-classes": CLASSES, "input-size": ("3", *map(str, size)),
         "batch-size": batch, "epochs": 1, "warmup-epochs": 0, "workers": cpu_count(), "device": setup.device,
         "opt": "adamw", "lr": LR, "color-jitter": 0, "scale": ("0.8", "1.0"), "amp-dtype": "bfloat16",
         "log-interval": 1, "output": folder / "out",
@@ -303,4 +304,4 @@ def timm_script(setup, net: str) -> dict:
     # Not the last step, whose batch may be short.
     last, half = sorted(until)[-2], sorted(until)[len(until) // 2]
     rate = (last - half) * batch / (until[last] - until[half])
-    return {"rate": [rate], "net": net}
+    return {"rate": [rate]}

@@ -188,10 +188,9 @@ def compiled(net: str) -> Callable:
             seconds = first + other
             return {**found, "seconds_to_compile": seconds, "steps_to_win_back": seconds / saved if saved > 0 else None}
 
-        largest = setup.scale.batches[:1] if net != setup.scale.nets[0] else setup.scale.batches
-        for batch in largest:
-            setup.measure(f"plain, batch {batch}", of, batch, None)
-            setup.measure(f"graphs, batch {batch}", of, batch, "reduce-overhead")
+        batch = setup.scale.batches[0]
+        setup.measure(f"plain, batch {batch}", of, batch, None)
+        setup.measure(f"graphs, batch {batch}", of, batch, "reduce-overhead")
 
     return part
 
