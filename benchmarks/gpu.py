@@ -9,10 +9,10 @@ missing or failed. The table at the end is of the whole file (`--seconds 0` prin
 print, and tracebacks.
 
 `--timm` names train.py of timm's repository, which its package lacks. `--device cpu --quick` runs the same code on
-little of everything, in a minute or two of two quiet cores.
+little of everything, in some minutes on two cores.
 
-On a machine without network that has torch, torchvision, timm, numpy, pandas, pillow, jinja2, tqdm, safetensors, onnx,
-onnxscript and onnxruntime for Python 3.12, three packages are missing. Elsewhere, once (6 files, 4 MB):
+On a machine without network that has torch, torchvision, timm, numpy, scipy, pandas, pillow, jinja2, tqdm, safetensors,
+onnx, onnxscript and onnxruntime for Python 3.12, only pydantic and simplejpeg are missing. Elsewhere, once (4 MB):
 
     python -m pip download -d wheels --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 pydantic
     python -m pip download -d wheels --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
@@ -20,10 +20,10 @@ onnxscript and onnxruntime for Python 3.12, three packages are missing. Elsewher
 
 There, in the working tree, with the folder wheels in it:
 
-    python3 -m pip install --no-index --no-deps --find-links wheels --target site wheels/*.whl
-    PYTHONPATH=site python3 benchmarks/gpu.py --out DIR
+    python3 -m pip install --no-index --no-deps --target packages wheels/*.whl
+    PYTHONPATH=$PWD/packages python3 benchmarks/gpu.py --out DIR
 
-To go on on another machine, put gpu.jsonl into its DIR first. Photographs are drawn there, on all cores, in each run.
+To go on on another machine, put gpu.jsonl into its DIR first. Photographs are drawn in each run, on all cores.
 """
 
 import argparse
