@@ -4,8 +4,8 @@ SM_CHANNEL_TRAIN=<image folder> SM_OUTPUT_DATA_DIR=<folder> python dataset.py
 
 looks at them before training: counts, every problem that is found, and dataset.html, a contact sheet.
 
-To read photographs that lie in another layout, write another `read_faces`: all that follows needs only its columns, and
-that a photograph lies at folder/file.
+To read photographs that lie in another layout, write another `read_faces`: all that follows needs only its columns.
+toolkit/data/checks.py checks them.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     of the table: folder, file, person (the id) and photograph ("mask1") are categories, since a million separate texts
     would take more memory than the model; mask, gender and age are int8, as numbered in toolkit/labels.py; years is
     float. Raises InputError if there is no photograph.
+
+    Of another layout: texts need not be categories, years may be missing, and file may have slashes: it is then the
+    path below the image folder itself, whatever folder says. All photographs of a person may lie in one folder.
     """
     import pandas as pd  # slow, and inference has no use for it
 
@@ -155,6 +158,13 @@ def image_folder(folder: pathlib.Path) -> pathlib.Path:
     return folder / "images" if (folder / "images").is_dir() else folder
 
 
+def read_table(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
+    """`read_faces`, checked. Raises InputError where that is not what its docstring says."""
+    from toolkit.data import checks
+
+    return checks.checked(read_faces(folder), image_folder(folder))
+
+
 class Corrected(NamedTuple):
     """The table of photographs with label corrections."""
 
@@ -165,10 +175,10 @@ class Corrected(NamedTuple):
 
 
 def read_corrected(folder: pathlib.Path, relabel: str) -> Corrected:
-    """`read_faces`, and the corrections that RELABEL asks for."""
+    """`read_table`, and the corrections that RELABEL asks for."""
     from toolkit.label_errors import corrections
 
-    as_found, passed_over = read_faces(folder)
+    as_found, passed_over = read_table(folder)
     table, report = corrections.apply(as_found, relabel, image_folder(folder))
     return Corrected(table, as_found, report, passed_over)
 
@@ -180,12 +190,17 @@ def paths(table: pd.DataFrame, folder: pathlib.Path | None = None) -> np.ndarray
     # Bytes of one length in one array: 18,900 texts of their own would take many times the memory.
     folder_names = np.array([above + os.fsencode(name) + b"/" for name in folders.categories], bytes)
     file_names = np.array([os.fsencode(name) for name in names.categories], bytes)
-    return np.char.add(folder_names[folders.codes], file_names[names.codes])
+    joined = np.char.add(folder_names[folders.codes], file_names[names.codes])
+    is_path = np.array([b"/" in name for name in file_names.tolist()], bool)
+    if not is_path.any():
+        return joined
+    return np.where(is_path[names.codes], np.char.add(above, file_names)[names.codes], joined)
 
 
 def labels(table: pd.DataFrame) -> np.ndarray:
     """The class 0..17 of every row: int64."""
-    return to_class(*(table[attribute] for attribute in ATTRIBUTES)).to_numpy(np.int64, copy=True)
+    # In int8, which the columns are, more than 128 classes would overflow.
+    return to_class(*(table[attribute].to_numpy(np.int64) for attribute in ATTRIBUTES))
 
 
 class BadPhotographs(NamedTuple):

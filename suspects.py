@@ -82,7 +82,7 @@ def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
     """
     from toolkit.label_errors import corrections, evidence
 
-    as_found, passed_over = dataset.read_faces(config.sm_channel_train)
+    as_found, passed_over = dataset.read_table(config.sm_channel_train)
     images = dataset.image_folder(config.sm_channel_train)
     dataset.tell_passed_over(images, passed_over)
     corrected, report = corrections.apply(as_found, config.relabel, images)
@@ -261,7 +261,10 @@ def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], find
     table = {name: [getattr(suspect, name) for suspect in suspects] for name in ("folder", "label", "suggestion")}
     table["probability"] = [round(suspect.probability, 6) for suspect in suspects]
     for kind in KINDS:
-        of_kind = [by_kind[suspect.folder, kind] for suspect in suspects]
+        of_kind = [by_kind[suspect.folder, kind] for suspect in suspects if (suspect.folder, kind) in by_kind]
+        if not of_kind:
+            say(f"note: {kind} differs between photographs of a person, and is not judged")
+            continue
         table[f"{kind}_nats"] = [round(finding.nats, 3) for finding in of_kind]
         table[f"{kind}_probability"] = [round(finding.probability, 6) for finding in of_kind]
     files.write_csv(config.sm_output_data_dir / TABLE, table)

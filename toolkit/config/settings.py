@@ -12,7 +12,9 @@ from pydantic import Field
 from toolkit.config import shared
 from toolkit.config.shared import DEMO
 from toolkit.config.types import Corrections, InputFile, InputFolder, NameOrPath, RunName, Weights, is_path
-from toolkit.labels import AGE_FROM_YEARS
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES, to_class
+
+FALLBACK_CLASS = to_class(*({"gender": 1, "age": 1}.get(name, 0) for name in ATTRIBUTES))
 
 
 class TrainSettings(
@@ -150,6 +152,9 @@ class TrainSettings(
                 yield f"{name.upper()}: has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
         if self.final and (not self.folds or self.fold is not None):
             yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
+        if self.head == "factored" and tuple(ATTRIBUTES) != ("mask", "gender", "age"):
+            found = ", ".join(ATTRIBUTES)
+            yield f"HEAD=factored: predicts mask, gender and age, found {found} in toolkit/labels.py; set HEAD=flat"
         if self.head == "factored" and (self.class_weights not in ("auto", "none") or self.loss == "logit_adjusted"):
             yield (
                 "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count classes, but this head learns years of "
@@ -185,7 +190,7 @@ class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, sh
     """Also write `probabilities.csv`: ImageID, one column per class (p0 to p17), ans. evaluation.html uses it."""
     on_bad_image: Literal["stop", "fallback", "repair"] = "stop"
     """Unreadable photographs stop the script, or get FALLBACK_CLASS; `repair` reads JPEGs that lack only their end."""
-    fallback_class: int = Field(4, ge=0, le=17)
+    fallback_class: int = Field(FALLBACK_CLASS, ge=0, lt=CLASSES)
     """Class of an unreadable photograph; 4 is the most frequent in training (mask worn, female, 30 to 59)."""
     batch_size: int | None = Field(None, ge=1)
     """Photographs per batch; unset: chosen for the machine."""

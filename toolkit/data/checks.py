@@ -1,7 +1,8 @@
-"""Checks of a data set before training: each names what it finds, and stops nothing."""
+"""Checks of a data set before training: that `read_faces` gave a table, and what is suspicious in it."""
 
 import hashlib
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,8 +11,80 @@ import pandas as pd
 from toolkit.data import photo_file
 from toolkit.data.framing import Framing
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_class
+from toolkit.system.console import InputError, listed
 
+TEXTS = ("folder", "file", "person", "photograph")  # columns of the table; then ATTRIBUTES, and years if they are known
+SAMPLE = 20  # photographs of which one at least must be there
+SOURCE = "read_faces in dataset.py"
 OLDEST = 100  # years; an age above it is taken for a mistake
+
+
+def checked(answer, images: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table of photographs and the names passed over, from what `read_faces` answered for this image folder.
+
+    Texts become categories, attributes int8, years float; without a column years they are NaN. Where photographs of
+    several people lie in one folder, each person gets a folder's name, and `file` is the whole path (see `path_of`).
+    Raises InputError in one line where the answer is not what the docstring of `read_faces` promises.
+    """
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], pd.DataFrame)):
+        raise InputError(f"{SOURCE}: expected a table and a list of names passed over, found {type(answer).__name__}")
+    table, passed_over = answer[0].reset_index(drop=True), list(answer[1])
+    if missing := [name for name in (*TEXTS, *ATTRIBUTES) if name not in table]:
+        raise InputError(
+            f"{SOURCE}: expected the columns {', '.join((*TEXTS, *ATTRIBUTES))}; found {', '.join(map(str, table))}; "
+            f"missing {', '.join(missing)}"
+        )
+    if table.empty:
+        raise InputError(f"{SOURCE}: expected a row for each photograph, found none in {images}")
+    types = {}
+    for name in TEXTS:
+        _refuse_values(table, name, table[name].isna() | (table[name].astype(str) == ""), "a text in every row")
+        if not isinstance(table[name].dtype, pd.CategoricalDtype):
+            table[name] = table[name].astype(str)
+            types[name] = "category"
+    for name, values in ATTRIBUTES.items():
+        numbers = {number: value for number, value in enumerate(values)}
+        _refuse_values(table, name, ~table[name].isin(list(numbers)), f"numbers as in toolkit/labels.py, {numbers}")
+        types[name] = "int8"
+    years = pd.to_numeric(table["years"], errors="coerce") if "years" in table else np.nan
+    table = table.astype(types).assign(years=years).astype({"years": float})
+    _refuse_values(table, "file", table.duplicated(["folder", "file"]), "every photograph once")
+    rows = np.linspace(0, len(table) - 1, min(SAMPLE, len(table))).astype(int)
+    sample = [path_of(table["folder"].iloc[row], table["file"].iloc[row]) for row in rows]
+    if not any((images / path).exists() for path in sample):
+        raise InputError(
+            f"{SOURCE}: expected photographs at folder/file in {images}, found none at {listed(sample)}; are the "
+            "columns folder and file right?"
+        )
+    is_shared = table.groupby("folder", observed=True)["person"].nunique().max() > 1
+    return _by_person(table) if is_shared else table, passed_over
+
+
+def path_of(folder: str, file: str) -> str:
+    """A photograph's path below the image folder: folder/file, or `file` itself where it has a slash."""
+    return file if "/" in file else f"{folder}/{file}"
+
+
+def _refuse_values(table: pd.DataFrame, column: str, is_wrong: pd.Series, expected: str) -> None:
+    if is_wrong.any():
+        named = [f"{row.file} has {getattr(row, column)!r}" for row in table[is_wrong].head().itertuples()]
+        count = f"found {is_wrong.sum()} of {len(table)} rows that are not so"
+        raise InputError(f"{SOURCE}: expected in {column} {expected}; {count}: {listed(named)}")
+
+
+def _by_person(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a folder for each person; for each gender and age where a person's photographs have several."""
+    labels = list(zip(table["gender"], table["age"], table["years"].astype(str).fillna("nan"), strict=True))
+    labels_of: dict[str, set] = {}
+    for person, label in zip(table["person"], labels, strict=True):
+        labels_of.setdefault(person, set()).add(label)
+    folders = [
+        person if len(labels_of[person]) == 1 else "_".join(map(str, (person, *label)))
+        for person, label in zip(table["person"], labels, strict=True)
+    ]
+    paths = [path_of(folder, file) for folder, file in zip(table["folder"], table["file"], strict=True)]
+    paths = [path if "/" in path else f"./{path}" for path in paths]
+    return table.assign(folder=pd.Categorical(folders), file=pd.Categorical(paths))
 
 
 def find_problems(
@@ -36,7 +109,7 @@ def find_problems(
 
 
 def _name(table: pd.DataFrame, row: int) -> str:
-    return f"{table['folder'].iloc[row]}/{table['file'].iloc[row]}"
+    return path_of(table["folder"].iloc[row], table["file"].iloc[row])
 
 
 def _too_small(table, paths, framing: Framing, bad) -> list[str]:
@@ -82,9 +155,9 @@ def _identical(table, paths, bad) -> list[str]:
 
 def _impossible_ages(table) -> list[str]:
     folders = table.groupby("folder", observed=True)["years"].first()
-    return [str(folder) for folder, years in folders.items() if not 1 <= years <= OLDEST]
+    return [str(folder) for folder, years in folders.items() if years < 1 or years > OLDEST]
 
 
 def _empty_classes(table) -> list[str]:
-    classes = set(to_class(*(table[attribute] for attribute in ATTRIBUTES)))
+    classes = set(to_class(*(table[attribute].astype(int) for attribute in ATTRIBUTES)))
     return [name for number, name in enumerate(CLASS_NAMES) if number not in classes]

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES
+from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, to_attributes
 from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from toolkit.config.settings import TrainSettings
+
+OF_PERSON = [name for name in ATTRIBUTES if name != "mask"]  # what people, not photographs, are held out by
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,23 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
 
     None if both are 0: everybody trains.
 
-    Stratified: people are sorted by gender, age band and a hash of seed and id, and every k-th of that row is held out,
-    so each group keeps its share to within one person. A group of two people and more always has somebody held out
-    (or, in folds, as many folds as it has people); else small sets say nothing about the old. The result depends on the
-    seed, the people and their folders, and on no library's random numbers. `table` is the one before corrections, so
-    that RELABEL does not change it.
+    Stratified: people are sorted by all attributes but the mask and by a hash of seed and id, and every k-th of that
+    row is held out, so each group keeps its share to within one person. A group of two people and more always has
+    somebody held out (or, in folds, as many folds as it has people); else small sets say nothing about the old. The
+    result depends on the seed, the people and their folders, and on no library's random numbers. `table` is the one
+    before corrections, so that RELABEL does not change it.
     """
     if not (ratio or folds):
         return None
-    people = table.groupby("person", observed=True)[["gender", "age"]].first()
+    people = table.groupby("person", observed=True)[OF_PERSON].first()
     people["hash"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
-    people = people.sort_values(["gender", "age", "hash"])
+    people = people.sort_values([*OF_PERSON, "hash"])
     number = np.arange(len(people) + 1)
     if folds:
         return set(people.index[number[:-1] % folds == fold])
     # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
     is_held_out = np.diff(np.floor(number * ratio + 0.5)) > 0
-    for rows in people.groupby(["gender", "age"]).indices.values():
+    for rows in people.groupby(OF_PERSON).indices.values():
         if len(rows) > 1 and not is_held_out[rows].any():
             is_held_out[rows[0]] = True
     return set(people.index[is_held_out])
@@ -113,11 +115,13 @@ def describe(labels: np.ndarray, people: "pd.Series", split: Split) -> str:
 
 
 def missing_groups(labels: np.ndarray, splits: Sequence[Split]) -> list[str]:
-    """A line for each split whose validation lacks a gender and age band that is in the labels, int64, shape (n,)."""
-    names = [" ".join(values) for values in itertools.product(ATTRIBUTES["gender"], ATTRIBUTES["age"])]
+    """A line for each split whose validation lacks a group of people that is in the labels, int64, shape (n,)."""
+    names = [" ".join(values) for values in itertools.product(*(ATTRIBUTES[name] for name in OF_PERSON))]
+    values = to_attributes(labels)
+    groups = np.ravel_multi_index([values[name] for name in OF_PERSON], [len(ATTRIBUTES[name]) for name in OF_PERSON])
     lines = []
     for number, split in enumerate(splits):
-        missing = set(labels % len(names)) - set(labels[split.validation] % len(names))
+        missing = set(groups) - set(groups[split.validation])
         if missing and len(split.validation):
             where = f"of fold {number} " if len(splits) > 1 else ""
             lines.append(

@@ -25,6 +25,7 @@ import pandas as pd
 
 from toolkit import ROOT
 from toolkit.config.types import corrections_named
+from toolkit.data.checks import path_of
 from toolkit.labels import ATTRIBUTES, age_band
 from toolkit.system import csv_text, files, spelling
 from toolkit.system.console import InputError, listed
@@ -284,7 +285,7 @@ def _with_content(table: pd.DataFrame, photographs: pd.Index, folder: pathlib.Pa
         return photographs
     hashes = pd.Series("", photographs)
     for number in photographs:
-        path = folder / table.at[number, "folder"] / table.at[number, "file"]
+        path = folder / path_of(table.at[number, "folder"], table.at[number, "file"])
         with contextlib.suppress(FileNotFoundError):  # the decoder reports it; others would only look like other files
             hashes[number] = files.sha256(path)
     return photographs[hashes.str.startswith(sha256.lower())]

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from toolkit.data.checks import path_of
 from toolkit.label_errors import noise
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES
 from toolkit.scoring import metrics
 
-KINDS = ("gender", "age", "mask", "duplicate")
+KINDS = (*(name for name in ATTRIBUTES if name != "mask"), "mask", "duplicate")
 EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # photographs that people mix up: own mask state, the other's
 APPARENT_AGE_SDS = (2.0, 4.0, 8.0, 16.0, 32.0)  # years: spreads of apparent age around age that are tried
 MIN_PROBABILITY = 1e-7  # of a value in one photograph: a lower one comes from overconfidence
@@ -41,8 +42,15 @@ def find_label_errors(table: pd.DataFrame, probabilities: np.ndarray) -> list[Fi
     `probabilities`: of its photographs, shape (n, 18), by nets that never saw the person.
     """
     log_p = {name: np.log(np.maximum(probabilities @ metrics.membership(name), MIN_PROBABILITY)) for name in ATTRIBUTES}
-    people = [_person_findings(table, attribute, log_p[attribute]) for attribute in ("gender", "age")]
+    people = [_person_findings(table, name, log_p[name]) for name in ATTRIBUTES if _is_of_person(table, name)]
     return [*itertools.chain(*people), *_mask_findings(table, log_p["mask"])]
+
+
+def _is_of_person(table: pd.DataFrame, attribute: str) -> bool:
+    """Whether all photographs of a folder have this label in common: gender, age, and what was added like them."""
+    if attribute in ("gender", "age"):
+        return True
+    return attribute != "mask" and bool((table.groupby("folder", observed=True)[attribute].nunique() == 1).all())
 
 
 def with_correction_names(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +74,7 @@ def correction_row(row, photograph: str, field: str, given: str, correct: str, n
 
     For a single photograph it has the path of its `file` below the image folder, too.
     """
-    file = {} if photograph == "all" else {"file": f"{row.folder}/{row.file}"}
+    file = {} if photograph == "all" else {"file": path_of(row.folder, row.file)}
     return file | {
         "person": row.correction_name,
         "photograph": photograph,

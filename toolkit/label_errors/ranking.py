@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from toolkit.data.checks import path_of
 from toolkit.label_errors.evidence import Finding, readable
 from toolkit.labels import ATTRIBUTES
 
@@ -60,7 +61,7 @@ def _suspect(rows_of: dict[str, pd.DataFrame], folder: str, findings: list[Findi
         evidence="; ".join(map(_evidence, suggested)),
         probability=1 - math.prod(1 - finding.probability for finding in findings),
         photographs=[
-            (f"{row.folder}/{row.file}", _caption(row, row.folder != folder))
+            (path_of(row.folder, row.file), _caption(row, row.folder != folder))
             for each in shown
             for row in rows_of[each].sort_values("mask", kind="stable").itertuples()
         ],

@@ -1,5 +1,6 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -26,11 +27,10 @@ def make_optimizer(
     for weight in model.parameters():
         key = 1.0 if id(weight) in of_head else backbone_lr, weight_decay if weight.ndim > 1 else 0.0
         groups.setdefault(key, []).append(weight)
-    return OPTIMIZERS[name](
-        [{"params": some, "lr_factor": factor, "weight_decay": decay} for (factor, decay), some in groups.items()],
-        lr=lr,
-        fused=True,  # one kernel for all weights, and it takes `found_inf` (training/step.py)
-    )
+    # Fused: one kernel for all weights, and it takes `found_inf` (training/step.py). Not every optimizer has one.
+    fused = {"fused": True} if "fused" in inspect.signature(OPTIMIZERS[name]).parameters else {}
+    groups = [{"params": some, "lr_factor": factor, "weight_decay": decay} for (factor, decay), some in groups.items()]
+    return OPTIMIZERS[name](groups, lr=lr, **fused)
 
 
 def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str, frozen: int = 0) -> float:

@@ -98,7 +98,8 @@ def train_one_epoch(
     # To read `found_inf` at every step, Python would have to wait for the GPU. There the fused optimizer reads it, and
     # skips that step and all that follow (torch's means for GradScaler); it is read here at the end of the epoch.
     found_inf = torch.zeros((), device=machine.device)
-    optimizer.found_inf = found_inf if machine.is_async else None
+    skips_alone = machine.is_async and bool(optimizer.defaults.get("fused"))
+    optimizer.found_inf = found_inf if skips_alone else None
     steps = range(first, len(batches))
     for number, own in bar(zip(steps, microbatches, strict=True), f"epoch {epoch + 1}", len(steps)):
         with defer_signals():  # a checkpoint holds whole steps only
@@ -110,7 +111,7 @@ def train_one_epoch(
             losses[number] = _backward(train_model, task, machine, batch, targets[number], (recipe.seed, step))
             gradient_norms[number] = nn.utils.clip_grad_norm_(train_model.parameters(), recipe.clip_grad or math.inf)
             found_inf.logical_or_(~(losses[number] + gradient_norms[number]).isfinite())
-            if not machine.is_async and found_inf:
+            if not skips_alone and found_inf:
                 break
             optimizer.step()
             after_step(losses[: number + 1])

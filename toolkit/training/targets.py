@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, BORDER_YEARS, CLASSES, age_band, to_attributes
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, BORDER_YEARS, CLASSES, age_band, to_attributes, to_class
 from toolkit.models import factored_head
 
 
@@ -22,12 +22,12 @@ def make_targets(
         return labels
     table = torch.nn.functional.one_hot(labels, CLASSES).float()
     if soften:
+        next_band = to_class(*(name == "age" for name in ATTRIBUTES))  # how many classes further
         for border in BORDER_YEARS:
             distance = AGE_FROM_YEARS[1] - 0.5 - border
             old = 0.5 * math.erfc(distance / factored_head.SPREAD_YEARS / math.sqrt(2))
             rows = (years == border) & (to_attributes(labels)["age"] == age_band(border))
-            # Age is the last digit of a class, so the next class is the next age band.
-            table[rows] = (1 - old) * table[rows] + old * table[rows].roll(1, 1)
+            table[rows] = (1 - old) * table[rows] + old * table[rows].roll(next_band, 1)
     if not with_years:
         return table
     bands = table.view(len(table), -1, len(ATTRIBUTES["age"])).sum(1)
