@@ -1,6 +1,8 @@
 """Files that outlive a run: whole or not there, and never another run's."""
 
+import errno
 import json
+import os
 import pathlib
 
 import pandas as pd
@@ -35,3 +37,55 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input(tmp_path):
     for folder in (tmp_path / "file", "/proc/nowhere"):
         with pytest.raises(InputError, match=r"SM_MODEL_DIR=.*expected a folder to write to"):
             files.make_folder(pathlib.Path(folder), "SM_MODEL_DIR")
+
+
+def refusing(*numbers: int):
+    """A function of os that a file system refuses; what these tests run on has both, and no file system can be made."""
+    answers = iter(numbers)
+
+    def refuse(*_, **__):
+        number = next(answers)
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_a_file_system_that_lacks_rights_and_flushing_gets_its_files_and_that_is_said_once(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(files, "_LACKED", set())
+    monkeypatch.setattr(os, "chmod", refusing(errno.EPERM, errno.EPERM))
+    monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP))
+    for name in ("a.json", "b.json"):
+        files.write_json(tmp_path / name, {"written": name})
+        assert json.loads((tmp_path / name).read_text()) == {"written": name}
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"note: the file system of {tmp_path} cannot {what}, and does without"
+        for what in (
+            "set the rights of files (Operation not permitted)",
+            "wait until a disk holds what was written (Invalid argument)",
+        )
+    ]
+
+
+def test_a_pipe_that_cannot_be_flushed_is_what_such_file_systems_answer(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    files.flush(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EIO, "cannot be written: Input/output error; what was there before is untouched"),
+        (
+            errno.ENOSPC,
+            r"cannot be written: No space left on device; expected room for 5 bytes, found [\d,.]+ \w+ free",
+        ),
+    ],
+)
+def test_where_writing_fails_the_true_cause_is_named(tmp_path, monkeypatch, number, expected):
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    with pytest.raises(InputError, match=expected):
+        files.write(tmp_path / "a.txt", "12345")
+    assert list(tmp_path.iterdir()) == []

@@ -128,7 +128,8 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
             rng = np.random.default_rng([seed, 2])
             draw_eval(draft / "eval", draw_cast(EVAL_SHARES, eval_people, rng), seed, rng)
             (draft / MARKER).write_text(marker)
-            draft.chmod(0o755)  # mkdtemp's folders are private
+            with files.if_it_can("set the rights of files", folder.parent):
+                draft.chmod(0o755)  # mkdtemp's folders are private
             try:
                 os.rename(draft, folder)
             except OSError:

@@ -16,9 +16,13 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from toolkit.system import csv_text
-from toolkit.system.console import InputError, listed
+from toolkit.system.console import InputError, listed, say
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What file systems answer that lack an operation: WSL's /mnt, exFAT, network and FUSE disks.
+LACKING = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOTTY)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing` makes
+_LACKED: set[str] = set()  # what this process has said that a file system lacks
 
 
 @contextlib.contextmanager
@@ -41,7 +45,8 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
         # can read the umask only by setting it.
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        with if_it_can("set the rights of files", path.parent):
+            temporary.chmod(0o666 & ~umask)
         # The content before the name: a disk may write them in any order, and after a power failure the name would
         # belong to an empty file, with the old content lost.
         flush(temporary)
@@ -51,14 +56,37 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):
             flush(path.parent)
     except OSError as error:
-        reason = error.strerror or error
-        with contextlib.suppress(OSError):
-            free = shutil.disk_usage(path.parent).free
-            reason = f"{reason}; expected room for {size / 2**20:,.1f} MiB, found {free / 2**20:,.1f} MiB free there"
+        reason = f"{error.strerror or error}{_room(path.parent, size) if error.errno in NO_ROOM else ''}"
         raise InputError(f"{path}: cannot be written: {reason}; what was there before is untouched") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _room(folder: pathlib.Path, size: int) -> str:
+    """The end of a message about a disk without room: how much was needed, and how much there was."""
+    with contextlib.suppress(OSError):
+        usage = os.statvfs(folder)
+        if not usage.f_favail and usage.f_files:
+            return "; its file system can hold no more files, however small: remove some"
+        needed, free = (
+            f"{n / 2**20:,.1f} MiB" if n >= 2**17 else f"{n:,} bytes" for n in (size, usage.f_bavail * usage.f_frsize)
+        )
+        return f"; expected room for {needed}, found {free} free there"
+    return ""
+
+
+@contextlib.contextmanager
+def if_it_can(what: str, folder: pathlib.Path) -> Iterator[None]:
+    """A block without which a file is still a file, for a folder whose file system may lack it; that is said once."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in LACKING:
+            raise
+        if what not in _LACKED:
+            _LACKED.add(what)
+            say(f"note: the file system of {folder} cannot {what} ({error.strerror}), and does without")
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:
@@ -77,7 +105,8 @@ def flush(path: pathlib.Path) -> None:
     """Wait until the disk holds a file's content, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # no system opens a folder for writing
     try:
-        os.fsync(descriptor)
+        with if_it_can("wait until a disk holds what was written", path.parent):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
