@@ -57,6 +57,24 @@ def test_rgb_from_any_mode(save, mode):
     assert np.abs(pixels - expected).mean() < 8  # palettes and dithering are coarse
 
 
+@pytest.mark.parametrize(
+    ("kind", "greatest"),
+    [(np.float32, 1), (np.float32, 255), (np.float32, 65535), (np.uint16, 255), (np.uint16, 65535), (np.int32, 255)],
+)
+def test_grey_values_are_as_bright_as_their_range_says(save, kind, greatest):
+    """Programs of science keep 8 bits in 16, and shares from 0 to 1: they came out black."""
+    grey = scene().convert("L")
+    values = (np.asarray(grey) / 255 * greatest).astype(kind)
+    pixels = decode_file(save("a.tiff", Image.fromarray(values)), FRAMING).astype(int)
+    assert np.abs(pixels - np.asarray(grey.convert("RGB").resize((48, 64)))).mean() < 2
+
+
+@pytest.mark.parametrize("values", [[-1.0, 5.0], [0.0, 70000.0], [0.0, float("nan")]])
+def test_grey_values_of_no_known_range_are_refused(save, values):
+    with pytest.raises(ValueError, match="expected grey values from 0 to 1, 255 or 65535, found"):
+        decode_file(save("a.tiff", Image.fromarray(np.array([values], np.float32))), FRAMING)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(save, orientation):
     undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,

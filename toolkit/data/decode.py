@@ -17,7 +17,7 @@ except ImportError:  # no more than quicker than Pillow: see `_cut`
 
 LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is
 LARGE_ALONE = threading.Lock()
-GREATEST = (1, 255, 65535)  # value of a channel, in TIFF files of floats
+GREATEST = (1, 255, 65535)  # value of a channel, in files of floats or of more than 8 bits
 
 
 def decode_bytes(content: bytes, framing: Framing, max_megapixels: float = photo_file.MEGAPIXELS) -> np.ndarray:
@@ -90,15 +90,14 @@ def _load(photo: Image.Image) -> None:
 def _to_8_bits(photo: Image.Image) -> Image.Image:
     """A grey photograph of integers or floats as one of bytes: convert() would clip them. Others stay as they are.
 
-    Floats run from 0 to the first of GREATEST that is not exceeded. Raises ValueError on others.
+    Values run from 0 to the first of GREATEST that is not exceeded; integers not to 1. Raises ValueError on others.
     """
-    if photo.mode.startswith("I"):  # 16 bits a channel
-        return Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
-    if photo.mode != "F":
+    if photo.mode != "F" and not photo.mode.startswith("I"):
         return photo
     values = np.asarray(photo)
     least, most = values.min(), values.max()
-    greatest = [limit for limit in GREATEST if least >= 0 and most <= limit]  # none where a value is NaN
+    limits = GREATEST if photo.mode == "F" else GREATEST[1:]
+    greatest = [limit for limit in limits if least >= 0 and most <= limit]  # none where a value is NaN
     if not greatest:
         raise ValueError(f"expected grey values from 0 to 1, 255 or 65535, found {least:g} to {most:g}")
     return Image.fromarray((values * (255 / greatest[0])).round().astype(np.uint8))
