@@ -4,12 +4,14 @@ import io
 import math
 import pathlib
 import struct
+import subprocess
 import sys
 import zlib
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 from toolkit.data import photo_file
@@ -21,6 +23,20 @@ from toolkit.data.store import Store
 
 FRAMING = Framing((64, 48))
 HEIF = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed").register_heif_opener
+
+
+def test_what_pillow_warns_of_and_reads_all_the_same_is_not_said(tmp_path):
+    """It names no photograph, and comes from any of the threads."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"  # cut short in its first entry
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    for loud, said in (("", ""), ("import warnings; warnings.simplefilter('always'); ", "Corrupt EXIF data")):
+        code = (
+            f"import sys; from toolkit.data import photo_file; {loud}\n"
+            "with photo_file.opened(photo_file.read(sys.argv[1])) as photo: print(photo_file.orientation(photo))"
+        )
+        command = [sys.executable, "-c", code, tmp_path / "a.jpg"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout == "1\n" and said in done.stderr and bool(done.stderr) == bool(said), done.stderr
 
 
 def scene() -> Image.Image:

@@ -119,6 +119,7 @@ def test_an_evaluation_shows_what_it_knows_and_no_more(drawn, evaluated, tmp_pat
     assert done.returncode == 0 and "probabilities.csv is ignored" in done.stdout
     text = (tmp_path / "evaluation.html").read_text()
     assert "people not known" in text and "Calibration</h2>" not in text and "data:image" not in text
+    assert f"No photographs are shown: no folder {tmp_path / 'images'}." in text
     # Names that lead out of the folder of photographs are scored, and not shown.
     (tmp_path / "images").mkdir()
     for name in ("gt.csv", "output.csv"):

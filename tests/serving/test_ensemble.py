@@ -9,11 +9,25 @@ import pandas as pd
 import dataset
 import inference
 import model
+from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
 from toolkit.data.store import Store
 from toolkit.models import factored_head
 from toolkit.models.predict import predict
+from toolkit.runs.weights import Header
+from toolkit.serving import ensemble
 from toolkit.system import device
+
+
+def test_a_size_in_the_environment_that_is_not_the_runs_is_told(monkeypatch, capsys, tmp_path):
+    header = Header("a", "resnet18", "flat", Framing((128, 96)), (0.5,) * 3, (0.2,) * 3)
+    for name, value in (("size", "128x96"), ("FIT", "squeeze"), ("CROP", "1")):
+        monkeypatch.setenv(name, value)
+    ensemble.note_framing({tmp_path: header})
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("size", "'64x48'")
+    ensemble.note_framing({tmp_path: header})
+    assert capsys.readouterr().out == "note: SIZE=64x48 is for train.py: a was trained with 128x96, and keeps it\n"
 
 
 def test_several_runs_answer_together(drawn, trained, folds, tmp_path):

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ OF_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, err
 END_OF_JPEG = b"\xff\xd9"
 MOST_MISSING = 0.25  # of a JPEG's rows: with fewer it lacks only its end
 
+# Of photographs that it reads all the same, and without their names: of broken EXIF, say.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit cannot be raised for one photograph; ours is in `opened`
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.pages.parts import render
-from toolkit.pages.parts.predictions import Predictions, template_context
+from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, Predictions, template_context
 from toolkit.scoring import submission
 from toolkit.system import files, spelling
 from toolkit.system.console import InputError, say
@@ -38,6 +38,7 @@ def write(
             output_folder / "probabilities.csv", [(image, predicted[image]) for image in truth]
         ),
         paths=spelling.paths(images, list(truth), truth_folder / "gt.csv") if shows_photographs else None,
+        why_no_photographs=f"No photographs are shown: no folder {images}." if with_photographs else NO_PHOTOGRAPHS,
     )
     render.write(
         output_folder / PAGE,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toolkit.models.onnx_file import OnnxModel
     from toolkit.serving.requests import RequestError
 
-    Photograph = dict[Framing, np.ndarray] | str  # uint8, shape (height, width, 3), by framing; or why it is unreadable
+    Photograph = dict[Framing, np.ndarray] | str  # uint8, shape (height, width, 3), by framing; or what is wrong
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ class Endpoint:
     def decode(self, content: bytes | RequestError) -> Photograph:
         """A photograph of a request, in the framings of all runs. Raises InputError on errors of the machine."""
         from toolkit.data.photo_file import Reading  # imports torch, as the others here do
-        from toolkit.serving.requests import RequestStore
+        from toolkit.serving.requests import UNREADABLE, RequestError, RequestStore
 
+        if isinstance(content, RequestError):
+            return str(content)
         pixels, reading = {}, Reading.of(self.ensemble.config)
         for framing in self.ensemble.by_framing():
             found = RequestStore([content], framing, reading=reading).decode_or_reason(0)
             if isinstance(found, str):
-                return found
+                return f"{UNREADABLE}: {found}"
             pixels[framing] = found
         return pixels
 

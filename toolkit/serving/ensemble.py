@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 
-from toolkit.config.settings import InferenceSettings
+from toolkit.config import sources
+from toolkit.config.settings import InferenceSettings, TrainSettings
+from toolkit.config.types import as_text
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASSES
 from toolkit.runs import lookup
@@ -66,6 +70,7 @@ class Ensemble:
             raise InputError(
                 f"ENSEMBLE={config.ensemble}: has no effect with one run; remove it, or name several in NAME"
             )
+        note_framing(headers)
         return cls(config, runtime, headers)
 
     @cached_property
@@ -126,6 +131,21 @@ class Ensemble:
             "prior_shifts": [shift.as_plain() for shift in answer.prior_shifts],
             "pooled_people": None if people is None else len(set(people)),
         }
+
+
+def note_framing(headers: dict[pathlib.Path, Header]) -> None:
+    """Say so where the environment has a SIZE, CROP or FIT that some run was not trained with: runs keep their own."""
+    given, _ = sources.parse_variables(TrainSettings, os.environ)
+    for name in ("size", "crop", "fit"):
+        if name not in given:
+            continue
+        try:
+            wanted = getattr(TrainSettings.model_validate({name: given[name]}), name)
+        except ValidationError:
+            wanted = None
+        if others := [header for header in headers.values() if getattr(header.framing, name) != wanted]:
+            own, run = as_text(getattr(others[0].framing, name)), others[0].run
+            say(f"note: {name.upper()}={given[name]} is for train.py: {run} was trained with {own}, and keeps it")
 
 
 def decide_together(

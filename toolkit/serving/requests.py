@@ -51,13 +51,10 @@ def is_batch_transform() -> bool:
 
 
 class RequestStore(Store):
-    """A store of photographs that are not in files: in place of paths it has their bytes, or a RequestError."""
+    """A store of photographs that are not in files: in place of paths it has their bytes."""
 
     def read(self, photograph: int) -> bytes:
-        content = self.paths[photograph]
-        if isinstance(content, RequestError):
-            raise content
-        return content
+        return self.paths[photograph]
 
 
 class DecodedPhotographs:
@@ -99,9 +96,9 @@ def make_record(number: int, p: np.ndarray) -> dict:
     return {"class": number, **names, "probabilities": p.round(6).tolist()}
 
 
-def make_error_record(reason: str) -> dict:
-    """The answer on a photograph that cannot be read."""
-    return {"error": f"{UNREADABLE}: {reason}"}
+def make_error_record(error: str) -> dict:
+    """The answer in place of one on a photograph."""
+    return {"error": error}
 
 
 def respond(records: list[dict], accept: str | None) -> tuple[str, str]:

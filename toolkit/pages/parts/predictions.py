@@ -32,6 +32,7 @@ class Predictions:
     probabilities: np.ndarray | None = None  # float, shape (n, 18); NaN where not known
     uncalibrated: np.ndarray | None = None  # the same with temperature 1, where the temperature is another
     paths: Sequence | None = None  # photograph files, or None where one is not shown; None keeps all out of the page
+    why_no_photographs: str = NO_PHOTOGRAPHS  # said where `paths` is None
     corrected: Sequence[str] | None = None  # what was corrected in each label: "male to female", or ""
 
 
@@ -54,7 +55,7 @@ def template_context(predictions: Predictions, saliency: Saliency | None = None)
         "mistakes": _by_person(predictions, mistakes),
         "with_saliency": any(one["saliency"] for one in mistakes),
         "with_photographs": predictions.paths is not None,
-        "why_no_photographs": NO_PHOTOGRAPHS if predictions.paths is None else "",
+        "why_no_photographs": predictions.why_no_photographs if predictions.paths is None else "",
     }
 
 
