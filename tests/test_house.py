@@ -1,5 +1,6 @@
 """The shape of the repository: what stands on what, and what importing costs."""
 
+import ast
 import graphlib
 import importlib
 import re
@@ -60,6 +61,18 @@ def test_every_name_that_is_taken_from_a_module_is_there(path):
     """Also in benchmarks, which nothing else runs."""
     for line, module, name in used_names(path):
         assert hasattr(importlib.import_module(module), name), f"line {line}: {module} has no {name}"
+
+
+def test_every_package_that_is_imported_is_in_the_requirements():
+    """The tests' own packages bring others along, which a fresh installation lacks."""
+    brought_along = {"markupsafe", "huggingface_hub", "sagemaker_inference"}  # by jinja2, timm, SageMaker's images
+    named = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-extras.txt"))
+    packages = {name.replace("-", "_") for name in re.findall(r"^[\w-]+", named, re.M)} | {"PIL", *brought_along}
+    nodes = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    own = {"toolkit", *(path.stem for path in ROOT.glob("*.py"))}
+    assert {name.partition(".")[0] for name in modules} - own - sys.stdlib_module_names <= packages
 
 
 def test_one_place_opens_photographs():
