@@ -15,7 +15,7 @@ from faults import Forked
 import dataset
 import train
 from toolkit.config.settings import TrainSettings
-from toolkit.runs import cross_validation
+from toolkit.runs import cross_validation, leaderboard
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.weights import load_weights, read_header
 from toolkit.system.console import InputError
@@ -78,7 +78,7 @@ def test_what_is_kept_of_finished_folds_stays_until_the_next_run_of_that_name_be
     with opening as (folder, _):
         for name in ("fold-0", "fold-1"):
             (folder / name).mkdir()
-            (folder / name / "result.json").write_text("{}")
+            leaderboard.finish(folder / name, {"run": name, "started": "now"})
             cross_validation.back_up(config, folder, name)
         (folder / "result.json").write_text("{}")
         cross_validation.finish(config, folder)
@@ -86,6 +86,7 @@ def test_what_is_kept_of_finished_folds_stays_until_the_next_run_of_that_name_be
     shutil.rmtree(runs)  # with the machine, before the model was stored anywhere
     with open_folds(tmp_path, "a")[1] as (folder, done):
         assert (folder.name, done) == ("resnet18", ["fold-0", "fold-1"]) and not (kept / "finished.json").exists()
+        assert pd.read_csv(folder / "leaderboard.csv")["run"].tolist() == done
         (folder / "result.json").write_text("{}")  # and it is killed in this moment
     with open_folds(tmp_path, "b", resume="never")[1] as (folder, _):
         assert folder.name == "resnet18-2" and (kept / "fold-1").exists()  # nothing says that it is finished
