@@ -16,7 +16,6 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import math
 import os
 import pathlib
 import re
@@ -104,6 +103,8 @@ def _photographs(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     One of another extension than EXTENSIONS counts where its content is a photograph, as inference.py reads it; unless
     it is a copy, such as mask1.bak beside mask1.jpg.
     """
+    from toolkit.data import photo_file
+
     listing = _listing(folder)
     parts = {file: os.path.splitext(file.lower()) for file, is_folder in listing if not is_folder}
     named = {file: parts[file] for file in parts if parts[file][0] in MASK_OF_PHOTOGRAPH}
@@ -111,20 +112,9 @@ def _photographs(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     found = {
         file
         for file, (name, extension) in named.items()
-        if extension in EXTENSIONS or (name not in known and is_photograph(folder / file))
+        if extension in EXTENSIONS or (name not in known and not photo_file.why_unreadable(folder / file))
     }
     return sorted(found), [file for file, _ in listing if file not in found]
-
-
-def is_photograph(path: pathlib.Path) -> bool:
-    """Whether the content of a file is a photograph of a format that is read, whatever it is called."""
-    from toolkit.data import photo_file
-
-    try:
-        with photo_file.opened(photo_file.read(path), math.inf):
-            return True
-    except Exception:  # Pillow may raise anything
-        return False
 
 
 def look_meant(root: pathlib.Path, passed_over: Iterable[str]) -> list[str]:
@@ -269,12 +259,15 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
 
 def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
     """As `read_eval`, of a folder without info.csv. Says so."""
+    from toolkit.data import photo_file
+
     images = image_folder(folder)
     listing = [(name, is_folder) for name, is_folder in _listing(images) if not name.startswith(".")]
     names = [
         name
         for name, is_folder in listing
-        if not is_folder and (os.path.splitext(name.lower())[1] in EXTENSIONS or is_photograph(images / name))
+        if not is_folder
+        and (os.path.splitext(name.lower())[1] in EXTENSIONS or not photo_file.why_unreadable(images / name))
     ]
     others = [name for name, is_folder in listing if not is_folder and name not in set(names)]
     inside = [name for name, is_folder in listing if is_folder]

@@ -106,13 +106,12 @@ def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     info, paths = dataset.read_eval(config.sm_channel_eval)
     submission.answers_to(truth, dict.fromkeys(info["ImageID"], 0), "info.csv")
-    bad = []
-    for name, path in zip(info["ImageID"], paths, strict=True):
-        try:  # its header only: whether all its pixels are there, inference.py finds
-            with photo_file.opened(photo_file.read(path), config.max_megapixels):
-                pass
-        except Exception as error:  # Pillow may raise anything on a damaged file
-            bad.append(f"{name} ({photo_file.reason(error)})")
+    # By their headers: whether all pixels are there, inference.py finds.
+    reasons = {
+        name: photo_file.why_unreadable(path, config.max_megapixels)
+        for name, path in zip(info["ImageID"], paths, strict=True)
+    }
+    bad = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
     if bad:
         raise InputError(
             f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(bad)} of {len(paths)} photographs cannot be read; mend "

@@ -90,6 +90,8 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     assert repainted != after
     photograph.unlink()
     assert leaderboard.fingerprint_of(config) != repainted
+    with pytest.raises(InputError, match=rf"1 of \d+ photographs cannot be read.*{photograph.name} \(no such file\)"):
+        leaderboard.refuse_wrong_inputs(config)
 
 
 def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_over_seeds(drawn, tmp_path):

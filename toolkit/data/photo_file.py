@@ -75,6 +75,20 @@ def opened(content: bytes, max_megapixels: float = MEGAPIXELS) -> Iterator[Image
         yield photo
 
 
+def why_unreadable(path: str | bytes | os.PathLike, max_megapixels: float = math.inf) -> str:
+    """Why a file is no photograph that is read, by its header alone; empty where it is one, whatever it is called.
+
+    Raises errors of the machine, which say nothing of the file.
+    """
+    try:
+        with opened(read(path), max_megapixels):
+            return ""
+    except Exception as error:  # Pillow may raise anything
+        if is_of_the_machine(error):
+            raise
+        return reason(error)
+
+
 def with_an_end(content: bytes) -> bytes:
     """A JPEG whose end is missing, with one: its decoder then fills in what is missing.
 
