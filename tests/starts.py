@@ -98,6 +98,11 @@ def outcome(script: str, settings: dict, out: pathlib.Path, number: int, seconds
     code, took = process.returncode, time.monotonic() - sent
     left, text = kill_all(out), (out / "log").read_text(errors="replace")
     shutil.rmtree(out)
+    # Before the script's own first lines have run, it is Python that answers: not ours to mend.
+    first_lines = rf'"{re.escape(str(ROOT / script))}", line \d+, in <module>\n(    import signal\n|(?!    ))'
+    text = re.sub(first_lines, "", text)
+    if "KeyboardInterrupt" in text and f'"{ROOT / script}"' not in text:
+        return ""
     what = f"{script}, {seconds:.2f} s: exit {code} {took:.1f} s later"
     at_end = took < 1 or script == "serve.py"  # which ends so when it serves
     if code not in (-number, 128 + number) and not (code == 0 and at_end):

@@ -25,7 +25,7 @@ HEADER = Header(
     mean=(0.5,) * 3,
     std=(0.2,) * 3,
     decision=Decision(1.5, 0.25, PriorCorrection(EVEN, EVEN), {"age": AGE}, (0.5, 0.5)),
-    scores={"macro_f1": 0.5},
+    scores={"epoch": 1, "macro_f1": 0.5},
 )
 
 

@@ -1,6 +1,7 @@
 """Packed models: real archives, whole, damaged and malicious."""
 
 import io
+import itertools
 import pathlib
 import tarfile
 
@@ -52,8 +53,16 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, member):
 
 
 def test_an_archive_larger_than_the_free_disk_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"expected room for 1,073,741,824.0 MiB .* found 1.0 MiB free; set TMPDIR"):
+    with pytest.raises(
+        InputError, match=r"expected room for 1,073,741,824.0 MiB or more .* found 1.0 MiB free; set TMPDIR"
+    ):
         model_archive.refuse_unsafe_members(tmp_path, [odd("huge", size=2**50)], free=2**20)
+
+
+def test_an_archive_of_very_many_files_is_read_no_further_than_the_limit(tmp_path):
+    members = (odd(f"{number}") for number in itertools.count())
+    with pytest.raises(InputError, match="expected at most 5,000 files and folders in it, found more"):
+        model_archive.refuse_unsafe_members(tmp_path, members, free=2**20)
 
 
 @pytest.mark.parametrize("damage", ["half", "start", "empty", "foreign", "zeros", "a size beyond its end"])
@@ -62,7 +71,7 @@ def test_a_damaged_archive_is_refused(tmp_path, damage):
     whole = file.read_bytes()
     contents = {"half": whole[: len(whole) // 2], "start": whole[:15], "empty": b"", "foreign": b"x" * 99}
     contents["zeros"] = whole[:30] + bytes(20) + whole[50:]
-    contents["a size beyond its end"] = odd("huge", size=2**50).tobuf() + bytes(1024)
+    contents["a size beyond its end"] = odd("huge", size=2**20).tobuf() + bytes(1024)
     file.write_bytes(contents[damage])
     with pytest.raises(InputError, match="model.tar.gz: expected a packed model, found a damaged file"):
         model_archive.unpacked(tmp_path).__enter__()

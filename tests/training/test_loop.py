@@ -136,6 +136,17 @@ def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
     assert min(best) <= 6 and min(chosen) >= 8 and sum(chosen) >= sum(best) + 6, (best, chosen)
 
 
+@pytest.mark.parametrize(("value", "what"), [(math.nan, "logits"), (1e38, "losses")])
+def test_validation_that_is_no_number_is_said_in_one_line_and_no_epoch_ends_with_it(
+    task, tmp_path, monkeypatch, value, what
+):
+    """LR=1e4 with sgd: all losses of training may be finite, but not what the net then says."""
+    monkeypatch.setattr(loop, "predict", lambda *given: torch.eye(18).mul(value)[task.labels[task.validation] - 1])
+    with pytest.raises(InputError, match=f"epoch 1: expected finite {what} .* diverged.* lower LR"):
+        fit(task, tmp_path, epochs=2)
+    assert not (tmp_path / "history.csv").exists() and Checkpoints(tmp_path).load() is None
+
+
 def test_patience_counts_the_epochs_since_the_best(task, tmp_path, monkeypatch):
     outputs = iter([answers(task, right) for right in (EPOCHS[1], EPOCHS[0], EPOCHS[0], EPOCHS[1])])
     monkeypatch.setattr(loop, "predict", lambda *given: next(outputs))

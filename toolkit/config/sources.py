@@ -19,6 +19,7 @@ from toolkit.config import presets, synonyms
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
 from toolkit.config.types import as_text, plain, the_word
+from toolkit.system import world
 from toolkit.system.console import InputError, say, warn
 
 FLAG = re.compile(r"--?(?=[A-Za-z_])")  # one dash too: SageMaker writes one-letter hyperparameters so; -1 is a value
@@ -39,6 +40,8 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
         say(*markdown_table(cls, choices).split("\n"))
         sys.exit(0)
     values, origin, problems = merge(cls, argv, os.environ)
+    if problem := world.problem():
+        problems.insert(0, problem)
     for line in near_misses(os.environ, names_of(cls) - values.keys()):
         warn(f"warning: {line}")
     for name, allowed in (choices or {}).items():

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 
 # Below 32 the deepest backbones have no pixel left after their pooling; above 2048 no machine has the memory.
 SIDES_PX = range(32, 2049)
@@ -197,6 +197,10 @@ def as_text(value) -> str:
 
 Device = Annotated[Literal["auto", "cuda", "mps", "cpu"], BeforeValidator(whole_device)]
 NameOrPath = Annotated[str, AfterValidator(os.path.expanduser)]
+# Numbers in files' headers: with larger ones, which no training makes, arithmetic would overflow.
+NotNegative = Annotated[FiniteFloat, Field(ge=0, le=1e9)]
+Positive = Annotated[FiniteFloat, Field(gt=0, le=1e9)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
 InputFile = Annotated[pathlib.Path, AfterValidator(existing_file)]
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
 RunName = Annotated[str, AfterValidator(folder_of_run)]

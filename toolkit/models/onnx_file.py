@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.labels import CLASSES
-from toolkit.runs import weights
+from toolkit.runs import tensor_file, weights
 from toolkit.runs.weights import Header
 from toolkit.system.console import InputError, bar, first_line
 
@@ -103,7 +103,10 @@ def read_header(path: pathlib.Path) -> Header:
     Raises InputError if the file is damaged, foreign, of other classes, or not made from the weights beside it.
     """
     metadata = _make_session(path.read_bytes(), path).get_modelmeta().custom_metadata_map
-    values = {key: json.loads(text) for key, text in metadata.items() if key != CHECKSUM}
+    try:
+        values = tensor_file.parsed({key: text for key, text in metadata.items() if key != CHECKSUM})
+    except ValueError as error:
+        raise tensor_file.damaged(path, error) from None
     header = Header.from_plain(values, path)
     beside = path.with_name(weights.WEIGHTS)
     if beside.exists() and weights.read_header(beside).checksum != values.get(WEIGHTS_CHECKSUM):

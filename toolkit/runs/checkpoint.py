@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from toolkit.config.types import NotNegative, Whole
 from toolkit.runs import tensor_file
 from toolkit.runs.tensor_file import DamagedError
+from toolkit.scoring.decision import Decision
 from toolkit.system.console import say
 
 if TYPE_CHECKING:
@@ -18,23 +23,47 @@ CHECKPOINTS = ("state-1.safetensors", "state-2.safetensors")  # two generations:
 
 
 @dataclass
-class Checkpoint:
-    """How far a run has come. Its tensors are named by part:
+class Progress:
+    """How far a run has come: the header of a checkpoint."""
+
+    fingerprint: dict  # what must be the same for a run to go on: see fingerprint.py
+    started: str  # when the run began: ISO 8601, UTC
+    seconds: NotNegative = 0.0  # of training, over all processes that had this run, one after another
+    epoch: Whole = 0  # epochs that are done
+    losses: list[FiniteFloat] = field(default_factory=list)  # of the steps that are done of the next epoch
+    history: list[dict[str, Whole | FiniteFloat]] = field(default_factory=list)  # a row an epoch
+    micro_batch_size: Annotated[Whole, Field(ge=1)] | None = None  # after memory ran out; None is that of the settings
+    kept_epoch: Whole = 0  # from 1; 0 before there is one
+    decision: dict = field(default_factory=dict)  # of that epoch, as plain types
+
+    @classmethod
+    def from_plain(cls, values: dict) -> dict:
+        """The fields, of their types. Raises ValueError if they are of others, or do not fit together."""
+        found = _adapter().validate_python(values)
+        for name in ("settings", "code"):
+            if not isinstance(found.fingerprint.get(name, {}), dict):
+                raise ValueError(f"fingerprint.{name}: expected a dictionary")
+        if found.kept_epoch > len(found.history) or not all("epoch" in row for row in found.history):
+            raise ValueError("history: expected rows of epochs, and the kept one among them")
+        if found.kept_epoch:
+            Decision.from_plain(found.decision)
+        return vars(found)
+
+
+@cache
+def _adapter() -> TypeAdapter:
+    return TypeAdapter(Progress)
+
+
+@dataclass
+class Checkpoint(Progress):
+    """The same with its tensors, named by part:
 
     model.*, ema.* and optimizer.* are those of training; kept.* are the weights of the kept epoch, and validation its
     logits of the validation photographs, from which the run's files are written again; best_classes are what the best
     epoch predicts of them, to which later ones are compared.
     """
 
-    fingerprint: dict  # what must be the same for a run to go on: see fingerprint.py
-    started: str  # when the run began: ISO 8601, UTC
-    seconds: float = 0.0  # of training, over all processes that had this run, one after another
-    epoch: int = 0  # epochs that are done
-    losses: list[float] = field(default_factory=list)  # of the steps that are done of the next epoch
-    history: list[dict] = field(default_factory=list)  # a row an epoch
-    micro_batch_size: int | None = None  # after memory ran out; None is that of the settings
-    kept_epoch: int = 0  # from 1; 0 before there is one
-    decision: dict = field(default_factory=dict)  # of that epoch, as plain types
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -68,12 +97,10 @@ class Checkpoints:
         self.headers: dict[pathlib.Path, Checkpoint] = {}  # of the files that can be read, without their tensors
         for path in self.paths:
             try:
-                header = tensor_file.read_header(path)
-                fields = [key for key in Checkpoint.__dataclass_fields__ if key != "tensors"]
-                self.headers[path] = Checkpoint(**{key: header[key] for key in fields})
+                self.headers[path] = Checkpoint(**Progress.from_plain(tensor_file.read_header(path)))
             except FileNotFoundError:
                 continue
-            except (DamagedError, KeyError, TypeError):
+            except (DamagedError, ValueError):
                 say(f"note: {path} is damaged or foreign, and is passed over")
 
     @property

@@ -10,11 +10,13 @@ import json
 import pathlib
 import re
 import tempfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from toolkit.system.console import InputError
+from toolkit.system.console import InputError, first_line, listed
 from toolkit.system.files import replacing
 
 if TYPE_CHECKING:
@@ -56,11 +58,19 @@ def read_header(path: pathlib.Path) -> dict:
     try:
         path.open("rb").close()  # safe_open says of every file that it cannot open that there is none
         with safe_open(path, framework="numpy") as file:
-            return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            return parsed(file.metadata() or {})
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise _refusal(path, error) from None
+
+
+def parsed(texts: Mapping[str, str]) -> dict:
+    """The values of a header, each a JSON text. Raises ValueError."""
+    try:
+        return {key: json.loads(text) for key, text in texts.items()}
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
 
 
 def load(path: pathlib.Path) -> dict[str, Tensor]:
@@ -83,7 +93,11 @@ def load(path: pathlib.Path) -> dict[str, Tensor]:
 
 def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
     """What to raise for a file in which this went wrong."""
-    return DamagedError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {error}")
+    reason = first_line(error)
+    if isinstance(error, ValidationError):
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        reason = listed(wrong)
+    return DamagedError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {reason}")
 
 
 def _refusal(path: pathlib.Path, error: Exception) -> InputError:

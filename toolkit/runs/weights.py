@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
-from toolkit.config.types import RUN_WEIGHTS
+from pydantic import FiniteFloat, TypeAdapter
+
+from toolkit.config.types import RUN_WEIGHTS, Positive, Whole
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import tensor_file
@@ -27,12 +30,12 @@ class Header:
 
     run: str  # name of its folder
     backbone: str
-    head: str  # flat or factored
+    head: Literal["flat", "factored"]
     framing: Framing  # what of a photograph is its input; in the file as size, crop and fit
-    mean: tuple[float, float, float]  # of the channels, from 0 to 1
-    std: tuple[float, float, float]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]  # of the channels, from 0 to 1
+    std: tuple[Positive, Positive, Positive]
     decision: Decision | None = None  # of the kept epoch; None before there is one
-    scores: dict = field(default_factory=dict)  # the kept epoch's row of history.csv
+    scores: dict[str, Whole | FiniteFloat] = field(default_factory=dict)  # the kept epoch's row of history.csv
     pretrained: str = "none"  # the weights that training started from
     taken: dict = field(default_factory=dict)  # of those: SHA-256 of the file, and how much of it fitted
     decided_by: str = "validation people"  # what the decision was fitted on, or "defaults"
@@ -55,8 +58,11 @@ class Header:
             cls._refuse_other_files(values, path)
             known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
             known |= {"framing": Framing.from_plain(values), "decision": Decision.from_plain(values["decision"])}
-            return cls(**known | {name: tuple(values[name]) for name in ("mean", "std")})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a bit flipped in a name or a number
+            header = _adapter().validate_python(known)
+            if "epoch" not in header.scores:
+                raise ValueError("scores: expected those of an epoch")
+            return header
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # crafted, or a flipped bit
             raise tensor_file.damaged(path, error) from None
 
     @classmethod
@@ -74,6 +80,11 @@ class Header:
                 f"{path}: expected the {len(CLASS_NAMES)} classes of toolkit/labels.py, "
                 f"found {len(names)}, of which differ {', '.join(differing[:3]) or 'the last'}"
             )
+
+
+@cache
+def _adapter() -> TypeAdapter:
+    return TypeAdapter(Header)
 
 
 def save_weights(path: pathlib.Path, state: dict[str, Tensor], header: Header) -> None:

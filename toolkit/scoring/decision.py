@@ -1,25 +1,28 @@
 """From logits to classes: temperature, priors and logit adjustment."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 
 import numpy as np
+from pydantic import FiniteFloat, TypeAdapter
 
-from toolkit.labels import AGE_FROM_YEARS, CLASSES
+from toolkit.config.types import NotNegative, Positive
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES
 from toolkit.scoring import metrics
 from toolkit.scoring.calibration import cross_validated_temperature, softmax
 from toolkit.scoring.prior_correction import PriorCorrection, at_least, normalised
-from toolkit.scoring.prior_shift import AttributeCalibration, calibrate_attributes
+from toolkit.scoring.prior_shift import SHIFTING, AttributeCalibration, calibrate_attributes
 
 
 @dataclass(frozen=True)
 class Decision:
     """How a run's logits become classes: all that was fitted on its validation people. Stored with its weights."""
 
-    temperature: float  # of the logits
-    tau: float  # of logit adjustment
+    temperature: Positive  # of the logits
+    tau: FiniteFloat  # of logit adjustment
     prior_correction: PriorCorrection
     attributes: dict[str, AttributeCalibration] = field(default_factory=dict)  # none without validation people
-    year_priors: tuple[float, ...] = ()  # of single years in training, from 0; with the factored head only
+    year_priors: tuple[NotNegative, ...] = ()  # of single years in training, from 0; with the factored head only
 
     def as_plain(self) -> dict:
         """Of JSON's types."""
@@ -27,14 +30,15 @@ class Decision:
 
     @classmethod
     def from_plain(cls, values: dict) -> "Decision":
-        """The inverse of `as_plain`, also after JSON has made lists of the tuples."""
-        plain = values["prior_correction"]
-        correction = PriorCorrection(**{key: one if key == "smoothing" else tuple(one) for key, one in plain.items()})
-        attributes = {
-            attribute: AttributeCalibration(**one | {"bias": tuple(one["bias"]), "priors": tuple(one["priors"])})
-            for attribute, one in values["attributes"].items()
-        }
-        return cls(values["temperature"], values["tau"], correction, attributes, tuple(values["year_priors"]))
+        """The inverse of `as_plain`, also after JSON has made lists of the tuples. Raises ValueError on others."""
+        decision = _adapter().validate_python(values)
+        for name, one in decision.attributes.items():
+            lengths = {len(one.bias), len(one.priors)}
+            if name not in SHIFTING or lengths != {len(ATTRIBUTES[name])} or not sum(one.priors) > 0:
+                raise ValueError(f"attributes.{name}: expected a bias and a prior for each value of gender or age")
+        if not all(sum(shares) > 0 for shares in (decision.class_priors, decision.prior_correction.sampled_priors)):
+            raise ValueError("prior_correction: expected priors above 0")
+        return decision
 
     @property
     def class_priors(self) -> np.ndarray:
@@ -72,6 +76,11 @@ class Decision:
                 self.prior_correction, priors=moved(self.class_priors), sampled_priors=moved(sampled)
             ),
         )
+
+
+@cache
+def _adapter() -> TypeAdapter:
+    return TypeAdapter(Decision)
 
 
 def fit_decision(

@@ -17,9 +17,12 @@ net too sure of the first. SMALLEST_POSTERIOR, as a real net's smoothed probabil
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
+from toolkit.config.types import NotNegative, Positive
 from toolkit.labels import CLASSES
 from toolkit.scoring.calibration import softmax
 
@@ -27,14 +30,19 @@ SMALLEST = 1e-12  # in place of 0, where a logarithm or a ratio is taken
 SMALLEST_POSTERIOR = 1e-3  # of a class, where labels were smoothed
 
 
+OfClasses = Field(min_length=CLASSES, max_length=CLASSES)
+Priors = Annotated[tuple[NotNegative, ...], OfClasses]
+LossWeights = Annotated[tuple[Positive, ...], OfClasses]
+
+
 @dataclass(frozen=True)
 class PriorCorrection:
     """Three numbers for each class, shape (18,), as tuples, so that they can be stored with the weights; smoothing."""
 
-    priors: tuple[float, ...]  # shares of the classes among the people of training
-    sampled_priors: tuple[float, ...]  # shares among what the net is trained on: samplers and soft labels change them
-    loss_weights: tuple[float, ...] = (1.0,) * CLASSES  # how many times as much the loss counts each class
-    smoothing: float = 0.0  # share of each label that the loss spreads over all classes
+    priors: Priors  # shares of the classes among the people of training
+    sampled_priors: Priors  # shares among what the net is trained on: samplers and soft labels change them
+    loss_weights: LossWeights = (1.0,) * CLASSES  # how many times as much the loss counts each class
+    smoothing: Annotated[NotNegative, Field(lt=1)] = 0.0  # share of each label that the loss spreads over all classes
 
     def log_loss_weights(self) -> np.ndarray:
         """float64, shape (18,)."""

@@ -15,9 +15,12 @@ is sure of itself and wrong, and from following chance:
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, FiniteFloat
 
+from toolkit.config.types import NotNegative, Positive, Whole
 from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
 from toolkit.scoring import metrics
 from toolkit.scoring.calibration import softmax
@@ -32,10 +35,10 @@ TRAINING_PEOPLE = 30.0  # how many people at hand weigh as much as the priors of
 class AttributeCalibration:
     """Calibrated probabilities of an attribute's values: p' is proportional to p^scale * exp(bias)."""
 
-    scale: float
-    bias: tuple[float, ...]
-    priors: tuple[float, ...]  # the mean of p' over the validation people that this was fitted on
-    people: int  # how many they are
+    scale: Positive
+    bias: tuple[FiniteFloat, ...]
+    priors: tuple[NotNegative, ...]  # the mean of p' over the validation people that this was fitted on
+    people: Annotated[Whole, Field(ge=1)]  # how many they are
 
     def probabilities(self, p: np.ndarray) -> np.ndarray:
         """p' from p: float64, shape (n, values)."""

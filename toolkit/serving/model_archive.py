@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from toolkit.runs.folders import EXPORTED
 from toolkit.runs.weights import WEIGHTS
@@ -15,6 +15,7 @@ from toolkit.system import files
 from toolkit.system.console import InputError, listed
 
 PACKED = "model.tar.gz"
+MOST_MEMBERS = 5000  # a run of five folds has some 70
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         content.mkdir()
         try:
             with tarfile.open(archive) as packed:
-                refuse_unsafe_members(archive, packed.getmembers(), shutil.disk_usage(content).free)
+                refuse_unsafe_members(archive, packed, shutil.disk_usage(content).free)
                 packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
                 packed.extractall(content)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -45,24 +46,26 @@ def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield content
 
 
-def refuse_unsafe_members(archive: pathlib.Path, members: list[tarfile.TarInfo], free: int) -> None:
-    """Raises InputError unless all are files and folders inside the archive, of at most `free` bytes together.
+def refuse_unsafe_members(archive: pathlib.Path, members: Iterable[tarfile.TarInfo], free: int) -> None:
+    """Raises InputError unless these are at most MOST_MEMBERS files and folders inside the archive, of `free` bytes.
 
-    An archive is a stranger's: a link or `..` in it would write outside of the folder that it is unpacked to.
+    An archive is a stranger's: a link or `..` in it would write outside of the folder that it is unpacked to, and a few
+    kilobytes can be millions of files. So it is read no further than the first member too many.
     """
-    unsafe = [
-        member.name
-        for member in members
-        if not (member.isreg() or member.isdir()) or not files.below(archive.parent, member.name)
-    ]
+    unsafe, size = [], 0
+    for number, member in enumerate(members, 1):
+        if number > MOST_MEMBERS:
+            raise InputError(f"{archive}: expected at most {MOST_MEMBERS:,} files and folders in it, found more")
+        size += member.size
+        if size > free:
+            raise InputError(
+                f"{archive}: expected room for {size / 2**20:,.1f} MiB or more to unpack it, found "
+                f"{free / 2**20:,.1f} MiB free; set TMPDIR to a folder with more"
+            )
+        if not (member.isreg() or member.isdir()) or not files.below(archive.parent, member.name):
+            unsafe.append(member.name)
     if unsafe:
         raise InputError(
             f"{archive}: expected files and folders inside it, found links or paths that lead out of it: "
             f"{listed(unsafe)}"
-        )
-    size = sum(member.size for member in members)
-    if size > free:
-        raise InputError(
-            f"{archive}: expected room for {size / 2**20:,.1f} MiB to unpack it, found {free / 2**20:,.1f} MiB free; "
-            f"set TMPDIR to a folder with more"
         )

@@ -18,7 +18,25 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK") or 0) if size() > 1 else 0
 
 
+def problem() -> str:
+    """What is wrong with the variables, in one line; empty where nothing is.
+
+    A process that knows only a half of its job would train or predict beside the others, and say nothing.
+    """
+    given = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if os.environ.get(name)}
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    both = "RANK" in given and "WORLD_SIZE" in given
+    numbers = all(value.isdecimal() for value in given.values())
+    if numbers and (rank() < size() if both else given.items() <= alone.items()):
+        return ""
+    found = ", ".join(f"{name}={value}" for name, value in given.items())
+    return (
+        f"{found}: expected RANK from 0 to WORLD_SIZE - 1 and WORLD_SIZE, as torchrun sets them, found something else; "
+        "unset them, or start with torchrun"
+    )
+
+
 def _rank_and_size() -> tuple[int, int]:
     # Both, or neither: SageMaker sets MASTER_ADDR on a single host too, which means nothing.
     number, count = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-    return (int(number), int(count)) if number.isdigit() and count.isdigit() else (0, 1)
+    return (int(number), int(count)) if number.isdecimal() and count.isdecimal() else (0, 1)

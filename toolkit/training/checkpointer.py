@@ -18,7 +18,7 @@ from toolkit.runs.weights import Header
 from toolkit.scoring import metrics
 from toolkit.scoring.decision import Decision
 from toolkit.system import distributed
-from toolkit.system.console import say
+from toolkit.system.console import InputError, listed, say
 from toolkit.system.signals import defer_signals
 from toolkit.training.train_state import TrainState
 
@@ -73,10 +73,32 @@ class Checkpointer:
         """Load the checkpoint into this state, and write the run's files again: a killed process may not have."""
         self._train_state, checkpoint = train_state, self._checkpoint
         if checkpoint.tensors:
-            train_state.load(checkpoint.part)
+            self._refuse_other_tensors()
+            try:
+                train_state.load(checkpoint.part)
+            except (ValueError, IndexError) as error:
+                self._refuse_state(f"others of the optimizer: {error}")
             checkpoint.tensors = checkpoint.parts("kept", "validation", "best_classes")
             if self.run and checkpoint.kept_epoch:
                 self._write_files(is_kept=True)
+
+    def _refuse_other_tensors(self) -> None:
+        """Raises InputError unless the checkpoint has the tensors of this net, and what it predicted."""
+        found, own = self._checkpoint, self._train_state
+        rows = len(self.validation.labels)
+        expected = {name: value.shape for name, value in own.tensors().items() if not name.startswith("optimizer.")}
+        if self.run and found.kept_epoch:
+            expected |= {f"kept.{name}": value.shape for name, value in own.eval_model.state_dict().items()}
+            expected |= {"validation": (rows, CLASSES), "best_classes": (rows,)}
+        tensors = {name: found.tensors[name].shape for name in expected if name in found.tensors}
+        if wrong := [name for name in expected if tensors.get(name) != expected[name]]:
+            self._refuse_state(f"others: {listed(wrong)}")
+
+    def _refuse_state(self, found: str) -> None:
+        raise InputError(
+            f"the saved state of run {self.header.run}, {self._checkpoint.where()}: expected the tensors of this net, "
+            f"found {found}; RESUME=never begins a new run"
+        )
 
     @property
     def started(self) -> str:

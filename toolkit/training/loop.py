@@ -184,7 +184,21 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     # Close calls depend on the decision, which is fitted on these outputs: one without a temperature stands in for it.
     adjusted = Decision(1.0, tau, task.prior_correction).adjusted
     own = predict(model, loader, distributed.shard(task.validation), batch_size, adjusted)
-    return score(distributed.all_gather_rows(own, len(task.validation)), task, tau)
+    outputs = distributed.all_gather_rows(own, len(task.validation))
+    _refuse_non_finite(outputs.isfinite().all(1), "logits", recipe, epoch)
+    evaluation = score(outputs, task, tau)
+    _refuse_non_finite(torch.tensor([math.isfinite(evaluation.scores["val_loss"])]), "losses", recipe, epoch)
+    return evaluation
+
+
+def _refuse_non_finite(is_finite: torch.Tensor, what: str, recipe: Recipe, epoch: int) -> None:
+    """Raises InputError unless all are finite; bool, shape (n,). No step of training was at fault, so none says it."""
+    if not is_finite.all():
+        raise InputError(
+            f"epoch {epoch + 1}: expected finite {what} of the validation photographs, found others in "
+            f"{int((~is_finite).sum())} of {len(is_finite)}: training has diverged; the same command ends here again; "
+            f"lower LR (the highest was {recipe.learning_rate.keywords['highest']:.3g}), or leave CLIP_GRAD at 1"
+        )
 
 
 def score(outputs: torch.Tensor, task: Task, tau: float) -> Evaluation:

@@ -1,0 +1,29 @@
+"""The variables of a launcher: whole, or refused."""
+
+import pytest
+
+from toolkit.config import sources
+from toolkit.config.settings import EvaluationSettings
+from toolkit.system import world
+from toolkit.system.console import InputError
+
+
+@pytest.mark.parametrize(
+    ("variables", "wrong"),
+    [
+        ("", False), ("RANK=0 WORLD_SIZE=1", False), ("RANK=1 WORLD_SIZE=2 LOCAL_RANK=1", False), ("RANK=0", False),
+        ("WORLD_SIZE=1", False), ("LOCAL_RANK=0", False), ("RANK=1 WORLD_SIZE=1", True), ("RANK=0 WORLD_SIZE=0", True),
+        ("RANK=1", True), ("WORLD_SIZE=4", True), ("LOCAL_RANK=1", True), ("RANK=x WORLD_SIZE=2", True),
+        ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=-1", True), ("RANK=\u00b2 WORLD_SIZE=3", True),
+    ],
+)  # fmt: skip
+def test_a_half_of_a_job_is_refused(variables, wrong, monkeypatch):
+    """RANK=1 WORLD_SIZE=1 wrote nothing, and exit status 0 said that all was done."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (pair.split("=") for pair in variables.split()):
+        monkeypatch.setenv(name, value)
+    assert bool(world.problem()) == wrong
+    if wrong:
+        with pytest.raises(InputError, match="expected RANK from 0 to WORLD_SIZE - 1"):
+            sources.read(EvaluationSettings, [])
