@@ -5,7 +5,8 @@ python benchmarks/serving.py [--clients 8,32,128] [--seconds 60] [--turns 3] [--
 An untrained net, JPEGs of 384x512 of drawn faces. Each client sends one photograph after another on one connection, and
 compares the answer with that of inference.py: "wrong" counts classes that differ and probabilities that do by over
 1e-6. Clients are one process, on the same cores. Turns of inference.py (decoding and predicting from files, without its
-start) and of all numbers of clients alternate; the last column is the ratio to the turn of inference.py before it.
+start) and of all numbers of clients alternate. The first ratio is that of the rates. "CPU ms" is what a photograph
+costs the process in all its threads; the last ratio is that of these costs, for where other programs run beside.
 """
 
 import argparse
@@ -42,9 +43,9 @@ from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
 
 TOLERANCE = 1.5e-6  # of probabilities, of which a response has six digits
 PEOPLE = 12  # with 7 photographs each
-ROW = "| {:>7} | {:>9} | {:>7} | {:>7} | {:>7} | {:>5} | {:>5} | {:>7} | {:>5} |"
+ROW = "| {:>7} | {:>9} | {:>7} | {:>7} | {:>7} | {:>5} | {:>5} | {:>7} | {:>5} | {:>6} | {:>5} |"
 HEAD = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
-COLUMNS = ("clients", "answers/s", "p50 ms", "p95 ms", "p99 ms", "wrong", "lost", "RSS MiB", "ratio")
+COLUMNS = ("clients", "answers/s", "p50 ms", "p95 ms", "p99 ms", "wrong", "lost", "RSS MiB", "ratio", "CPU ms", "ratio")
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--size", default="128x96")
     parser.add_argument("--runtime", default="torch", choices=("torch", "onnx"))
     parser.add_argument("--batch", default="32", help="SERVE_BATCH")
-    parser.add_argument("--wait", default="2", help="SERVE_WAIT_MS")
+    parser.add_argument("--wait", default="5", help="SERVE_WAIT_MS")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.name} at {options.size}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,16 +67,25 @@ def main() -> None:
         with server(run, options) as (process, address):
             print(ROW.format(*COLUMNS), flush=True)
             for _ in range(options.turns):
-                rate, expected = from_files(run, paths, options)
-                print(ROW.format("files", f"{rate:.0f}", *[""] * 7), flush=True)
+                rate, cost, expected = from_files(run, paths, options)
+                print(ROW.format("files", f"{rate:.0f}", *[""] * 7, f"{1000 * cost:.1f}", ""), flush=True)
                 for clients in options.clients:
+                    before = cpu_seconds(process.pid)
                     found = load(address, clients, options.seconds, expected)
+                    spent = (cpu_seconds(process.pid) - before) / (found[0] * options.seconds)
                     cells = [f"{number:.0f}" for number in (found[0], *found[1], *found[2:], resident_mib(process.pid))]
-                    print(ROW.format(clients, *cells, f"{found[0] / rate:.2f}"), flush=True)
+                    cells += [f"{found[0] / rate:.2f}", f"{1000 * spent:.1f}", f"{cost / spent:.2f}"]
+                    print(ROW.format(clients, *cells), flush=True)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far, in all its threads. Linux only, as the next one."""
+    user, system = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid: int) -> int:
-    """Memory of a process. Linux only."""
+    """Memory of a process."""
     return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) >> 10
 
 
@@ -121,21 +131,28 @@ def server(runs: pathlib.Path, options):
     assert process.returncode == 0
 
 
-def from_files(runs: pathlib.Path, paths: list[pathlib.Path], options) -> tuple[float, list]:
-    """Photographs a second of inference.py, decoding included; [(bytes, class, probabilities)] of each path."""
+def from_files(runs: pathlib.Path, paths: list[pathlib.Path], options) -> tuple[float, float, list]:
+    """Photographs a second of inference.py, decoding included; seconds of CPU of one; what it says of each path.
+
+    The last is [(bytes, class, probabilities)].
+    """
     words = ["--sm_channel_model", str(runs), "--device", "cpu", "--runtime", options.runtime]
     config, _ = inference.sources.read(inference.settings.PhotographSettings, words)
     many = list(map(str, paths)) * 3
     with contextlib.redirect_stdout(io.StringIO()):
         ensemble = inference.Ensemble.find(config, config.sm_channel_model, model.load)
         inference.predict(config, ensemble, many[:64], many[:64])
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         probabilities, _, _ = inference.predict(config, ensemble, many, many)
-        seconds = time.perf_counter() - began
+        seconds, spent = time.perf_counter() - began, time.process_time() - spent
         answer = ensemble.decide(probabilities, [])
     answers = zip(answer.classes, answer.probabilities, strict=True)
     contents = [path.read_bytes() for path in paths]
-    return len(many) / seconds, [(content, *one) for content, one in zip(contents, answers, strict=False)]
+    return (
+        len(many) / seconds,
+        spent / len(many),
+        [(content, *one) for content, one in zip(contents, answers, strict=False)],
+    )
 
 
 def load(address: tuple[str, int], clients: int, seconds: float, expected: list) -> tuple:

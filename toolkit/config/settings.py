@@ -217,6 +217,7 @@ class ServingSettings(InferenceSettings):
     )  # fmt: skip
 
     adapt_priors: bool = False
+    """Off: what is estimated on a few photographs would be no priors."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -247,7 +248,7 @@ class ServerSettings(ServingSettings):
     """Port to listen at; 0: any free port."""
     serve_batch: int = Field(32, ge=1)
     """Most photographs that are predicted together, of one request or of several that wait at the same moment."""
-    serve_wait_ms: float = Field(2.0, ge=0, le=1000)
+    serve_wait_ms: float = Field(5.0, ge=0, le=1000)
     """Longest time that a photograph waits for others to be predicted with."""
 
 
