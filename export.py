@@ -13,11 +13,13 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = 12  # to compare on
 BATCH_SIZES = (1, 3)  # to compare with: the file must not depend on the batch size of the export, which is 2
+CALIBRATION, COMPARED = 100, 1000  # photographs: int8's ranges are measured on the first, its classes on the others
+EQUAL_CLASSES = 0.99  # share that int8 must leave as they are
+INT8_BATCH = 16
 TOLERANCE = 1e-3  # of probabilities: rounding grows with depth, to 1e-4 in a resnet152 of random weights
 
 
@@ -68,7 +73,10 @@ def export(config: settings.ExportSettings, run: pathlib.Path, target: pathlib.P
     made = onnx_export.build(net, header)
     content = onnx_file.as_bytes(made, header)
     say(onnx_export.check_form(made, content))
-    check_predictions(net, header, onnx_file.OnnxModel(target, content), store, source)
+    candidate = onnx_file.OnnxModel(target, content)
+    check_predictions(net, header, candidate, store, source)
+    if config.export == "int8":
+        content = to_int8(config, run, header, made, candidate)
     files.write(target, content)
     say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
 
@@ -79,40 +87,101 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, frami
     They are validation photographs of the run if these are on this machine, else drawn faces, which reveal a wrong
     computation as well. Raises InputError if SM_CHANNEL_TRAIN is set and lacks the former, or one cannot be decoded.
     """
-    from toolkit.data.photo_file import Reading
-    from toolkit.data.store import Store
-
-    paths, images = validation_photographs(run, config.sm_channel_train)
+    names, images = training_photographs(run, config.sm_channel_train)
+    paths = [str(images / name) for name in spread(names, PHOTOGRAPHS)]
     missing = [path for path in paths if not os.path.isfile(path)]
-    if config.sm_channel_train and (missing or not paths):
+    is_named = bool(paths) or config.export == "int8"  # which has its own check on other photographs
+    if config.sm_channel_train and (missing or not is_named):
         raise InputError(
             f"SM_CHANNEL_TRAIN={config.sm_channel_train}: expected the photographs that {run / 'validation.csv'} "
             f"names, found {'no ' + missing[0] if missing else 'no such table'}; leave it unset to take drawn faces"
         )
     with tempfile.TemporaryDirectory() as scratch:
         use_drawn = missing or not paths
-        reading = Reading(math.inf, repair=True)  # training has read them
-        store = Store(draw_faces(scratch) if use_drawn else paths, framing, reading=reading)
-        if bad := store.fill():
-            raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
+        store = decoded(draw_faces(scratch) if use_drawn else paths, framing)
     source = "drawn faces, as the run's own photographs are not here" if use_drawn else f"photographs of {images}"
     return store, source
 
 
-def validation_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tuple[list[str], pathlib.Path | None]:
-    """Paths of up to PHOTOGRAPHS validation photographs, and the image folder: `folder`, or that of the training.
+def decoded(paths: list[str], framing: Framing) -> Store:
+    """These photographs. Raises InputError where one cannot be decoded."""
+    from toolkit.data.photo_file import Reading
+    from toolkit.data.store import Store
 
-    ([], None) if the run's folder does not name them: weights can be copied without the files beside them.
+    store = Store(paths, framing, reading=Reading(math.inf, repair=True))  # training has read them
+    if bad := store.fill():
+        raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
+    return store
+
+
+def training_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tuple[list[str], pathlib.Path | None]:
+    """The run's validation photographs, below the image folder: `folder`, or that of the training.
+
+    No photographs or no folder where the run's files do not name them: weights can be copied without the files beside.
     """
-    try:
+    names = []
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         folder = folder or json.loads((run / folders.SETTINGS).read_text())["settings"]["sm_channel_train"]
+    with contextlib.suppress(OSError, InputError):
         names = files.read_csv(run / "validation.csv", ("path",), "SM_CHANNEL_MODEL", key="path")["path"]
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+    if folder is None:
         return [], None
     images = dataset.image_folder(pathlib.Path(folder))
-    chosen = np.linspace(0, len(names), PHOTOGRAPHS, endpoint=False).astype(int)  # neighbours are of one person
-    paths = [files.below(images, names[row]) for row in chosen]
-    return [str(path) for path in paths if path], images
+    return [name for name in names if files.below(images, name)], images
+
+
+def spread(names: list[str], most: int) -> list[str]:
+    """At most so many of them, from all over: neighbours are of one person."""
+    return [names[row] for row in np.linspace(0, len(names), min(most, len(names)), endpoint=False).astype(int)]
+
+
+def to_int8(
+    config: settings.ExportSettings, run: pathlib.Path, header: Header, made, plain: onnx_file.OnnxModel
+) -> bytes:
+    """The content of the file in int8, of the graph `made`. Prints its classes and its speed beside those of float32.
+
+    Raises InputError where less than EQUAL_CLASSES of them are equal, or the photographs of the training are not here.
+    """
+    import torch
+
+    from toolkit.models import onnx_int8
+    from toolkit.scoring.decision import decide
+
+    calibration, others = (decoded(paths, header.framing) for paths in calibration_photographs(config, run))
+    quantised = onnx_int8.quantise(made, calibration.gather(torch.arange(len(calibration))).numpy())
+    content = onnx_file.as_bytes(quantised, header)
+    say(onnx_export.check_form(quantised, content, "int8"))
+    classes, seconds = [], []
+    for candidate in (plain, onnx_file.OnnxModel(plain.path, content)):
+        began = time.perf_counter()
+        p = candidate.predict(others, INT8_BATCH)
+        seconds.append(time.perf_counter() - began)
+        classes.append(decide(p, header.decision.class_priors, header.decision.tau))
+    equal = float(np.mean(classes[0] == classes[1]))
+    compared = f"int8 against float32 on {len(others)} photographs: {equal:.2%} of classes are equal"
+    if equal < EQUAL_CLASSES:
+        raise InputError(
+            f"EXPORT=int8: {compared}; expected {EQUAL_CLASSES:.0%}; nothing is written; leave EXPORT unset"
+        )
+    say(f"{compared}; {seconds[0] / seconds[1]:.1f} times as fast here")
+    return content
+
+
+def calibration_photographs(config: settings.ExportSettings, run: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Paths of training photographs to calibrate on, and of others to compare on: of validation, if the run had any.
+
+    Raises InputError where the photographs are not here.
+    """
+    validation, images = training_photographs(run, config.sm_channel_train)
+    if images is None or not images.is_dir():
+        raise InputError(
+            f"EXPORT=int8: expected the photographs of the training, to calibrate on, found {images or 'no folder'} of "
+            f"{run}; set SM_CHANNEL_TRAIN to their folder"
+        )
+    everything = [os.fsdecode(name) for name in dataset.paths(dataset.read_faces(images)[0])]
+    chosen = spread(sorted(set(everything).difference(validation)), CALIBRATION)
+    others = spread(validation or sorted(set(everything).difference(chosen)), COMPARED)
+    return [str(images / name) for name in chosen], [str(images / name) for name in others]
 
 
 def draw_faces(folder: str) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, decode_file, refused, run_here, run_script
 from PIL import Image
 
+import export
 import model
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
@@ -199,6 +200,32 @@ def test_a_file_that_fails_a_check_is_not_written(tiny, tmp_path, monkeypatch):
     refused(export(good, SM_CHANNEL_TRAIN=tmp_path), "somebody/mask1.jpg: cannot be read: ")
     monkeypatch.setitem(model.OWN, "small", Strange)
     refused(export(tiny("strange")), "small: torch ", "cannot translate this net to ONNX: ")
+
+
+def test_int8_is_written_where_it_leaves_the_classes_as_they_are(tiny, drawn, infer, tmp_path, monkeypatch):
+    tiny("small")
+
+    def export_as(numbers: str, **settings):
+        return run_here("export.py", SM_CHANNEL_MODEL=tmp_path / "runs", NAME="small", EXPORT=numbers, **settings)
+
+    refused(
+        export_as("int8"), "EXPORT=int8: expected the photographs of the training, to calibrate on, found no folder"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "EQUAL_CLASSES", 1.01)
+        done = export_as("int8", SM_CHANNEL_TRAIN=drawn.train)
+        refused(done, "of classes are equal; expected 101%; nothing is written; leave EXPORT unset")
+        assert not list(tmp_path.rglob("*.onnx"))
+    monkeypatch.setattr(export, "EQUAL_CLASSES", 0.8)  # of a net that has learned nothing
+    found = []
+    for numbers, settings in {"float32": {}, "int8": {"SM_CHANNEL_TRAIN": drawn.train}}.items():
+        done = export_as(numbers, **settings)
+        assert done.returncode == 0, done.stderr
+        assert infer(tmp_path / "runs", RUNTIME="onnx", ADAPT_PRIORS="false").returncode == 0
+        found.append(pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)].to_numpy())
+    assert re.search(r"^int8 against float32 on \d\d photographs: \d+\.\d\d% of classes are equal;", done.stdout, re.M)
+    assert b"QuantizeLinear" in (tmp_path / "runs" / "small" / "model.onnx").read_bytes()
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.1
 
 
 def test_missing_packages_are_named(drawn, trained, tmp_path):

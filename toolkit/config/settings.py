@@ -346,6 +346,8 @@ class ExportSettings(shared.TrainedRuns):
     """Folder for the files, with the subfolders of SM_CHANNEL_MODEL; unset: each file beside its weights."""
     sm_channel_train: InputFolder | None = None
     """Folder of the training photographs, to test the file on; unset: where they were at training."""
+    export: Literal["float32", "int8"] = "float32"
+    """Numbers in the file: `int8` is smaller and often faster; it is refused where over 1 % of classes would change."""
 
 
 SCRIPTS = {

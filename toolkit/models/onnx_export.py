@@ -89,7 +89,7 @@ def without_source_notes(made: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def check_form(made: onnx.ModelProto, content: bytes) -> str:
+def check_form(made: onnx.ModelProto, content: bytes, numbers: str = "float32") -> str:
     """A line about the form of the file: versions, and that it is valid. Raises InputError if onnx finds it invalid."""
     import onnx
     import torch
@@ -101,7 +101,7 @@ def check_form(made: onnx.ModelProto, content: bytes) -> str:
         raise InputError(f"onnx {onnx.__version__} finds the file that torch made invalid: {reason}") from None
     opsets = ", ".join(f"{entry.domain or 'opset'} {entry.version}" for entry in made.opset_import)
     return (
-        f"ONNX {opsets}, IR version {made.ir_version}, float32, made by torch {torch.__version__}; "
+        f"ONNX {opsets}, IR version {made.ir_version}, {numbers}, made by torch {torch.__version__}; "
         f"valid, says onnx {onnx.__version__}"
     )
 
