@@ -23,6 +23,7 @@ from toolkit.runs import folders
 from toolkit.runs.artefacts import read_predictions
 from toolkit.runs.cross_validation import OUT_OF_FOLD
 from toolkit.runs.weights import Header, load_into
+from toolkit.system import files
 from toolkit.system.console import say
 from toolkit.training.checkpointer import Result
 from toolkit.training.step import EpochInputs
@@ -47,7 +48,7 @@ class Run:
     table: pd.DataFrame  # of all photographs with labels, corrected: the first of the task's
 
 
-@render.unless_it_fails()
+@render.unless_it_fails(files.WriteError)  # the same command goes on once there is room
 def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, Image.Image] | None:
     """Write report.html into the folder of a run that is done, or that was stopped. Returns its pictures, by title.
 
@@ -83,7 +84,7 @@ def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, I
     return _pictures(augmented, context["mistakes"])
 
 
-@render.unless_it_fails()
+@render.unless_it_fails(files.WriteError)  # the same command goes on once there is room
 def write_out_of_fold(run: Run, task: Task) -> None:
     """Write report.html of a run of folds: each photograph as predicted by the net that never saw its person.
 

@@ -274,7 +274,8 @@ def _lock(folders: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: st
         except OSError as error:
             # Removed just now by a run that failed; a file of that name; not ours to write to. Others are no reason to
             # try the next name: they would be the same there.
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+            gone_or_not_ours = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
+            if error.errno in (*gone_or_not_ours, errno.EROFS):
                 raise InterruptedError from None
             raise
     return alone

@@ -25,21 +25,29 @@ TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing
 _LACKED: set[str] = set()  # what this process has said that a file system lacks
 
 
+class WriteError(InputError):
+    """A file cannot be written."""
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
     """The path of a temporary file that replaces `path` when the block ends without an error.
 
     Whoever reads `path`, and a crash at any instant, finds the old content or the new one, and never a part of it.
-    `size`, in bytes, is what the message names when there is no room. Raises InputError where the folder cannot be
+    `size`, in bytes, is what the message names when there is no room. Raises WriteError where the folder cannot be
     written to or the disk is full; `path` is then as it was.
     """
-    temporary = None
+    temporary = descriptor = None
     try:
         # In the same folder, since a file can only be renamed within its disk. mkstemp, since two processes that save
         # the same file must not share a temporary one.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(descriptor)
         temporary = pathlib.Path(name)
+        if os.name == "nt":  # which renames no open file, and has no such locks
+            os.close(descriptor)
+            descriptor = None
+        else:
+            _try_lock(descriptor)  # so that no other process takes it for the leftover of a killed one
         yield temporary
         # mkstemp makes files that only their owner can read; this one gets the rights that `open` would give it. Python
         # can read the umask only by setting it.
@@ -57,10 +65,12 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
             flush(path.parent)
     except OSError as error:
         reason = f"{error.strerror or error}{_room(path.parent, size) if error.errno in NO_ROOM else ''}"
-        raise InputError(f"{path}: cannot be written: {reason}; what was there before is untouched") from error
+        raise WriteError(f"{path}: cannot be written: {reason}; what was there before is untouched") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _room(folder: pathlib.Path, size: int) -> str:
@@ -92,13 +102,38 @@ def if_it_can(what: str, folder: pathlib.Path) -> Iterator[None]:
 def remove_leftovers(folder: pathlib.Path) -> None:
     """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
 
-    Only for a process that holds the folder's lock: another one may be writing such a file at this moment.
+    Only for a process that holds the folder's lock: other writers of such folders hold it too. Files are also written
+    without it, and those of living processes stay.
     """
     for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:
+        elif not _is_being_written(path):
             path.unlink(missing_ok=True)
+
+
+def _is_being_written(temporary: pathlib.Path) -> bool:
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # it is gone, or no file of ours
+        return False
+    try:
+        return not _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file for as long as it is open. False where another process has done so."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # no such locks on this system
+        pass
+    return True
 
 
 def flush(path: pathlib.Path) -> None:
@@ -181,11 +216,11 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: st
     header = rows.pop(0)[1] if rows else []
     if missing := [column for column in columns if column not in header]:
         raise InputError(
-            f"{path}: expected the columns {', '.join(columns)}; found {', '.join(header) or 'nothing'}; "
+            f"{path}: expected the columns {', '.join(columns)}; found {listed(header, 30) or 'nothing'}; "
             f"missing {', '.join(missing)}{f'; {csv_text.REMEDY}' if len(header) == 1 else ''}"
         )
     if len(set(header)) < len(header):
-        raise InputError(f"{path}: expected every column once, and a name for each; found {', '.join(header)}")
+        raise InputError(f"{path}: expected every column once, and a name for each; found {listed(header, 30)}")
     for line, row in rows:
         if len(row) != len(header):
             raise InputError(

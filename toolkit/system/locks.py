@@ -78,7 +78,8 @@ def _try_lock(path: pathlib.Path) -> int | None:
         import fcntl
     except ImportError:
         raise NotImplementedError from None
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only files that are open for writing
+    # NFS locks only files that are open for writing. A link would lead to a file that is not ours, and be made there.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The holder may have removed the file after it was opened here: its lock is worth nothing then.

@@ -17,10 +17,15 @@ FOLDERS = tuple(
 
 
 @contextlib.contextmanager
-def unless_it_fails():
-    """A model of one's own may do what a page does not foresee: a finished run is not lost over its page."""
+def unless_it_fails(*raised: type[Exception]):
+    """A model of one's own may do what a page does not foresee: a finished run is not lost over its page.
+
+    `raised`: errors that are no matter of the page.
+    """
     try:
         yield
+    except raised:
+        raise
     except Exception as error:
         say(f"note: no report is written: {type(error).__name__}: {error}")
 
