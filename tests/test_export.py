@@ -16,11 +16,13 @@ from PIL import Image
 
 import export
 import model
+from toolkit.config.settings import ServingSettings
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.runs.weights import Header, load_weights, save_weights
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.serving.endpoint import Endpoint
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,18 @@ def test_the_runtime_onnx_predicts_as_torch_does(both, infer, tmp_path, settings
         probabilities.append(pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)])
     assert answers[0] == answers[1]
     assert np.abs(probabilities[0] - probabilities[1]).to_numpy().max() < 1e-5
+
+
+def test_an_endpoint_answers_with_onnx_as_with_torch(both, drawn):
+    content = next((drawn.eval / "images").iterdir()).read_bytes()
+    records = []
+    for runtime in ("torch", "onnx"):
+        config = ServingSettings(sm_channel_model=both, name="resnet18", runtime=runtime, device="cpu")
+        endpoint = Endpoint.load(config, both, model.load)
+        records += endpoint.answer([endpoint.decode(content), endpoint.decode(b"")])
+    assert records[1] == records[3] == {"error": "the photograph cannot be read: it is empty"}
+    assert records[0]["class"] == records[2]["class"]
+    np.testing.assert_allclose(records[0]["probabilities"], records[2]["probabilities"], atol=1e-5)
 
 
 def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
