@@ -55,7 +55,8 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     mask5, incorrect_mask and normal, of any extension that photographs have, or another where the file is one. Columns
     of the table: folder, file, person (the id) and photograph ("mask1") are categories, since a million separate texts
     would take more memory than the model; mask, gender and age are int8, as numbered in toolkit/labels.py; years is
-    float. Raises InputError if there is no photograph.
+    float. Further columns, such as race, only group the scores in report.html. Raises InputError if there is no
+    photograph.
 
     Of another layout: texts need not be categories, years may be missing, and file may have slashes: it is then the
     path below the image folder itself, whatever folder says. All photographs of a person may lie in one folder.
@@ -73,7 +74,7 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         passed_over += [f"{name}/{file}" for file in others]
         files_of_all += map(sys.intern, photographs)
         gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
-        people.append((name, person["person"], gender, age_band(years), years, len(photographs)))
+        people.append((name, person["person"], gender, person["race"], age_band(years), years, len(photographs)))
     if not files_of_all:
         found = listed(look_meant(root, passed_over) or passed_over) or "nothing"
         raise InputError(
@@ -84,6 +85,7 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         "folder": "category",
         "person": "category",
         "gender": "int8",
+        "race": "category",
         "age": "int8",
         "years": float,
         "count": int,
@@ -317,7 +319,8 @@ def main(argv: list[str]) -> None:
     facts = f"{len(as_found):,} photographs of {as_found['person'].nunique():,} people in {config.sm_channel_train}"
     page = config.sm_output_data_dir / "dataset.html"
     findings = dataset_page.Findings(facts, classes, sides, str(report), problems, faces)
-    dataset_page.write(page, findings, as_found, table, store if config.report_photos else None, config.seed)
+    shown = dataset_page.Shown(store if config.report_photos else None, config.seed, config.pixelate)
+    dataset_page.write(page, findings, as_found, table, shown)
     say(f"written: {page.absolute()}")
 
 

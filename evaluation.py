@@ -3,7 +3,8 @@
 SM_GROUND_TRUTH_DIR=<folder with gt.csv> SM_OUTPUT_DATA_DIR=<folder with output.csv> python evaluation.py
 
 evaluation.json has the scores, and evaluation.html shows them. If they are there, the page also uses the photographs
-(`images/` beside gt.csv), the probabilities (`probabilities.csv` beside output.csv) and the column `person` of gt.csv.
+(`images/` beside gt.csv), the probabilities (`probabilities.csv` beside output.csv) and further columns of gt.csv:
+`person`, over whom intervals are, and any others (camera, say), by which it scores groups.
 """
 
 if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
@@ -14,6 +15,7 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
 
 from toolkit.config import settings, sources
 from toolkit.demo import synthetic
+from toolkit.labels import ATTRIBUTES, CLASSES
 from toolkit.scoring import submission
 from toolkit.system import console, files, locks
 from toolkit.system.console import say
@@ -23,30 +25,36 @@ def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.EvaluationSettings, argv)
     # Wrong settings need not wait for numpy and jinja2.
     from toolkit.pages import evaluation as evaluation_page
-    from toolkit.scoring import metrics
 
     synthetic.ensure_for(config)
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     answers = submission.read(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
     answers = submission.answers_to(truth, answers)
-    matrix = metrics.confusion(list(truth.values()), list(answers.values()))
-    result = metrics.scores(matrix)
-    path = config.sm_output_data_dir / "evaluation.json"
-    say(*report(result))
+    path, truth_folder = config.sm_output_data_dir / "evaluation.json", config.sm_ground_truth_dir
+    predictions = evaluation_page.read(path.parent, truth_folder, truth, answers, config.report_photos)
+    say(*report(predictions.scores))
     with locks.locked(path.parent):
-        files.write_json(path, {**result, "confusion": matrix.tolist()})
-        evaluation_page.write(path.parent, config.sm_ground_truth_dir, truth, answers, config.report_photos)
+        files.write_json(path, predictions.scores)
+        evaluation_page.write(path.parent, truth_folder, predictions, config.pixelate)
     say(f"written: {path.absolute()} and {evaluation_page.PAGE}")
 
 
 def report(result: dict) -> list[str]:
-    """The scores as aligned lines: one per class, one per attribute, then accuracy and macro F1."""
+    """The scores as aligned lines: one per class, attribute and gap between groups, then accuracy and macro F1."""
+    from toolkit.scoring import groups
+
     lines = [f"{'class':>5}  {'':32} {'photographs':>11} {'precision':>9} {'recall':>9} {'F1':>9}"]
     for row in result["classes"]:
         numbers = f"{row['count']:11d} {row['precision']:9.4f} {row['recall']:9.4f} {row['f1']:9.4f}"
         lines.append(f"{row['class']:>5}  {row['name']:32} {numbers}")
     for name, attribute in result["attributes"].items():
         lines.append(f"{name:8} accuracy {attribute['accuracy']:8.4%}   macro F1 {attribute['macro_f1']:.4f}")
+    lines += groups.widest({name: one for name, one in result["groups"].items() if name not in ATTRIBUTES})
+    if result["classes_present"] < CLASSES:
+        most = result["classes_present"] / CLASSES
+        lines.append(
+            f"nobody is of {CLASSES - result['classes_present']} of {CLASSES} classes: macro F1 is at most {most:.4f}"
+        )
     lines.append(f"accuracy {result['accuracy']:.4%}")
     lines.append(f"macro F1 {result['macro_f1']:.4f}")
     return lines

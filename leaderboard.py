@@ -30,6 +30,7 @@ import model
 from toolkit.config import presets, settings, sources
 from toolkit.config.types import as_folder, as_text, is_path, the_word, weights_file
 from toolkit.demo import synthetic
+from toolkit.labels import ATTRIBUTES
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
 from toolkit.runs.fingerprint import digests, make_fingerprint, matching
@@ -39,7 +40,7 @@ from toolkit.system.console import InputError, listed, say
 # The columns of the contest's baseline table, and more.
 COLUMNS = (
     "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
-    "val_f1", "parameters", "photographs_per_second", "seconds", "note",
+    "val_f1", "board_f1_interval", *ATTRIBUTES, "parameters", "photographs_per_second", "seconds", "note",
 )  # fmt: skip
 SCORES = ("val_acc", "board_f1", "board_acc", "val_f1")  # columns of which there are means over seeds
 OTHER_NAMES = {"name": "model", "epochs": "epoch", "batch_size": "batch size"}  # settings that COLUMNS have
@@ -239,7 +240,8 @@ def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Pa
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": run_folder, "sm_output_data_dir": folder}
     run("inference.py", given, folder)
-    given = {"sm_ground_truth_dir": config.sm_ground_truth_dir, "report_photos": config.report_photos}
+    given = {"sm_ground_truth_dir": config.sm_ground_truth_dir}
+    given |= {key: getattr(config, key) for key in ("report_photos", "pixelate") if origin[key] != "default"}
     run("evaluation.py", {**given, "sm_output_data_dir": folder}, folder)
 
 
@@ -255,6 +257,8 @@ def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Pa
         "board_f1": f"{board['macro_f1']:.4f}",
         "board_acc": f"{board['accuracy']:.4%}".rstrip("%"),
         "val_f1": "" if result["macro_f1"] is None else f"{result['macro_f1']:.4f}",
+        "board_f1_interval": " to ".join(f"{bound:.3f}" for bound in board["intervals"]["macro_f1"] or ()),
+        **{attribute: f"{board['attributes'][attribute]['accuracy']:.4%}".rstrip("%") for attribute in ATTRIBUTES},
         "parameters": result.get("parameters", ""),  # of an older version
         "photographs_per_second": result.get("photographs_per_second", ""),
         "seconds": result["seconds"],
@@ -284,8 +288,8 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
         files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
         tables = ["\n".join(as_markdown(table)) for table in (rows, seeds) if table]
         files.write(folder / "leaderboard.md", "\n\n".join(tables) + "\n")
-        if done := {path: progress for path, progress in made.items() if not progress["row"]["note"]}:
-            write_page(config, rows, seeds, done)
+        if not all(progress["row"]["note"] for progress in made.values()):
+            write_page(config, rows, seeds, made)
     return rows, seeds
 
 
@@ -315,14 +319,14 @@ def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]
 
 
 def write_page(
-    config: settings.LeaderboardSettings, rows: list[dict], seeds: list[dict], done: dict[pathlib.Path, dict]
+    config: settings.LeaderboardSettings, rows: list[dict], seeds: list[dict], made: dict[pathlib.Path, dict]
 ) -> None:
     """leaderboard.html: all rows, and the training curves and predictions of the backbones that are done."""
     from toolkit.pages import leaderboard as leaderboard_page
     from toolkit.scoring import submission
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
-    compared = []
+    compared, done = [], {folder: one for folder, one in made.items() if not one["row"]["note"]}
     for folder, progress in done.items():
         with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
             answers = submission.answers_to(truth, submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR"))
@@ -331,7 +335,9 @@ def write_page(
             compared.append(leaderboard_page.ComparedRun(folder.name, history, predicted))
     images = config.sm_channel_eval / "images" if config.report_photos else None
     page = config.sm_output_data_dir / "leaderboard.html"
-    leaderboard_page.write(page, rows, seeds, compared, truth, images)
+    links = [leaderboard_page.links_of(folder, one.get("run"), page.parent) for folder, one in made.items()]
+    comparison = leaderboard_page.Comparison(rows, seeds, links, compared)
+    leaderboard_page.write(page, comparison, truth, images, config.pixelate)
 
 
 def as_markdown(rows: list[dict]) -> list[str]:

@@ -302,6 +302,10 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         if not run:
             return None
         kept, pictures = result.kept, report.write(page, net, task, result)
+        if len(rows):
+            kept = kept | artefacts.interval(
+                validation.labels, result.decision.classes(result.logits), validation.people
+            )
         if log and pictures:
             scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
             tensorboard.add_summary(log, pictures, config.deciding(), scores)

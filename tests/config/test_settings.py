@@ -327,11 +327,13 @@ def test_without_folders_it_is_the_drawn_faces_and_their_defaults_which_a_flag_o
 
 def test_lists_begin_with_folders_and_settings_of_the_script_itself():
     assert TrainSettings.in_order()[:4] == ["sm_channel_train", "sm_model_dir", "name", "run"]
-    assert TrainSettings.in_order()[-1] == "report_photos"
+    assert TrainSettings.in_order()[-1] == "pixelate"
     for cls in settings.SCRIPTS.values():
         assert sorted(cls.in_order()) == sorted(cls.model_fields)
         assert all(field.description for field in cls.model_fields.values())
-    assert [name for name, _ in EvaluationSettings()] == ["sm_ground_truth_dir", "sm_output_data_dir", "report_photos"]
+    assert [name for name, _ in EvaluationSettings()] == [
+        "sm_ground_truth_dir", "sm_output_data_dir", "report_photos", "pixelate",
+    ]  # fmt: skip
 
 
 def test_settings_are_frozen_and_folders_are_paths(given, tmp_path):

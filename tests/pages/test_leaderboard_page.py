@@ -21,14 +21,18 @@ def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path)
     ]
     rows = [{"model": run.name, "seconds": seconds} for run, seconds in zip(runs, (9, 100, 20), strict=True)]
     seeds = [{"model": "a", "seeds": "1, 2", "seconds": "9.0000 (8.0000 to 10.0000)"}]
-    leaderboard_page.write(tmp_path / "page.html", rows, seeds, runs, truth, drawn.eval / "images")
+    links = [{"report": "a/report.html", "evaluation": "b%3Ci%3E/evaluation.html"}, {}, {}]
+    comparison = leaderboard_page.Comparison(rows, seeds, links, runs)
+    leaderboard_page.write(tmp_path / "page.html", comparison, truth, drawn.eval / "images")
     with opened(browser, tmp_path / "page.html", viewport=PHONE, color_scheme="dark") as shown:
         reads_well(shown)
         names = shown.locator("#table tbody th")
         shown.get_by_role("button", name="seconds").click()
-        assert names.all_text_contents() == ["b<i>", "c", "a"]
+        assert names.all_text_contents() == ["b<i>", "c", "a report evaluation"]
         shown.get_by_role("button", name="seconds").click()
-        assert names.all_text_contents() == ["a", "c", "b<i>"]
+        assert names.all_text_contents() == ["a report evaluation", "c", "b<i>"]
+        addresses = [link.get_attribute("href") for link in names.first.get_by_role("link").all()]
+        assert addresses == ["a/report.html", "b%3Ci%3E/evaluation.html"]
         wrong = int((half != true).sum())
         assert f"Both right: {len(true) - wrong}. Only a: 0. Only b<i>: {wrong}. Neither: 0." in shown.inner_text(
             "#summary"
@@ -39,6 +43,11 @@ def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path)
         reads_well(shown)
 
 
+def test_photographs_on_which_all_are_wrong_but_not_alike_are_disputed_last():
+    true, predicted = np.zeros(4, int), np.array([[0, 1, 2, 0], [0, 1, 3, 1]])
+    assert leaderboard_page.most_disputed(true, predicted).tolist() == [3, 2]
+
+
 def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_mean_and_spread(browser, tmp_path):
     (tmp_path / "b & <i>?").mkdir()
     (tmp_path / "b & <i>?" / "report.html").write_text("<title>the report</title>")
@@ -46,16 +55,19 @@ def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_me
         "run": ["a", "b & <i>?", "c"],
         "macro_f1": [0.5, 0.61234, ""],
         "lr": ["0.1"] * 2 + ["0.2"],
+        "macro_f1_low": ["", 0.51234, ""],
+        "macro_f1_high": ["", 0.7, ""],
         "seed": [1, 2, 3],
     }
     files.write_csv(tmp_path / "leaderboard.csv", table)
     runs_page.write(tmp_path)
     with opened(browser, tmp_path / "leaderboard.html", viewport=PHONE, color_scheme="light") as shown:
         reads_well(shown)
-        assert shown.locator("#table tbody th").all_text_contents() == ["b & <i>?", "a", "c"]
+        assert shown.locator("#table tbody th").all_text_contents() == ["b & <i>? report", "a", "c"]
+        assert shown.locator("#table tbody tr").first.get_by_text("0.512 to 0.700").is_visible()
         seeds = shown.locator("table").nth(1).locator("tbody tr")
         assert seeds.locator("th, td").all_text_contents() == ["0.1", "2, 1", "0.5562 (0.5000 to 0.6123)"]
         shown.get_by_role("button", name="run").click()
-        assert shown.locator("#table tbody th").all_text_contents() == ["c", "b & <i>?", "a"]
-        shown.get_by_role("link", name="b &").click()
+        assert shown.locator("#table tbody th").all_text_contents() == ["c", "b & <i>? report", "a"]
+        shown.get_by_role("link", name="report").click()
         assert shown.title() == "the report"

@@ -1,6 +1,11 @@
 """What pages show of predictions."""
 
+import base64
+import io
+import re
+
 import numpy as np
+from PIL import Image
 
 from toolkit.pages.parts import predictions, render
 from toolkit.pages.parts.predictions import Predictions, template_context
@@ -51,6 +56,31 @@ def test_a_corrected_label_is_said_beside_its_mistake(tmp_path):
     found = Predictions(["a", "b"], np.array([0, 1]), np.array([1, 0]), ["x", "y"], corrected=["male to female", ""])
     render.write(tmp_path / "page.html", "predictions.html", title="", facts="", **template_context(found))
     assert (tmp_path / "page.html").read_text().count("label corrected: male to female") == 1
+
+
+def test_pixelated_pages_hold_mosaics_only(drawn, tmp_path):
+    photographs = sorted(drawn.train.glob("*/mask1.jpg"))[:2]
+    found = Predictions(["a", "b"], np.array([0, 1]), np.array([1, 0]), ["x", "y"], paths=photographs)
+    for pixelate in (False, True):
+        page = render.render("predictions.html", title="", facts="", pixelate=pixelate, **template_context(found))
+        uris = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+        assert len(uris) == 2
+        for uri in uris:
+            with Image.open(io.BytesIO(base64.b64decode(uri))) as photo:
+                pixels = np.asarray(photo.convert("L")).astype(int)
+            inside = pixels[:, 2 : pixels.shape[1] // 14 - 2]  # of the first cells: a mosaic is flat there
+            assert (np.abs(inside - inside[:, :1]).max() < 6) == pixelate
+
+
+def test_the_page_scores_groups(tmp_path):
+    rng = np.random.default_rng(0)
+    true, camera = rng.integers(0, 18, 400), np.repeat(["phone", "fixed"], 200)
+    predicted = np.where((camera == "fixed") & (rng.random(400) < 0.5), 0, true)
+    found = Predictions(range(400), true, predicted, range(400), columns={"camera": camera})
+    text = render.render("predictions.html", title="", facts="", **template_context(found))
+    gap = found.scores["groups"]["camera"]["gap"]
+    assert f"camera: accuracy of fixed is {100 * gap['difference']:.1f} points below that of phone" in text
+    assert "<summary>By camera</summary>" in text and "<summary>By gender x age</summary>" in text
 
 
 def test_names_from_outside_are_escaped(tmp_path):

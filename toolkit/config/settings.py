@@ -32,7 +32,7 @@ class TrainSettings(
     # They say where and how fast a run is trained, and do not change its result: a run continues when they change.
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
-        "device", "cache_gib", "cache_dir", "compile", "report_photos", "tensorboard", "recipe", "settings",
+        "device", "cache_gib", "cache_dir", "compile", "report_photos", "pixelate", "tensorboard", "recipe", "settings",
         *IN_DIGEST,
     )  # fmt: skip
 

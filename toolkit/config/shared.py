@@ -162,6 +162,12 @@ class HtmlPage(Settings):
 
     report_photos: bool = True
     """Show photographs in the HTML page; `false` if faces must not be passed on."""
+    pixelate: bool = False
+    """Show photographs as mosaics in which nobody is easily known again, for a page that is passed on."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from self.only_with("report_photos", True, "pixelate")
 
 
 def _is_inside(folder: pathlib.Path, other: pathlib.Path) -> bool:

@@ -49,24 +49,26 @@ class Findings:
     faces: Faces
 
 
-def write(
-    path: pathlib.Path,
-    findings: Findings,
-    as_found: pd.DataFrame,
-    corrected: pd.DataFrame,
-    store: Store | None,
-    seed: int,
-) -> None:
-    """Write the page, from the table of photographs as it was found and as it was corrected.
+@dataclass(frozen=True)
+class Shown:
+    """Which photographs the page shows, and how."""
 
-    `store` has the photographs of `as_found`; None keeps photographs out of the page. `seed` decides which people are
-    shown, and the augmentation.
-    """
+    store: Store | None  # of all as they were found; None keeps photographs out of the page
+    seed: int  # decides which people are shown, and the augmentation
+    pixelate: bool
+
+
+def write(
+    path: pathlib.Path, findings: Findings, as_found: pd.DataFrame, corrected: pd.DataFrame, shown: Shown
+) -> None:
+    """Write the page, from the table of photographs as it was found and as it was corrected."""
+    store, seed = shown.store, shown.seed
     render.write(
         path,
         "dataset.html",
         title="Data set",
         facts=findings.facts,
+        pixelate=shown.pixelate,
         why_no_photographs=NO_PHOTOGRAPHS if store is None else "",
         counts=_class_counts(findings),
         lacking=_lacking(findings),

@@ -15,44 +15,46 @@ from toolkit.system.console import InputError, say
 PAGE = "evaluation.html"
 
 
-def write(
+def read(
     output_folder: pathlib.Path,
     truth_folder: pathlib.Path,
     truth: Mapping[str, int],
     predicted: Mapping[str, int],
     with_photographs: bool,
-) -> None:
-    """Write evaluation.html into the folder of output.csv.
+) -> Predictions:
+    """All that is known of a submission.
 
-    `truth` and `predicted` are the class of each ImageID, as in gt.csv and output.csv. The page also has what is there
-    of probabilities.csv beside output.csv, a column `person` in gt.csv, and a folder `images` beside that.
+    `truth` and `predicted` are the class of each ImageID, as in gt.csv and output.csv. Further columns of gt.csv,
+    probabilities.csv beside output.csv, and a folder `images` beside gt.csv are used where they are there.
     """
     images = truth_folder / "images"
     shows_photographs = with_photographs and images.is_dir()
-    predictions = Predictions(
+    columns = files.read_csv(truth_folder / "gt.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
+    people = columns.get("person")
+    return Predictions(
         names=list(truth),
         true=np.array(list(truth.values())),
         predicted=np.array([predicted[image] for image in truth]),
-        people=read_people(truth_folder / "gt.csv"),
+        people=people if people and all(person.strip() for person in people) else None,
         probabilities=read_probabilities(
             output_folder / "probabilities.csv", [(image, predicted[image]) for image in truth]
         ),
         paths=spelling.paths(images, list(truth), truth_folder / "gt.csv") if shows_photographs else None,
         why_no_photographs=f"No photographs are shown: no folder {images}." if with_photographs else NO_PHOTOGRAPHS,
+        columns={name: column for name, column in columns.items() if name not in ("ImageID", "ans", "person")},
     )
+
+
+def write(output_folder: pathlib.Path, truth_folder: pathlib.Path, predictions: Predictions, pixelate: bool) -> None:
+    """Write evaluation.html into the folder of output.csv."""
     render.write(
         output_folder / PAGE,
         "predictions.html",
         title="Evaluation of a submission",
         facts=f"{output_folder / 'output.csv'} against {truth_folder / 'gt.csv'}",
+        pixelate=pixelate,
         **template_context(predictions),
     )
-
-
-def read_people(path: pathlib.Path) -> list[str] | None:
-    """The person of each photograph, in the order of gt.csv; None unless its column `person` has all of them."""
-    people = files.read_csv(path, ("ImageID",), "SM_GROUND_TRUTH_DIR").get("person")
-    return people if people and all(person.strip() for person in people) else None
 
 
 def read_probabilities(path: pathlib.Path, predicted: Sequence[tuple[str, int]]) -> np.ndarray | None:

@@ -31,6 +31,8 @@ from toolkit.training.task import Task
 
 PAGE = "report.html"
 MAX_AUGMENTED = 12  # photographs
+# Columns of the table of photographs that are no groups of people; scores by attribute are there anyway.
+NO_GROUPS = ("folder", "file", "person", "photograph", "corrected", *ATTRIBUTES)
 CURVES = {
     "Loss": ("train_loss", "val_loss"),
     "F1 and accuracy of validation": ("macro_f1", "accuracy", *ATTRIBUTES),
@@ -78,10 +80,12 @@ def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, I
         machine=f"On {header.machine}. Photographs are those of training; the time includes validation and saving; "
         "memory is the peak.",
         settings=_settings(config, folder / folders.SETTINGS),
+        pixelate=config.pixelate,
         **context,
     )
     say(f"report: {(folder / PAGE).absolute()}")
-    return _pictures(augmented, context["mistakes"])
+    shown = _pictures(augmented, context["mistakes"])
+    return {title: pictures.pixelated(photo) if config.pixelate else photo for title, photo in shown.items()}
 
 
 @render.unless_it_fails(files.WriteError)  # the same command goes on once there is room
@@ -103,7 +107,14 @@ def write_out_of_fold(run: Run, task: Task) -> None:
     )
     facts = f"{table['fold'].nunique()} folds: each photograph is predicted by the net that never saw its person"
     context = template_context(predictions)
-    render.write(run.folder / PAGE, "predictions.html", title=f"Run {run.folder.name}", facts=facts, **context)
+    render.write(
+        run.folder / PAGE,
+        "predictions.html",
+        title=f"Run {run.folder.name}",
+        facts=facts,
+        pixelate=run.config.pixelate,
+        **context,
+    )
 
 
 def validation_predictions(run: Run, task: Task, result: Result) -> Predictions:
@@ -126,6 +137,7 @@ def _known_of(run: Run, task: Task, rows: np.ndarray) -> dict:
     return {
         "paths": [task.loader.store.paths[row] for row in rows] if run.config.report_photos else None,
         "corrected": run.table["corrected"].iloc[rows].tolist(),
+        "columns": {name: run.table[name].iloc[rows].tolist() for name in run.table if name not in NO_GROUPS},
     }
 
 

@@ -6,10 +6,11 @@ import urllib.parse
 from toolkit.pages import report
 from toolkit.pages.parts import render
 from toolkit.runs import leaderboard
-from toolkit.runs.artefacts import SCORES
+from toolkit.runs.artefacts import INTERVAL, SCORES
 from toolkit.system import files, locks
 
 PAGE = "leaderboard.html"
+OF_MACRO_F1 = "95 % interval"
 # Columns beside scores; all others are settings.
 ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "started", "finished")
 
@@ -24,24 +25,27 @@ def write(folder: pathlib.Path) -> None:
             return
         rows.sort(key=lambda row: float(row["macro_f1"] or "-inf"), reverse=True)
         scores = [name for name in SCORES if name in table]
-        settings = [name for name in table if name not in ("run", *scores, *ABOUT_RUN)]
+        settings = [name for name in table if name not in ("run", *scores, *INTERVAL, *ABOUT_RUN)]
         differing = [name for name in settings if len(set(table[name])) > 1]
         columns = ["run", *differing, *scores, *(name for name in ABOUT_RUN if name in table and name != "started")]
-        pages = {row["run"]: f"{row['run']}/{report.PAGE}" for row in rows}
+        columns.insert(columns.index("macro_f1") + 1, OF_MACRO_F1)
+        pages = [f"{row['run']}/{report.PAGE}" for row in rows]
         render.write(
             folder / PAGE,
             "runs.html",
             title="Runs",
             folder=folder.absolute(),
             same={name: table[name][0] for name in settings if name not in differing},
-            rows=[{name: _short(name, row[name]) for name in columns} for row in rows],
+            rows=[{name: _short(name, row) for name in columns} for row in rows],
             seeds=leaderboard.over_seeds(rows, [name for name in differing if name != "seed"], scores),
-            links={run: urllib.parse.quote(page) for run, page in pages.items() if (folder / page).exists()},
+            links=[{"report": urllib.parse.quote(page)} if (folder / page).exists() else {} for page in pages],
         )
 
 
-def _short(name: str, text: str) -> str:
+def _short(name: str, row: dict[str, str]) -> str:
     """A cell of the table, without digits that tell nothing."""
+    if name == OF_MACRO_F1:  # older runs have none
+        return " to ".join(f"{float(row[bound]):.3f}" for bound in INTERVAL if row.get(bound))
     if name == "finished":
-        return text[:16].replace("T", " ")
-    return f"{float(text):.4f}" if name in SCORES and text else text
+        return row[name][:16].replace("T", " ")
+    return f"{float(row[name]):.4f}" if name in SCORES and row[name] else row[name]

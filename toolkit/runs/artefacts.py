@@ -18,7 +18,7 @@ from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS
 from toolkit.runs import leaderboard
 from toolkit.runs.folders import RESULT, SETTINGS
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
-from toolkit.scoring import calibration
+from toolkit.scoring import calibration, metrics
 from toolkit.scoring.decision import Decision
 from toolkit.system import files, world
 from toolkit.system.console import InputError, say
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES = ("macro_f1", "accuracy", *ATTRIBUTES, "val_loss")  # on validation
+INTERVAL = ("macro_f1_low", "macro_f1_high")  # 95 %, over people of validation
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
         files.write_csv(folder / "bad_images.csv", columns)
 
 
+def interval(true: np.ndarray, predicted: np.ndarray, people: Sequence) -> dict[str, float | None]:
+    """INTERVAL from classes and people, shape (n,); None where it is not known."""
+    return dict(zip(INTERVAL, metrics.intervals(true, predicted, people)["macro_f1"] or (None, None), strict=True))
+
+
 def summary(config: TrainSettings, header: Header, kept: dict, started: str, seconds: float, cost: dict) -> dict:
     """The content of result.json, and the run's row of leaderboard.csv. `kept`: the kept epoch's row of history.csv;
     `cost`: further columns."""
@@ -127,7 +133,7 @@ def summary(config: TrainSettings, header: Header, kept: dict, started: str, sec
         "size": as_text(config.size),
         "epochs": config.epochs,
         "kept_epoch": kept["epoch"],
-        **{score: kept.get(score) for score in SCORES},
+        **{score: kept.get(score) for score in (*SCORES, *INTERVAL)},
         "seconds": round(seconds, 1),
         **cost,
         "started": started,

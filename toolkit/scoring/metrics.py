@@ -52,6 +52,12 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
     return _f1(matrix).mean(-1)
 
 
+def accuracy(matrix: np.ndarray) -> np.ndarray:
+    """The share on the diagonal of each confusion matrix: shape (...), from (..., n, n); NaN without photographs."""
+    total = matrix.sum((-1, -2))
+    return np.where(total > 0, _ratio(np.trace(matrix, axis1=-2, axis2=-1), total), np.nan)
+
+
 def macro_f1_present(matrix: np.ndarray) -> np.ndarray:
     """The mean F1 of the classes that have photographs, of each confusion matrix: shape (...), from (..., 18, 18)."""
     present = _present(matrix)
@@ -64,15 +70,26 @@ def bootstrap(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> np.
     All photographs of a person are drawn together, as they are right or wrong together. Without `people`, shape (n,),
     photographs are drawn one by one, and the spread comes out too small.
     """
-    rng = np.random.default_rng(0)
-    if people is None:
-        counts = rng.multinomial(len(true), confusion(true, predicted).ravel() / len(true), draws)
-    else:
+    if people is not None:
         names, number = np.unique(people, return_inverse=True)
-        cells_of_person = np.zeros((len(names), CLASSES**2))
-        np.add.at(cells_of_person, (number, _cells(true, predicted)), 1)
-        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws) @ cells_of_person
-    return counts.reshape(draws, CLASSES, CLASSES)
+        return resampled(true, predicted, number, draw_people(len(names), draws))
+    shares = confusion(true, predicted).ravel() / len(true)
+    return np.random.default_rng(0).multinomial(len(true), shares, draws).reshape(draws, CLASSES, CLASSES)
+
+
+def draw_people(people: int, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:
+    """How often each person is in each bootstrap sample: int64, shape (draws, people)."""
+    return np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), draws)
+
+
+def resampled(true, predicted, number: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Confusion matrices of samples in which each person is so many times: shape (draws, 18, 18).
+
+    `number`: of each photograph's person, int64, shape (n,); `times`: shape (draws, people).
+    """
+    cells_of_person = np.zeros((times.shape[1], CLASSES**2))
+    np.add.at(cells_of_person, (number, _cells(true, predicted)), 1)
+    return (times @ cells_of_person).reshape(-1, CLASSES, CLASSES)
 
 
 def is_as_good(true, predicted, best, people) -> bool:
@@ -94,42 +111,48 @@ def intervals(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> dic
     """
     matrix, matrices = confusion(true, predicted), bootstrap(true, predicted, people, draws)
     number = np.arange(len(true)) if people is None else np.unique(people, return_inverse=True)[1]
-    right = np.trace(matrices, axis1=1, axis2=2) / matrices.sum((1, 2))
-    accuracy = _not_too_narrow(_middle(right), np.trace(matrix) / matrix.sum(), number.max() + 1)
-    drawn = {name: np.where(_present(matrices), values, np.nan) for name, values in _of_classes(matrices).items()}
+    values = _of_classes(matrix)
+    drawn = {name: np.where(_present(matrices), some, np.nan) for name, some in _of_classes(matrices).items()}
     there = ~np.isnan(drawn["f1"])
     f1 = np.where(there, drawn["f1"], 0).sum(1) / np.maximum(there.sum(1), 1)
-    low, high = _middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
-    of = {"precision": [predicted], "recall": [true], "f1": [true, predicted]}
-    concerned = {name: _people_of(classes, number) for name, classes in of.items()}
-    classes = [
-        {
-            name: _not_too_narrow(_middle(drawn[name][:, k]), value[k], concerned[name][k], is_f1=name == "f1")
-            for name, value in _of_classes(matrix).items()
-        }
-        for k in range(CLASSES)
-    ]
-    return {"accuracy": accuracy, "macro_f1": (low, high) if low < high else None, "classes": classes}
+    low, high = middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
+    # F1 is no share, but 2J / (1 + J) is F1, and J = right / (true or predicted) is one.
+    shares = {"precision": [predicted], "recall": [true], "f1": [true, predicted]}
+    for of in (values, drawn):
+        of["f1"] = of["f1"] / (2 - of["f1"])
+    found = {}
+    for name, concerned in shares.items():
+        each = zip(drawn[name].T, values[name], _people_of(concerned, number), strict=True)
+        found[name] = [interval_of_share(*one) for one in each]
+    found["f1"] = [pair and tuple(2 * bound / (1 + bound) for bound in pair) for pair in found["f1"]]
+    return {
+        "accuracy": interval_of_share(accuracy(matrices), float(accuracy(matrix)), number.max() + 1),
+        "macro_f1": (low, high) if low < high else None,
+        "classes": [{name: pairs[k] for name, pairs in found.items()} for k in range(CLASSES)],
+    }
+
+
+def interval_of_share(drawn: np.ndarray, share: float, people: int) -> tuple[float, float] | None:
+    """The 95 % interval of a share of these people's photographs, from its bootstrap, shape (draws,), or Wilson's."""
+    interval = middle(drawn)
+    if interval is None or (people >= FEW_PEOPLE and interval[0] < interval[1]):
+        return interval
+    return wilson(share, max(people, 1))
+
+
+def middle(values: np.ndarray) -> tuple[float, float] | None:
+    """The 2.5 % and the 97.5 % quantile of values, shape (n,), without NaN; None where there are only NaN."""
+    known = np.sort(values[~np.isnan(values)])
+    low, high = (int(np.round(share * max(len(known) - 1, 0))) for share in (0.025, 0.975))
+    return (float(known[low]), float(known[high])) if len(known) else None
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
     """Wilson's 95 % interval: (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n), p the share, n trials."""
-    middle = share + Z**2 / (2 * trials)
+    centre = share + Z**2 / (2 * trials)
     half = Z * np.sqrt(share * (1 - share) / trials + (Z / (2 * trials)) ** 2)
-    low, high = (middle + np.array([-half, half])) / (1 + Z**2 / trials)
+    low, high = (centre + np.array([-half, half])) / (1 + Z**2 / trials)
     return max(float(low), 0.0), min(float(high), 1.0)
-
-
-def _not_too_narrow(
-    drawn: tuple[float, float] | None, value: float, people: int, is_f1: bool = False
-) -> tuple[float, float] | None:
-    """The bootstrap's interval of a share, or Wilson's. F1 is 2J / (1 + J), J the share right / (true or predicted)."""
-    if drawn is None or (people >= FEW_PEOPLE and drawn[0] < drawn[1]):
-        return drawn
-    if not is_f1:
-        return wilson(value, max(people, 1))
-    low, high = wilson(value / (2 - value), max(people, 1))
-    return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
 def _people_of(classes, number: np.ndarray) -> np.ndarray:
@@ -141,13 +164,6 @@ def _people_of(classes, number: np.ndarray) -> np.ndarray:
 def _cells(true, predicted, classes: int = CLASSES) -> np.ndarray:
     """The place of each pair in a confusion matrix, row by row: int64, shape (n,)."""
     return np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
-
-
-def _middle(values: np.ndarray) -> tuple[float, float] | None:
-    """The 2.5 % and the 97.5 % quantile of values, shape (n,), without NaN; None where there are only NaN."""
-    known = np.sort(values[~np.isnan(values)])
-    low, high = (int(np.round(share * max(len(known) - 1, 0))) for share in (0.025, 0.975))
-    return (float(known[low]), float(known[high])) if len(known) else None
 
 
 def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:

@@ -12,6 +12,7 @@ from toolkit.data import photo_file
 
 HEIGHT_PX = 176
 MOST_MEGAPIXELS = 256  # of what a page shows, whatever MAX_MEGAPIXELS is: a photograph takes 4 bytes a pixel
+MOSAIC_CELLS = 14  # in a row or column of a mosaic, whichever is shorter
 SALIENCY_COLOUR, SALIENCY_OPACITY = (214, 40, 40), 150  # RGB; of 255, where saliency is 1
 CELL_ASPECT, EMPTY_COLOUR = 3 / 4, (128, 128, 128)  # of `in_a_row`: width / height, as of a portrait
 
@@ -34,6 +35,13 @@ def from_pixels(pixels: np.ndarray, height: int = HEIGHT_PX) -> Image.Image:
     """Pixels (uint8, shape (h, w, 3)) as a picture of that height."""
     photo = Image.fromarray(np.ascontiguousarray(pixels))
     return photo.resize((round(photo.width * height / photo.height), height), Image.Resampling.BILINEAR)
+
+
+def pixelated(photo: Image.Image) -> Image.Image:
+    """The picture as a mosaic: masks can still be seen, but hardly who wears them."""
+    scale = MOSAIC_CELLS / min(photo.size)
+    cells = photo.resize([max(round(length * scale), 1) for length in photo.size], Image.Resampling.BOX)
+    return cells.resize(photo.size, Image.Resampling.NEAREST)
 
 
 def draw_box(photo: Image.Image, box: tuple[int, int, int, int], colour: tuple[int, int, int]) -> None:

@@ -1,15 +1,16 @@
 """Predictions against true classes: all that predictions.html shows of them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
 
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, to_attributes
 from toolkit.pages.parts import charts, pictures
-from toolkit.scoring import calibration, metrics
+from toolkit.scoring import calibration, groups, metrics
 
 MAX_MISTAKES, MAX_PAIRS = 60, 12
 OF_EACH_CELL = 3  # of a confusion matrix: mistakes that are shown before others, so that each cell leads to some
@@ -34,17 +35,32 @@ class Predictions:
     paths: Sequence | None = None  # photograph files, or None where one is not shown; None keeps all out of the page
     why_no_photographs: str = NO_PHOTOGRAPHS  # said where `paths` is None
     corrected: Sequence[str] | None = None  # what was corrected in each label: "male to female", or ""
+    columns: Mapping[str, Sequence] = field(default_factory=dict)  # further ones, by which photographs are grouped
+
+    @cached_property
+    def scores(self) -> dict:
+        """All that evaluation.json has: `metrics.scores`, its intervals, scores by group, and the confusion matrix."""
+        true, predicted, people = self.true, self.predicted, self.people
+        matrix = metrics.confusion(true, predicted)
+        return metrics.scores(matrix) | {
+            "intervals": metrics.intervals(true, predicted, people),
+            "groups": groups.by_columns(true, predicted, people, self.columns),
+            "confusion": matrix.tolist(),
+        }
 
 
 def template_context(predictions: Predictions, saliency: Saliency | None = None) -> dict:
     """The variables of predictions.html, except for `title` and `facts`."""
-    true, predicted, people = predictions.true, predictions.predicted, predictions.people
-    matrix = metrics.confusion(true, predicted)
+    scores, people = predictions.scores, predictions.people
+    matrix = np.array(scores["confusion"])
     unit = "photographs: people are not known, and these intervals are too narrow" if people is None else "people"
     mistakes = _mistakes(predictions, saliency)
     return {
-        "scores": metrics.scores(matrix),
-        "intervals": metrics.intervals(true, predicted, people),
+        "scores": scores,
+        "intervals": scores["intervals"],
+        "groups": scores["groups"],
+        "widest": groups.widest(scores["groups"]),
+        "min_people": groups.MIN_PEOPLE,
         "bootstrap": f"95 % intervals over {metrics.BOOTSTRAP_DRAWS:,} bootstrap samples of {unit}; "
         "of classes with few people, or with no mistake, Wilson's interval.",
         "people": None if people is None else len(set(people)),

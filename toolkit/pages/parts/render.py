@@ -5,6 +5,7 @@ import functools
 import pathlib
 
 import jinja2
+from PIL import Image
 
 from toolkit import ROOT
 from toolkit.pages.parts import pictures
@@ -38,7 +39,8 @@ def write(path: pathlib.Path, template: str, **context) -> None:
 def render(template: str, **context) -> str:
     """The page as HTML. Texts in `context` are escaped, except for markupsafe.Markup, which charts are.
 
-    Pictures are Pillow's; the filter data_uri embeds them. A variable that a template needs and lacks is an error.
+    Pictures are Pillow's; the filter data_uri embeds them, as mosaics where `context` has pixelate=True. A variable
+    that a template needs and lacks is an error.
     """
     return _environment().get_template(template).render(**context)
 
@@ -53,5 +55,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {}  # jinja sorts keys, but the order of runs and photographs counts
-    environment.filters["data_uri"] = pictures.data_uri
+    environment.filters["data_uri"] = _data_uri
     return environment
+
+
+@jinja2.pass_context
+def _data_uri(context: jinja2.runtime.Context, photo: Image.Image) -> str:
+    return pictures.data_uri(pictures.pixelated(photo) if context.get("pixelate") else photo)

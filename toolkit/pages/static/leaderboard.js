@@ -39,7 +39,7 @@ if (names.length > 1) {
 
   function card(i) {
     const item = document.createElement("li"), truth = data.truth[i];
-    if (i in data.photos) {
+    if (data.photos[i]) {
       const image = document.createElement("img");
       image.src = data.photos[i];
       image.alt = data.images[i];
@@ -58,6 +58,7 @@ if (names.length > 1) {
     }
     addLine(`true: ${className(truth)}`, "");
     addLine(data.images[i], "soft");
+    if (!data.photos[i]) addLine(i in data.photos ? "cannot be read" : data.missing, "soft");
     return item;
   }
 

@@ -1,0 +1,69 @@
+"""Scores by group, against Fairlearn's."""
+
+import numpy as np
+import pytest
+from fairlearn.metrics import MetricFrame
+from sklearn.metrics import accuracy_score, f1_score
+
+from toolkit.scoring import groups
+
+
+@pytest.fixture(scope="module")
+def people():
+    """For 120 people: five photographs each, a place, and predictions that are wrong more often in one place."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(120), 5)
+    place = np.array(["north", "south", "west"])[person % 3]
+    true = rng.integers(0, 18, 600)
+    wrong = rng.random(600) < np.where(place == "west", 0.5, 0.1)
+    return person, place, true, np.where(wrong, rng.integers(0, 18, 600), true)
+
+
+def test_scores_of_groups_and_their_gap_are_those_of_fairlearn(people):
+    person, place, true, predicted = people
+    found = groups.by_group(true, predicted, person, place)
+
+    def macro_f1(true, predicted):
+        return f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0)
+
+    frame = MetricFrame(
+        metrics={"accuracy": accuracy_score, "macro_f1": macro_f1}, y_true=true, y_pred=predicted,
+        sensitive_features=place,
+    )  # fmt: skip
+    for group in found["groups"]:
+        assert (group["people"], group["photographs"]) == (40, 200)
+        for score in ("accuracy", "macro_f1"):
+            assert group[score] == pytest.approx(frame.by_group.loc[group["group"], score])
+            low, high = group[f"{score}_interval"]
+            assert low < group[score] < high
+    gap = found["gap"]
+    assert gap["difference"] == pytest.approx(frame.difference(method="between_groups")["accuracy"])
+    assert gap["lowest"] == "west" == frame.by_group["accuracy"].idxmin()
+    assert gap["highest"] == frame.by_group["accuracy"].idxmax()
+    assert 0.1 < gap["interval"][0] < gap["difference"] < gap["interval"][1]
+
+
+def test_the_interval_of_a_gap_is_that_of_pairs_where_people_are_in_both_groups(people):
+    """Each person has the same mistakes in both: no sample has any gap. Groups of few people are not compared."""
+    person, _, true, predicted = people
+    twice = np.tile(true, 2), np.tile(predicted, 2), np.tile(person, 2)
+    camera = np.repeat(["a", "b"], len(true))
+    assert groups.by_group(*twice, camera)["gap"]["interval"] == (0, 0)
+    camera[person.tolist().index(9) :] = "b"
+    found = groups.by_group(*twice, camera)
+    assert [group["people"] for group in found["groups"]] == [9, 120] and found["gap"] is None
+    low, high = found["groups"][0]["accuracy_interval"]
+    assert high - low > 0.2 and found["groups"][0]["macro_f1_interval"] is None
+
+
+def test_columns_that_group_are_taken_and_others_are_not(people):
+    person, place, true, predicted = people
+    columns = {"place": place, "file": np.arange(600), "site": ["one"] * 600, "camera": ["x", "", " x "] * 200}
+    columns["years"] = np.where(person % 4, 25 + person % 20, np.nan)
+    found = groups.by_columns(true, predicted, None, columns)
+    assert list(found) == ["mask", "gender", "age", "gender x age", "mask x gender x age", "place", "camera", "years"]
+    assert [group["group"] for group in found["camera"]["groups"]] == [groups.UNKNOWN, "x"]
+    assert [group["group"] for group in found["years"]["groups"]] == ["20 to 29", "30 to 39", "40 to 49", "not known"]
+    assert [group["people"] for group in found["place"]["groups"]] == [None] * 3
+    assert sum(group["photographs"] for group in found["mask x gender x age"]["groups"]) == 600
+    assert groups.widest(found)[0].endswith(")")

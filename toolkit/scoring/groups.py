@@ -1,0 +1,120 @@
+"""Scores by group of people or photographs: for whom a net is wrong more often.
+
+The measures are those of Fairlearn's MetricFrame: a score of each group, and the difference between groups.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_attributes
+from toolkit.scoring import metrics
+
+MAX_GROUPS = 20  # of a column: one with more values is no grouping
+MIN_PEOPLE = 10  # of a group, to be compared with others: two people are easily all right or all wrong
+UNKNOWN = "not known"
+
+
+def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict[str, dict]:
+    """{column: what `by_group` says} of the attributes, of combinations of them, and of further columns.
+
+    True and predicted: classes, int64, shape (n,); people: of each photograph, or None; `columns`: values of each
+    photograph. `years` are put into decades. A column with one value only, or with more than MAX_GROUPS, is left out.
+    """
+    found = {name: by_group(true, predicted, people, values) for name, values in _of_attributes(true).items()}
+    for name, values in columns.items():
+        texts = _decades(values) if name == "years" else [str(value).strip() or UNKNOWN for value in values]
+        if 1 < len(set(texts)) <= MAX_GROUPS:
+            found[name] = by_group(true, predicted, people, texts)
+    return found
+
+
+def by_group(true, predicted, people, values: Sequence[str]) -> dict:
+    """{"groups": [{"group", "people", "photographs", "accuracy", "macro_f1", "accuracy_interval", "macro_f1_interval"},
+    ...], "gap": {"difference", "interval", "lowest", "highest"} or None}, as plain values for JSON; sorted by group.
+
+    Macro F1 is over the classes that the group has. The gap is the widest difference of accuracy between groups of at
+    least MIN_PEOPLE people; its interval is that of the difference of these two groups. 95 % intervals are over
+    resampled people, the same ones in all groups, as a person may be in several. Without people each photograph is one.
+    """
+    true, predicted, values = np.asarray(true), np.asarray(predicted), np.asarray(values)
+    names, number = np.unique(values, return_inverse=True)
+    keys = None if people is None else np.unique(np.asarray(people, str), return_inverse=True)[1]
+    times = None if people is None else metrics.draw_people(keys.max() + 1)
+    groups, drawn = [], []
+    for k, name in enumerate(names.tolist()):
+        rows = np.flatnonzero(number == k)
+        if people is None:
+            members, matrices = rows, metrics.bootstrap(true[rows], predicted[rows])
+        else:
+            members, own = np.unique(keys[rows], return_inverse=True)
+            matrices = metrics.resampled(true[rows], predicted[rows], own, times[:, members])
+        drawn.append(metrics.accuracy(matrices))
+        groups.append(_group(name, metrics.confusion(true[rows], predicted[rows]), matrices, len(members)))
+        if people is None:
+            groups[-1]["people"] = None
+    compared = [k for k, group in enumerate(groups) if (group["people"] or group["photographs"]) >= MIN_PEOPLE]
+    return {"groups": groups, "gap": _gap(groups, drawn, compared) if len(compared) > 1 else None}
+
+
+def _group(name: str, matrix: np.ndarray, matrices: np.ndarray, people: int) -> dict:
+    """`matrices`: resampled; those with nobody of the group are left out."""
+    accuracy, known = float(metrics.accuracy(matrix)), matrices[matrices.sum((1, 2)) > 0]
+    is_enough = people >= metrics.FEW_PEOPLE
+    return {
+        "group": name,
+        "people": people,
+        "photographs": int(matrix.sum()),
+        "accuracy": accuracy,
+        "accuracy_interval": metrics.interval_of_share(metrics.accuracy(known), accuracy, people),
+        "macro_f1": float(metrics.macro_f1_present(matrix)),
+        "macro_f1_interval": metrics.middle(metrics.macro_f1_present(known)) if is_enough else None,
+    }
+
+
+def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> dict:
+    low, high = (choose(compared, key=lambda k: groups[k]["accuracy"]) for choose in (min, max))
+    return {
+        "difference": groups[high]["accuracy"] - groups[low]["accuracy"],
+        "interval": metrics.middle(drawn[high] - drawn[low]),
+        "lowest": groups[low]["group"],
+        "highest": groups[high]["group"],
+    }
+
+
+def _of_attributes(true) -> dict[str, list[str]]:
+    """The group of each photograph: by attribute, by all that masks do not change, and by class."""
+    numbers = to_attributes(np.asarray(true))
+    names = {name: [ATTRIBUTES[name][k] for k in numbers[name]] for name in ATTRIBUTES}
+    of_people = [name for name in ATTRIBUTES if name != "mask"]
+    columns = {name: [text.replace("_", " ") for text in names[name]] for name in ATTRIBUTES}
+    columns[" x ".join(of_people)] = list(map(" ".join, zip(*(columns[name] for name in of_people), strict=True)))
+    columns[" x ".join(ATTRIBUTES)] = [CLASS_NAMES[number].replace("_", " ") for number in np.asarray(true)]
+    return {name: values for name, values in columns.items() if len(set(values)) > 1}
+
+
+def _decades(years: Sequence) -> list[str]:
+    """ "20 to 29" for 25."""
+    return [_decade(value) for value in years]
+
+
+def _decade(value) -> str:
+    try:
+        first = int(float(value)) // 10 * 10
+    except ValueError:  # empty, or NaN
+        return UNKNOWN
+    return f"{first} to {first + 9}"
+
+
+def widest(found: Mapping[str, dict]) -> list[str]:
+    """A line for each column that has a gap, the widest first."""
+    gaps = [(name, one["gap"]) for name, one in found.items() if one["gap"]]
+    return [f"{name}: {as_text(gap)}" for name, gap in sorted(gaps, key=lambda each: -each[1]["difference"])]
+
+
+def as_text(gap: Mapping) -> str:
+    low, high = (100 * value for value in gap["interval"])
+    return (
+        f"accuracy of {gap['lowest']} is {100 * gap['difference']:.1f} points below that of {gap['highest']} "
+        f"(95 % interval {low:.1f} to {high:.1f})"
+    )
