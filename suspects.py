@@ -3,8 +3,8 @@
 SM_CHANNEL_TRAIN=<image folder> SM_OUTPUT_DATA_DIR=<folder> SM_CHANNEL_MODEL=<folder of runs> python suspects.py
 
 It takes a run of folds (FOLDS=5 python train.py): each person is judged by the net that never saw them. Without
-SM_CHANNEL_MODEL it first trains folds, quickly. suspects.html shows everybody, the most probable error first, and saves
-decisions as corrections.csv; with SERVE=true the page is served, and each decision is written to the disk at once.
+SM_CHANNEL_MODEL it first trains folds, quickly. suspects.html shows the most probable errors first, down to 1 %, and
+saves decisions as corrections.csv; with SERVE=true the page is served, and each decision is written to disk at once.
 RELABEL=sure,corrections.csv applies the decisions, here and in train.py; here, those people are not shown again.
 """
 
@@ -58,10 +58,13 @@ def main(argv: list[str]) -> None:
     suspects = list_suspects(config, table, findings)
     say(*expected_errors_table(suspects))
     write_table(config, suspects, findings)
+    from toolkit.label_errors import ranking
+
+    shown, line = ranking.worth_looking(suspects), facts(suspects, dataset.image_folder(config.sm_channel_train))
     if config.serve:
-        serve_page(config, suspects)
+        serve_page(config, shown, line)
     else:
-        write_page(config, suspects)
+        write_page(config, shown, line)
 
 
 def prepare_folders(config: settings.SuspectsSettings) -> None:
@@ -270,34 +273,38 @@ def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], find
     files.write_csv(config.sm_output_data_dir / TABLE, table)
 
 
-def write_page(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
-    """suspects.html."""
+def write_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str) -> None:
+    """suspects.html, with these facts in its first line."""
     from toolkit.pages import suspects as suspects_page
 
     images, path = dataset.image_folder(config.sm_channel_train), config.sm_output_data_dir / PAGE
     # The browser keeps decisions under this key: a page that is made again for the same images finds them.
     key = f"suspects of {images.resolve()}"
-    suspects_page.write(path, suspects, images, facts(suspects, images), earlier_rows(config), key)
+    suspects_page.write(path, suspects, images, facts, earlier_rows(config), key)
     say(f"written: {path.absolute()}")
 
 
-def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect]) -> None:
+def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str) -> None:
     """Serve the page until Ctrl-C; each decision is written to corrections.csv."""
     from toolkit.label_errors import review_server
     from toolkit.pages import suspects as suspects_page
 
     images, path = dataset.image_folder(config.sm_channel_train), (config.sm_output_data_dir / DECISIONS).absolute()
-    page = suspects_page.render_served(path, suspects, facts(suspects, images))
+    page = suspects_page.render_served(path, suspects, facts)
     photographs = suspects_page.photographs(suspects, images)
     review_server.serve(path, suspects, earlier_rows(config), page, photographs, config.serve_port)
 
 
 def facts(suspects: list[Suspect], images: pathlib.Path) -> str:
-    """The first line of the page."""
-    from toolkit.label_errors.ranking import expected_errors
+    """The first line of the page, which ends where suspicion does."""
+    from toolkit.label_errors import ranking
 
-    expected = expected_errors(suspects, len(suspects))
-    return f"{len(suspects):,} people in {images}; expected wrong labels: {expected:.1f}."
+    count, shown = len(suspects), len(ranking.worth_looking(suspects))
+    first = f"{count:,} people in {images}; expected wrong labels: {ranking.expected_errors(suspects, count):.1f}."
+    if shown == count:
+        return first
+    rest = ranking.expected_errors(suspects[shown:], count)
+    return f"{first} {count - shown:,} people have less than 1 % each, {rest:.1f} errors together: see {TABLE}."
 
 
 def earlier_rows(config: settings.SuspectsSettings) -> list[dict[str, str]]:

@@ -47,7 +47,8 @@ def suspects(images) -> list[Suspect]:
             ]
         photographs = [(f"{folder}/{file}", f"{file.split('.')[0]}, {gender}") for file in person["file"]]
         suspects.append(
-            Suspect(folder, str(person["person"].iloc[0]), gender, f"<b>{OTHER[gender]}", "so it is & no </script> way",
+            Suspect(folder, str(person["person"].iloc[0]), gender, ("mask" if number == 1 else "gender",),
+                    f"<b>{OTHER[gender]}", "so it is & no </script> way",
                     0.9 - number / 5, photographs, rows)
         )  # fmt: skip
     return suspects
@@ -58,8 +59,9 @@ def thousands(suspects) -> list[Suspect]:
     """2,700 suspects, with the photographs of four people."""
     numbers = range(2700 // len(suspects))
     return [
-        Suspect(f"{number}/{one.folder}", one.person, one.label, one.suggestion, one.evidence, one.probability,
-                one.photographs, [row | {"person": f"{number}/{one.folder}"} for row in one.corrections])
+        Suspect(f"{number}/{one.folder}", one.person, one.label, one.kinds, one.suggestion, one.evidence,
+                one.probability, one.photographs,
+                [row | {"person": f"{number}/{one.folder}"} for row in one.corrections])
         for number in numbers for one in suspects
     ]  # fmt: skip
 

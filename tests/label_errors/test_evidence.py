@@ -97,7 +97,10 @@ def test_a_wrong_gender_comes_first_with_its_correction():
 def test_exchanged_photographs_are_found():
     names = people(60)
     first, second, *_ = ranked(names, probabilities(exchanged(names, "000031")))
-    assert first.person == "000031" and first.suggestion == "incorrect mask and normal exchanged"
+    assert (
+        first.person == "000031"
+        and first.suggestion == "the photographs named incorrect mask and normal look exchanged"
+    )
     assert [(row["photograph"], row["given"], row["correct"]) for row in first.corrections] == [
         ("incorrect_mask", "incorrect", "not_worn"),
         ("normal", "not_worn", "incorrect"),
@@ -121,7 +124,7 @@ def test_one_photograph_may_show_another_state():
     of_masks = [one for one in evidence.find_label_errors(names, probabilities(truth, sure=5.0)) if one.kind == "mask"]
     first = max(of_masks, key=lambda finding: finding.probability)
     (row,) = first.corrections
-    assert first.folder.startswith("000004") and first.suggestion == "mask3 not worn"
+    assert first.folder.startswith("000004") and first.suggestion == "the photograph named mask3 looks not worn"
     assert (row["photograph"], row["given"], row["correct"]) == ("mask3", "worn", "not_worn")
 
 

@@ -89,6 +89,22 @@ def test_keys_decide_move_and_undo(browser, file):
         assert shown.locator("#undo").is_disabled()
 
 
+def test_suspects_of_one_kind_are_shown_alone(browser, file):
+    with opened(browser, file, viewport=DESK) as shown:
+        kind, rows = shown.get_by_label("Show", exact=True), shown.locator("article:visible")
+        assert kind.locator("option").all_inner_texts() == ["all kinds", "gender (3)", "mask (1)"]
+        kind.select_option("mask")
+        assert rows.count() == 1 and current(shown) == 1
+        press(shown, "ArrowDown n")
+        assert answers(shown) == [None, "n", None, None] and current(shown) == 1
+        kind.select_option("gender")
+        assert rows.count() == 3 and current(shown) == 0
+        press(shown, "j y")  # past the one that is not shown
+        assert answers(shown) == [None, "n", "y", None] and current(shown) == 3
+        press(shown, "u u")  # back to one that is not shown
+        assert answers(shown) == [None] * 4 and current(shown) == 1 and rows.count() == 4
+
+
 def test_keys_with_another_meaning_do_nothing(browser, file):
     with opened(browser, file, viewport=DESK) as shown:
         press(shown, "Control+y Alt+n Meta+y")

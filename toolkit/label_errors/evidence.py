@@ -28,7 +28,7 @@ class Finding:
 
     folder: str
     kind: str  # one of KINDS
-    suggestion: str  # as a page shows it: "male"
+    suggestion: str  # as a page shows it: "looks male"
     nats: float  # log-likelihood ratio of the suggestion to the folder's label
     probability: float  # that the folder has any error of this kind
     corrections: list[dict[str, str]]  # rows of a table of corrections that apply the suggestion
@@ -112,7 +112,7 @@ def _person_findings(table: pd.DataFrame, attribute: str, log_p: np.ndarray) -> 
         Finding(
             folder=row.folder,
             kind=attribute,
-            suggestion=readable(values[other]),
+            suggestion=f"looks {readable(values[other])}",
             nats=float(log_l[other] - log_l[own]),
             probability=float(p.sum()),
             corrections=[correction_row(row, "all", attribute, _given_label(row, attribute), values[other])],
@@ -181,14 +181,14 @@ def _exchange_finding(rows: pd.DataFrame, nats: float, probability: float) -> Fi
     for row in (row for row in rows.itertuples() if row.photograph in EXCHANGED):
         own, other = EXCHANGED[row.photograph]
         corrections.append(correction_row(row, row.photograph, "mask", values[own], values[other], "exchanged"))
-    suggestion = f"{readable(' and '.join(EXCHANGED))} exchanged"
+    suggestion = f"the photographs named {readable(' and '.join(EXCHANGED))} look exchanged"
     return Finding(rows["folder"].iloc[0], "mask", suggestion, nats, probability, corrections)
 
 
 def _state_finding(row, state: int, nats: float, probability: float) -> Finding:
     values = ATTRIBUTES["mask"]
     corrections = [correction_row(row, row.photograph, "mask", values[row.mask], values[state])]
-    suggestion = readable(f"{row.photograph} {values[state]}")
+    suggestion = readable(f"the photograph named {row.photograph} looks {values[state]}")
     return Finding(row.folder, "mask", suggestion, nats, probability, corrections)
 
 

@@ -11,6 +11,8 @@ from toolkit.label_errors.evidence import Finding, readable
 from toolkit.labels import ATTRIBUTES
 
 LIKELY = 0.5  # findings of at least this probability are suggested together
+LEAST_PROBABILITY = 0.01  # of an error, for a person to be looked at
+MOST_TIMES = 1000  # more are not told apart: overconfident nets say any number
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Suspect:
     folder: str
     person: str  # id; a few people have two folders
     label: str  # the folder's label as a page shows it: "female, 34 years"
-    suggestion: str  # "male"
-    evidence: str  # "gender: 5.3 nats for it"
+    kinds: tuple[str, ...]  # of evidence, for what is suggested
+    suggestion: str  # "looks male"
+    evidence: str  # "gender: 200 times as likely as that the folder is right"
     probability: float  # that any label of this folder is wrong
     photographs: list[tuple[str, str]]  # path below the image folder, and caption; also those of a duplicate's original
     corrections: list[dict[str, str]]  # rows of a table of corrections that apply the suggestion
@@ -46,6 +49,11 @@ def expected_errors(suspects: Sequence[Suspect], first: int) -> float:
     return sum(suspect.probability for suspect in suspects[:first])
 
 
+def worth_looking(suspects: Sequence[Suspect]) -> list[Suspect]:
+    """The suspects of LEAST_PROBABILITY and more: where suspicion ends, so does the list for a person."""
+    return [suspect for suspect in suspects if suspect.probability >= LEAST_PROBABILITY]
+
+
 def _suspect(rows_of: dict[str, pd.DataFrame], folder: str, findings: list[Finding]) -> Suspect:
     """`rows_of`: the rows of the table of photographs, by folder. p(any error) = 1 - prod over kinds of (1 - p)."""
     findings = sorted(findings, key=lambda finding: (-finding.probability, -finding.nats))
@@ -57,6 +65,7 @@ def _suspect(rows_of: dict[str, pd.DataFrame], folder: str, findings: list[Findi
         folder=folder,
         person=first.person,
         label=f"{ATTRIBUTES['gender'][first.gender]}, {age}",
+        kinds=tuple(finding.kind for finding in suggested),
         suggestion="; ".join(finding.suggestion for finding in suggested),
         evidence="; ".join(map(_evidence, suggested)),
         probability=1 - math.prod(1 - finding.probability for finding in findings),
@@ -75,4 +84,9 @@ def _caption(row, is_of_another: bool) -> str:
 
 
 def _evidence(finding: Finding) -> str:
-    return f"{finding.kind}: {abs(finding.nats):.1f} nats {'for' if finding.nats >= 0 else 'against'} it"
+    """The likelihood ratio in words."""
+    times = math.exp(min(abs(finding.nats), 50))
+    number = f"over {MOST_TIMES:,}" if times > MOST_TIMES else f"{times:.0f}" if times >= 10 else f"{times:.1f}"
+    if finding.nats >= 0:
+        return f"{finding.kind}: {number} times as likely as that the folder is right"
+    return f"{finding.kind}: that the folder is right is {number} times as likely"

@@ -1,6 +1,7 @@
 """suspects.html: a person decides for each suspect whether its label is wrong. Written as a file, or for the server."""
 
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -77,6 +78,7 @@ def _template_context(suspects: Sequence[Suspect], facts: str, corrections_file:
         {
             "folder": suspect.folder,
             "label": suspect.label,
+            "kinds": suspect.kinds,
             "suggestion": suspect.suggestion,
             "evidence": suspect.evidence,
             "probability": suspect.probability,
@@ -89,6 +91,7 @@ def _template_context(suspects: Sequence[Suspect], facts: str, corrections_file:
         "title": "Suspects",
         "facts": facts,
         "suspects": suspects,
+        "kinds": Counter(kind for suspect in suspects for kind in suspect.kinds),
         "corrections_file": corrections_file,
         "command": command,
         "data": {"suspects": shown, "command": command},

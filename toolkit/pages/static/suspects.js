@@ -4,11 +4,26 @@ const isServed = "list_hash" in data;
 const [progress, status, errorLine, undoButton, template] =
   ["progress", "status", "error", "undo", "row"].map((id) => document.getElementById(id));
 const rows = [...document.getElementById("list").children], numbers = new Map(rows.map((row, i) => [row, i]));
-const ANSWER_TEXTS = {y: "Yes: the suggestion is right", n: "No: the folder is right", "?": "Cannot tell"};
+const ANSWER_TEXTS = {y: "Yes: the suspicion is right", n: "No: the folder is right", "?": "Cannot tell"};
 const answers = suspects.map(() => null);  // as shown: saved, or being saved
 const saved = suspects.map(() => null);  // as they are on the server's disk or in the browser's storage
 const undoable = [];  // decisions that can be undone: [row, answer before]
 let current = 0, isReady = false;
+
+// The select shows the suspects of one kind of evidence; keys then pass over the others.
+const kind = document.getElementById("kind");
+function showKind() {
+  rows.forEach((row, i) => row.hidden = Boolean(kind.value) && !suspects[i].kinds.includes(kind.value));
+  let i = rows[current].hidden ? rows.findIndex((row, i) => !row.hidden && !answers[i]) : current;
+  if (i < 0) i = rows.findIndex((row) => !row.hidden);
+  goTo(i);
+}
+kind?.addEventListener("change", showKind);
+
+function neighbour(i, step) {
+  do i += step; while (rows[i]?.hidden);
+  return i;
+}
 
 const nearRows = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) fillRow(numbers.get(entry.target));
@@ -86,6 +101,10 @@ function setCurrent(i) {
 // Scrolls the row to the same place each time, so that the eye need not search.
 function goTo(i) {
   if (!rows[i]) return;
+  if (rows[i].hidden) {
+    kind.value = "";
+    rows.forEach((row) => row.hidden = false);
+  }
   setCurrent(i);
   fillRow(i);
   rows[i].scrollIntoView();
@@ -104,7 +123,7 @@ function decide(i, answer, before = answers[i]) {
     setAnswer(i, answer, decision);
   }
   let next = i;
-  do next = (next + 1) % rows.length; while (answers[next] && next !== i);
+  do next = (next + 1) % rows.length; while ((answers[next] || rows[next].hidden) && next !== i);
   goTo(next);
 }
 
@@ -206,8 +225,8 @@ addEventListener("keydown", (event) => {
   const isUndo = key === "z" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
   if (!isUndo && (event.ctrlKey || event.altKey || event.metaKey)) return;
   const isFirst = !event.repeat;  // a key that is held down decides once
-  if (key === "ArrowDown" || key === "j") goTo(current + 1);
-  else if (key === "ArrowUp" || key === "k") goTo(current - 1);
+  if (key === "ArrowDown" || key === "j") goTo(neighbour(current, 1));
+  else if (key === "ArrowUp" || key === "k") goTo(neighbour(current, -1));
   else if (key === "u" || isUndo) isFirst && undo();
   else if (!(key in ANSWER_TEXTS)) return;
   else if (!isSeen(current)) goTo(current);  // nobody decides on a row that is out of sight
