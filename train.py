@@ -301,11 +301,8 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             raise
         if not run:
             return None
-        kept, pictures = result.kept, report.write(page, net, task, result)
-        if len(rows):
-            kept = kept | artefacts.interval(
-                validation.labels, result.decision.classes(result.logits), validation.people
-            )
+        pictures = report.write(page, net, task, result)
+        kept = result.kept | artefacts.interval(validation, result.decision.classes(result.logits))
         if log and pictures:
             scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
             tensorboard.add_summary(log, pictures, config.deciding(), scores)
@@ -337,10 +334,10 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
             return None
         scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
         header = make_header(setup, folder.name, tasks[0].decided_by)
-        report.write_out_of_fold(report.Run(folder, config, header, setup.data.table), tasks[0])
         more = tasks[0].record(fingerprint) | {"started": started}
         artefacts.write_settings(folder, config, setup.origin, header, more)
         artefacts.write_bad_images(folder, setup.data.bad_images)
+        report.write_out_of_fold(report.Run(folder, config, header, setup.data.table), tasks[0])
         leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
         cross_validation.finish(config, folder)
         say(

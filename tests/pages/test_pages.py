@@ -80,7 +80,7 @@ def test_a_page_is_used_by_keyboard_and_prints_whole(browser, trained):
         shown.keyboard.press("Enter")
         shown.keyboard.press("Tab")  # into the first part of the content
         assert shown.evaluate("document.querySelector('main').contains(document.activeElement)")
-        table = shown.locator("details table")
+        table = shown.locator("details table").first
         assert not table.is_visible()
         shown.emulate_media(media="print")
         shown.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -1,4 +1,4 @@
-"""report.html of a run: its curves, its predictions for validation people, its data, cost and settings."""
+"""report.html of a run: its curves, its predictions for validation people, its data, cost and settings; its card."""
 
 import contextlib
 import json
@@ -17,6 +17,7 @@ from toolkit.config import sources
 from toolkit.config.settings import TrainSettings
 from toolkit.data import augment
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
+from toolkit.pages import model_card
 from toolkit.pages.parts import charts, grad_cam, pictures, render
 from toolkit.pages.parts.predictions import Predictions, class_name, template_context
 from toolkit.runs import folders
@@ -52,7 +53,7 @@ class Run:
 
 @render.unless_it_fails(files.WriteError)  # the same command goes on once there is room
 def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, Image.Image] | None:
-    """Write report.html into the folder of a run that is done, or that was stopped. Returns its pictures, by title.
+    """Write report.html and the card of a run that is done, or that was stopped. Returns its pictures, by title.
 
     Says where it is, or why it is not. `model` gets the weights of the kept epoch.
     """
@@ -83,6 +84,11 @@ def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, I
         pixelate=config.pixelate,
         **context,
     )
+    labelled = task.train[task.train < task.labelled]
+    held_out = f"{task.people.iloc[task.validation].nunique():,} people who were held out"
+    pseudo = len(task.train) - len(labelled)
+    card = model_card.Facts(folder, header, run.table.iloc[labelled], pseudo, held_out)
+    model_card.write(card, context["scores"])
     say(f"report: {(folder / PAGE).absolute()}")
     shown = _pictures(augmented, context["mistakes"])
     return {title: pictures.pixelated(photo) if config.pixelate else photo for title, photo in shown.items()}
@@ -90,7 +96,7 @@ def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, I
 
 @render.unless_it_fails(files.WriteError)  # the same command goes on once there is room
 def write_out_of_fold(run: Run, task: Task) -> None:
-    """Write report.html of a run of folds: each photograph as predicted by the net that never saw its person.
+    """Write page and card of a run of folds: each photograph as predicted by the net that never saw its person.
 
     `task`: of any of its nets.
     """
@@ -106,7 +112,10 @@ def write_out_of_fold(run: Run, task: Task) -> None:
         **_known_of(run, task, rows),
     )
     facts = f"{table['fold'].nunique()} folds: each photograph is predicted by the net that never saw its person"
+    everybody = f"{run.table['person'].nunique():,} people, each by the net of the fold that held them out"
+    card = model_card.Facts(run.folder, run.header, run.table, len(task.labels) - task.labelled, everybody)
     context = template_context(predictions)
+    model_card.write(card, context["scores"])
     render.write(
         run.folder / PAGE,
         "predictions.html",

@@ -118,9 +118,10 @@ def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
         files.write_csv(folder / "bad_images.csv", columns)
 
 
-def interval(true: np.ndarray, predicted: np.ndarray, people: Sequence) -> dict[str, float | None]:
-    """INTERVAL from classes and people, shape (n,); None where it is not known."""
-    return dict(zip(INTERVAL, metrics.intervals(true, predicted, people)["macro_f1"] or (None, None), strict=True))
+def interval(validation: Validation, predicted: np.ndarray) -> dict[str, float | None]:
+    """INTERVAL from classes, int64, shape (n,); None where it is not known."""
+    found = len(predicted) and metrics.intervals(validation.labels, predicted, validation.people)["macro_f1"]
+    return dict(zip(INTERVAL, found or (None, None), strict=True))
 
 
 def summary(config: TrainSettings, header: Header, kept: dict, started: str, seconds: float, cost: dict) -> dict:

@@ -249,7 +249,7 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
         "epoch": round(float(np.mean([result["kept_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),
         **metrics.headline_scores(table["label"], table["predicted"]),
-        **artefacts.interval(table["label"], table["predicted"], table["person"]),
+        **artefacts.interval(artefacts.Validation(table["path"], table["person"], table["label"]), table["predicted"]),
     }
 
 
