@@ -18,7 +18,8 @@ for (const table of tables) for (const cell of table.querySelectorAll("tbody td"
 function fitTables() {
   for (const table of tables) {
     table.classList.remove("list");
-    table.classList.toggle("list", table.scrollWidth > table.parentElement.clientWidth);
+    const isCompared = table.id === "table" && innerWidth >= 960;  // runs, by column: where there is room it scrolls
+    table.classList.toggle("list", !isCompared && table.scrollWidth > table.parentElement.clientWidth);
   }
 }
 addEventListener("resize", fitTables);
