@@ -1,8 +1,11 @@
 """Does suspects.py find wrong labels sooner than other tools, and what do they cost? On faces with known errors.
 
 python benchmarks/label_errors.py [--folder label_errors] [--people 500] [--seeds 1,2,3,4,5] [--part ranking | training]
+python benchmarks/label_errors.py --data FACES --net NAME=efficientnet_lite0 WEIGHTS=imagenet SIZE=128x96 EPOCHS=6
 
-Hard synthetic faces (benchmarks/hard_faces.py) get wrong labels (benchmarks/wrong_labels.py).
+Hard synthetic faces (benchmarks/hard_faces.py) get wrong labels (benchmarks/wrong_labels.py); so do, with --data, the
+faces in FACES/train, which lies on the same file system: then only the ranking is measured, with 3 % of errors and one
+kind of net.
 
 ranking: train.py trains folds on them, as suspects.py would (3 folds, 4 epochs, resnet18 from scratch at 64x48), and
 for 3 % of errors also weak ones (1 epoch at 32x32), as real faces are harder. From the same out-of-fold probabilities
@@ -63,13 +66,19 @@ def main() -> None:
     parser.add_argument("--people", default=500, type=int)
     parser.add_argument("--seeds", default="1,2,3,4,5", type=lambda text: [int(seed) for seed in text.split(",")])
     parser.add_argument("--part", choices=("ranking", "training"))
+    parser.add_argument("--data", type=pathlib.Path, help="real faces")
+    parser.add_argument("--net", nargs="*", default=[], help="settings of the folds, NAME=value; only with --data")
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(exist_ok=True)
+    if options.data:
+        NETS["given"] = dict(word.split("=", 1) for word in options.net)
+        compare_rankings(folder, options.data.absolute() / "train", "3", "given", options.seeds)
+        return
     hard_faces.make(folder / "faces", options.people, EVAL_PEOPLE)
     if options.part != "training":
         for rate, net in (("3", "quick"), ("1", "quick"), ("3", "weak")):
-            compare_rankings(folder, rate, net, options.seeds)
+            compare_rankings(folder, folder / "faces" / "train", rate, net, options.seeds)
     if options.part != "ranking":
         compare_training(folder, "20", options.seeds)
 
@@ -77,9 +86,8 @@ def main() -> None:
 class Case:
     """A data set with wrong labels, and what the folds that are trained on it find."""
 
-    def __init__(self, folder: pathlib.Path, rate: str, seed: int, net: str = "quick"):
-        self.folder, self.seed, self.net = folder / f"{rate}-{seed}", seed, net
-        self.right_images = folder / "faces" / "train"
+    def __init__(self, folder: pathlib.Path, right_images: pathlib.Path, rate: str, seed: int, net: str = "quick"):
+        self.folder, self.right_images, self.seed, self.net = folder / f"{rate}-{seed}", right_images, seed, net
         images = self._make_images(ERROR_RATES[rate])
         self.config = SuspectsSettings(
             sm_channel_train=images, sm_output_data_dir=self.folder, relabel="none", device="cpu"
@@ -98,8 +106,8 @@ class Case:
     def _predict(self):
         """The table of photographs, and their out-of-fold probabilities, as suspects.py takes them."""
         runs = self.folder / f"runs-{self.net}"
-        if not (runs / SETTINGS["NAME"] / "result.json").exists():
-            self.train(runs, FOLDS="3", **NETS[self.net])
+        if not (runs / "folds" / "result.json").exists():
+            self.train(runs, FOLDS="3", RUN="folds", **NETS[self.net])
         config = self.config.model_copy(update={"sm_channel_model": runs})
         with contextlib.redirect_stdout(io.StringIO()):
             headers = suspects.read_folds(config)
@@ -146,9 +154,9 @@ def _labels(table) -> tuple:
     return masks, table["gender"].iloc[0], table["age"].iloc[0]
 
 
-def compare_rankings(folder: pathlib.Path, rate: str, net: str, seeds: list[int]) -> None:
+def compare_rankings(folder: pathlib.Path, right_images: pathlib.Path, rate: str, net: str, seeds: list[int]) -> None:
     """Print how soon each method finds each kind of error, and how many errors suspects.py expects."""
-    cases = [Case(folder, rate, seed, net) for seed in seeds]
+    cases = [Case(folder, right_images, rate, seed, net) for seed in seeds]
     rates = ", ".join(f"{kind} {share:.1%}" for kind, share in vars(ERROR_RATES[rate]).items())
     print(f"\n{len(cases[0].ids())} people, {net} nets, wrong labels: {rates}; n = {len(cases)}")
     for kind in ("mask", "gender", "age"):
@@ -244,7 +252,7 @@ def compare_training(folder: pathlib.Path, rate: str, seeds: list[int]) -> None:
     """
     rows = []
     for seed in seeds:
-        case = Case(folder, rate, seed)
+        case = Case(folder, folder / "faces" / "train", rate, seed)
         right, reviewed = {"SM_CHANNEL_TRAIN": case.right_images}, {"RELABEL": case.review()}
         variants = {"right": right, "wrong": {}, "reviewed": reviewed}
         rows.append([train_and_score(case, folder, name, settings) for name, settings in variants.items()])
