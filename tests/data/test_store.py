@@ -1,5 +1,6 @@
 """Stores of decoded photographs: where they lie, what they wait for, and what is kept of them between runs."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -131,11 +132,12 @@ def test_another_size_other_photographs_and_another_decoder_are_other_stores(pat
     assert not kept(paths, tmp_path / "cache").reused
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "one bit", "half a note", "longer"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "one bit", "half a note", "longer", "older", "fewer"])
 def test_a_broken_store_is_made_anew(paths, tmp_path, damage):
     whole = kept(paths, tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("*/pixels")
     content = file.read_bytes()
+    pixels, note = content[: whole.bytes], json.loads(content[whole.bytes :])
     broken = {
         "cut": content[: whole.bytes // 2],
         "empty": b"",
@@ -143,6 +145,8 @@ def test_a_broken_store_is_made_anew(paths, tmp_path, damage):
         "one bit": content[:1000] + bytes([content[1000] ^ 4]) + content[1001:],
         "half a note": content[:-20],
         "longer": content + b"{}",
+        "older": pixels + json.dumps({name: note[name] for name in note if name != "files"}).encode(),
+        "fewer": pixels + json.dumps(note | {"files": note["files"][1:]}).encode(),
     }[damage]
     file.write_bytes(broken)
     mended = kept(paths, tmp_path / "cache")

@@ -93,17 +93,19 @@ class CachedStore(Store):
             note = json.loads(file.read())
             if note["sources"] != sources or (note["repaired"] and not self.reading.repair):
                 return False
-        except (OSError, ValueError, TypeError, KeyError):  # no such file, or no file of ours
+            repaired = {int(index): text for index, text in note["repaired"].items()}
+            chunks, files = note["checksums"], np.array(note["files"], self.checksums.dtype).reshape(len(self))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no such file, or none that this code wrote
             return False
         storage = self._mapped(file)
 
         def checksum(first: int) -> int:
             return zlib.crc32(storage.get(torch.arange(first, min(first + CHUNK, len(self)))).numpy())
 
-        if note["checksums"] != self._map_chunks(checksum, "checking"):
+        if chunks != self._map_chunks(checksum, "checking"):
             return False
-        self.storage, self.repaired = storage, {int(index): text for index, text in note["repaired"].items()}
-        self.checksums[:] = note["files"]
+        self.storage, self.repaired = storage, repaired
+        self.checksums[:] = files
         return True
 
     def _decode_to_disk(self, folder: pathlib.Path, sources: str, alone: bool) -> None:
