@@ -23,7 +23,14 @@ from toolkit.training.optimizer import make_optimizer
 SIZE = (64, 64)
 EVEN = (1 / 18,) * 18
 HEADER = Header(
-    "r", "", "flat", Framing(SIZE), (0.5,) * 3, (0.25,) * 3, Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN))
+    "r",
+    "",
+    "flat",
+    Framing(SIZE),
+    (0.5,) * 3,
+    (0.25,) * 3,
+    Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN)),
+    scores={"epoch": 1},
 )
 
 

@@ -107,7 +107,10 @@ def test_a_job_of_environment_variables_only_keeps_its_state_in_the_checkpoint_f
     printed, errors = capsys.readouterr()
     assert (tmp_path / "model" / "shufflenet_v2_x0_5" / folders.RESULT).exists() and errors == ""
     assert re.search(rf"sm_checkpoint_dir +{checkpoints} +SageMaker", printed)
-    assert len(listing(checkpoints)) == 4 and not list(tmp_path.rglob("*state*.safetensors"))
+    # They stay until the next run of that name begins; the markers of the uploader are not touched.
+    kept = {path.name for path in run.iterdir()}
+    assert {"finished.json", *CHECKPOINTS} <= kept and len(kept) == 7
+    assert not list((tmp_path / "model").rglob("*state*.safetensors"))
     assert [path.name for path in config.iterdir()] == ["checkpointconfig.json"]
 
 

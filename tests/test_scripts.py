@@ -45,8 +45,8 @@ def evaluate(drawn, tmp_path):
 def test_a_run_leaves_its_folder_and_a_line_on_the_leaderboard(trained):
     run = trained / "resnet18"
     assert sorted(file.name for file in run.iterdir()) == [
-        "calibration.json", "history.csv", "model.safetensors", "report.html", "result.json", "settings.json",
-        "validation.csv",
+        "calibration.json", "history.csv", "model.safetensors", "model_card.md", "report.html", "result.json",
+        "settings.json", "validation.csv",
     ]  # fmt: skip
     history, validation = pd.read_csv(run / "history.csv"), pd.read_csv(run / "validation.csv")
     assert history["epoch"].tolist() == [1] and history["macro_f1"].between(0, 1).all()

@@ -9,7 +9,7 @@ from toolkit.system.console import InputError
 
 
 def test_answers_are_found_in_the_rows_that_hold_them(suspects):
-    out = Suspect("b", "b", "", "", "", 0.5, [], [correction("b", "mask1", "leave_out", "no", "yes")])
+    out = Suspect("b", "b", "", (), "", "", 0.5, [], [correction("b", "mask1", "leave_out", "no", "yes")])
     assert decisions.rows_of_answer(out, "y") == out.corrections
     (row,) = decisions.rows_of_answer(out, "n")
     assert (row["given"], row["correct"], row["certainty"]) == ("no", "no", "sure")
@@ -57,7 +57,7 @@ def test_a_table_with_a_column_that_would_be_lost_is_refused(suspects, tmp_path)
 
 def test_answers_are_found_where_a_spreadsheet_dropped_the_zeros_of_an_id():
     suspect = Suspect(
-        "000020_x", "000020", "", "", "", 0.5, [], [correction("000020", "all", "gender", "male", "female")]
+        "000020_x", "000020", "", (), "", "", 0.5, [], [correction("000020", "all", "gender", "male", "female")]
     )
     saved = [row | {"person": "20"} for row in suspect.corrections]
     assert decisions.match_answers(saved, [suspect]) == ({0: ("y", suspect.corrections)}, [])

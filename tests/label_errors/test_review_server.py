@@ -218,7 +218,7 @@ def test_a_signal_ends_the_server_and_nothing_is_lost(number, ends, tmp_path):
         from toolkit.system import console
         from toolkit.label_errors import review_server
         from toolkit.label_errors.ranking import Suspect
-        one = Suspect("a", "a", "", "", "", 0.5, [], [{"person": "a", "field": "gender", "given": "male"}])
+        one = Suspect("a", "a", "", (), "", "", 0.5, [], [{"person": "a", "field": "gender", "given": "male"}])
         console.run(lambda argv: review_server.serve(pathlib.Path(argv[0]), [one, one], [], b"", None, 0))
     """
     path = tmp_path / "corrections.csv"
@@ -228,7 +228,7 @@ def test_a_signal_ends_the_server_and_nothing_is_lost(number, ends, tmp_path):
     )  # fmt: skip
     address = next(word for word in process.stdout.readline().split() if word.startswith("http"))
     place = urllib.parse.urlsplit(address)
-    one = Suspect("a", "a", "", "", "", 0.5, [], [{"person": "a", "field": "gender", "given": "male"}])
+    one = Suspect("a", "a", "", (), "", "", 0.5, [], [{"person": "a", "field": "gender", "given": "male"}])
     body = json.dumps({"number": 1, "answer": "n", "list_hash": decisions.hash_of_list([one, one])})
     connection = http.client.HTTPConnection(place.netloc)
     connection.request("POST", f"{place.path}decisions", body, {"Content-Type": "application/json"})

@@ -45,7 +45,8 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
             try:
                 save_file(tensors, pathlib.Path(folder) / path.name, texts)
             except SafetensorError as error:  # a full disk, too, comes as this
-                raise OSError(0, str(error)) from None
+                number = re.search(r"os error (\d+)", str(error))
+                raise OSError(int(number[1]) if number else 0, str(error)) from None
             (pathlib.Path(folder) / path.name).replace(temporary)
         checksum = _checksum(temporary)
         with temporary.open("rb+") as file:
