@@ -27,7 +27,7 @@ import numpy as np
 import dataset
 import loss
 import model
-from toolkit.config import presets, settings, sources
+from toolkit.config import defaults, presets, settings, sources
 from toolkit.config.types import as_folder, as_text, is_path, the_word, weights_file
 from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES
@@ -66,8 +66,9 @@ def main(argv: list[str]) -> None:
         raise InputError(
             f"WEIGHTS={config.weights}: expected imagenet or none, as one file fits one backbone; set NAMES"
         )
-    loss.refuse_soft_targets(config)
-    loss.refuse_class_weights(config)
+    of_training, _ = defaults.resolve(config, origin, loss.takes_weight(config.loss))
+    loss.refuse_soft_targets(of_training)
+    loss.refuse_class_weights(of_training)
     for name in ("sm_model_dir", "sm_output_data_dir"):
         files.make_folder(getattr(config, name), name.upper())
     synthetic.ensure_for(config)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from toolkit.config.settings import TrainSettings
 
 
+# Of age beside mask and gender with HEAD=factored: of all that some hundred faces show, nets learn ages by heart first.
+AGE_WEIGHT = 0.3
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     return label_smoothing(logits, labels, weight, smoothing=0.0)
 
@@ -48,6 +52,29 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
     """
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
     return ((1 - log_p.exp()) ** gamma * -log_p).mean()
+
+
+def factored(outputs: Tensor, targets: Tensor) -> Tensor:
+    """-log p(mask) - log p(gender) - AGE_WEIGHT * log p(age), the mean over the photographs: that of HEAD=factored.
+
+    Age is the year or, where that is not known, the age band. Shapes (b, 18 + 101): the outputs of
+    toolkit/models/factored_head.py, and targets with years (toolkit/training/targets.py). Of labels, shape (b,), as in
+    validation, it is the cross entropy of the classes.
+    """
+    if not targets.is_floating_point():
+        return cross_entropy(outputs[:, :CLASSES], targets)
+    import torch
+
+    from toolkit.models import factored_head
+
+    classes, years = targets[:, :CLASSES], targets[:, CLASSES:]
+    log_classes, log_years = outputs[:, :CLASSES], outputs[:, CLASSES:]
+    bands = classes.unflatten(1, (-1, 3)).sum(1)  # age is the last digit of a class
+    log_bands = factored_head.in_bands(log_years, torch.logsumexp)
+    unknown = bands - factored_head.in_bands(years, torch.sum)  # what is not known closer than by its band
+    mask_and_gender = (classes * log_classes).sum() - (bands * log_bands).sum()
+    age = (years * log_years).sum() + (unknown * log_bands).sum()
+    return -(mask_and_gender + AGE_WEIGHT * age) / len(targets)
 
 
 def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -101,36 +128,26 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
         "focal": {"gamma": config.gamma},
         "logit_adjusted": {"priors": priors, "tau": config.tau},
     }
-    criterion = build(config.loss, weight, **options.get(config.loss, {}))
     plain = priors.new_ones(priors.shape)
-    # The factored head learns years, too, whose labels are not smoothed: its classes are somewhere in between.
-    smoothing = config.smoothing if config.loss == "label_smoothing" and config.head == "flat" else 0.0
+    if config.head == "factored":
+        return TrainingLoss(factored, plain, 0.0)
+    criterion = build(config.loss, weight, **options.get(config.loss, {}))
+    smoothing = config.smoothing if config.loss == "label_smoothing" else 0.0
     weights = loss_weights(config.loss, plain if weight is None else weight, priors, config.tau)
     return TrainingLoss(criterion, weights, smoothing)
 
 
 def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name as a function of the model's outputs and targets (toolkit/training/targets.py).
+    """The loss of that name as a function of logits and targets (toolkit/training/targets.py).
 
-    `options` are the loss's own keywords; a loss gets `weight` only where there is one. Targets with years behind the
-    18 classes add the cross entropy of the years.
+    `options` are the loss's own keywords; a loss gets `weight` only where there is one.
     """
-    loss = partial(LOSSES[name], **options, **({} if weight is None else {"weight": weight}))
-
-    def criterion(outputs: Tensor, targets: Tensor) -> Tensor:
-        logits = outputs[:, :CLASSES]
-        if not targets.is_floating_point():
-            return loss(logits, targets)
-        classes, years = targets[:, :CLASSES], targets[:, CLASSES:]
-        value = loss(logits, classes if name in TAKES_SOFT_TARGETS else classes.argmax(1))
-        return value - (years * outputs[:, CLASSES:]).sum() / len(years) if years.shape[1] else value
-
-    return criterion
+    return partial(LOSSES[name], **options, **({} if weight is None else {"weight": weight}))
 
 
-def takes_weight(name: str) -> bool:
-    """Whether the loss of that name has a parameter `weight`."""
-    loss = LOSSES[name]
+def takes_weight(name: str | None) -> bool:
+    """Whether the loss of that name, or the default, has a parameter `weight`."""
+    loss = LOSSES[name or "label_smoothing"]
     try:  # of a torch module, forward tells what it takes
         parameters = inspect.signature(getattr(loss, "forward", loss)).parameters.values()
     except ValueError:  # written in C
@@ -140,7 +157,7 @@ def takes_weight(name: str) -> bool:
 
 def refuse_class_weights(config: TrainSettings) -> None:
     """Raises InputError if CLASS_WEIGHTS are set that the loss does not take."""
-    if config.class_weights not in ("auto", "none") and not takes_weight(config.loss):
+    if config.class_weights != "none" and not takes_weight(config.loss):
         raise InputError(
             f"CLASS_WEIGHTS={config.class_weights}: LOSS={config.loss} has no parameter weight in loss.py; give it "
             "one, or set CLASS_WEIGHTS=none"
@@ -155,7 +172,7 @@ def refuse_soft_targets(config: TrainSettings) -> None:
         "SM_CHANNEL_PSEUDO": config.sm_channel_pseudo is not None,
     }
     names = [name for name, softens in softening.items() if softens]
-    if names and config.loss not in TAKES_SOFT_TARGETS:
+    if names and config.head == "flat" and config.loss not in TAKES_SOFT_TARGETS:
         given = [f"{name}={getattr(config, name.lower())}" for name in names]
         raise InputError(
             f"{' and '.join(given)}: LOSS={config.loss} takes whole labels, not soft targets; "

@@ -62,8 +62,9 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
     config, origin = sources.read(settings.TrainSettings, argv, CHOICES)
     if distributed.is_idle_host():
         return None
+    head = pretrained.head_of(config.weights)
+    config, origin = defaults.resolve(config, origin, loss.takes_weight(config.loss), head)
     refuse_what_does_not_fit(config)
-    config, origin = defaults.resolve(config, origin, loss.takes_weight(config.loss))
     say(*sources.describe(config, origin))
     for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
         if folder := getattr(config, name):

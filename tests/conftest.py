@@ -28,6 +28,8 @@ from reviewing import images, suspects, thousands  # noqa: F401 (fixtures)
 
 import dataset
 import loss
+from toolkit.config import defaults
+from toolkit.config.settings import TrainSettings
 from toolkit.data import decode, photo_file
 from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
@@ -113,6 +115,12 @@ def run_here(name: str, **settings) -> subprocess.CompletedProcess:
             status = 2
             print(error, file=sys.stderr)
     return subprocess.CompletedProcess([name, *words], status, printed.getvalue(), errors.getvalue())
+
+
+def from_scratch(**given) -> TrainSettings:
+    """The settings of a run from random weights, without unset values."""
+    given = {"weights": "none", **given}
+    return defaults.resolve(TrainSettings(**given), dict.fromkeys(TrainSettings.model_fields, "default"))[0]
 
 
 def refused(done: subprocess.CompletedProcess, *expected: str) -> None:

@@ -146,7 +146,7 @@ def test_each_thing_that_the_readme_says_can_be_changed_works_from_training_to_a
     done = run("train.py", HEAD="factored")
     assert (
         done.returncode == 2
-        and "HEAD=factored: predicts mask, gender and age, found mask, gender, age, mood" in done.stderr
+        and "HEAD=factored: predicts mask, gender, age, found mask, gender, age, mood" in done.stderr
     )
     out = {"SM_OUTPUT_DATA_DIR": "out", "SM_CHANNEL_MODEL": "runs"}
     done = run("inference.py", SM_CHANNEL_EVAL=drawn.eval, ON_BAD_IMAGE="fallback", FALLBACK_CLASS="179", **out)

@@ -166,7 +166,7 @@ def test_a_published_file_is_held_against_the_hash_in_its_name(imagenet, tmp_pat
 
 
 def test_a_finished_run_is_continued_and_says_so(drawn, run, tmp_path):
-    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path, "NAME": NAME, "WEIGHTS": run}
+    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path, "NAME": NAME, "WEIGHTS": run, "MIX": "none"}
     done = run_here("train.py", **{key: value for key, value in QUICK.items() if key != "PRETRAINED"} | given)
     assert done.returncode == 0, done.stderr
     file, count = run / "model.safetensors", len(load_weights(run / "model.safetensors")[0])

@@ -52,7 +52,7 @@ def test_a_flag_wins_over_the_environment_over_a_hyperparameter_over_settings_ov
         SETTINGS=tmp_path / "settings.json",
     )  # fmt: skip
     names = ("epochs", "seed", "batch_size", "patience", "size", "lr", "ema")
-    assert [getattr(settings, name) for name in names] == [5, 4, 8, 4, (32, 64), 0.1, False]
+    assert [getattr(settings, name) for name in names] == [5, 4, 8, 4, (32, 64), 0.1, None]
     sources_of = ["flag", "environment", "hyperparameter", "settings.json", "settings.json", "recipe mine", "default"]
     assert [origin[name] for name in names] == sources_of
     assert re.search(r"^  lr +0\.1 +recipe mine$", "\n".join(sources.describe(settings, origin)), re.M)
@@ -102,10 +102,10 @@ def test_a_wrong_file_is_refused_in_one_line(recipe, read, tmp_path, given, expe
 def test_settings_of_a_run_are_those_that_were_given_and_the_rest_follows_anew(read, tmp_path):
     """What was derived is derived again from what is set over it; a default that has changed since is kept."""
     before, origin = defaults.resolve(*read(SIZE="64x48", OPTIMIZER="sgd", DEVICE="cpu", RUN="mine", EPOCHS=3))
-    record = {"settings": before.model_dump(mode="json") | {"augment": "flip"}, "origin": origin}
+    record = {"settings": before.model_dump(mode="json") | {"warmup": 0.3}, "origin": origin}
     (tmp_path / "settings.json").write_text(json.dumps(record))
     again, _ = defaults.resolve(*read(SETTINGS=tmp_path / "settings.json"))
-    assert again.deciding() == before.deciding() | {"augment": "flip"}
+    assert again.deciding() == before.deciding() | {"warmup": 0.3}
     assert (again.device, again.run) == ("auto", "resnet18")
     other, origin = defaults.resolve(*read(SETTINGS=tmp_path / "settings.json", OPTIMIZER="adamw", HEAD="factored"))
     assert (other.lr, other.class_weights, other.size) == (1e-3, "none", (64, 48))

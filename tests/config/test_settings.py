@@ -8,6 +8,7 @@ from pydantic import ValidationError
 import loss
 from toolkit.config import defaults, presets, settings, sources, synonyms
 from toolkit.config.settings import EvaluationSettings, InferenceSettings, TrainSettings
+from toolkit.config.types import words_of
 from toolkit.data import augment
 from toolkit.system.console import InputError
 from toolkit.training import optimizer
@@ -180,7 +181,7 @@ def test_all_wrong_settings_are_reported_at_once(given):
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"GAMMA": 1}, "GAMMA: has no effect with LOSS=label_smoothing"),
+        ({"GAMMA": 1}, "GAMMA: has no effect where LOSS is unset"),
         ({"SMOOTHING": 0.1, "LOSS": "focal"}, "SMOOTHING: has no effect"),
         (
             {"PRETRAINED": "false", "FREEZE_EPOCHS": 1},
@@ -194,8 +195,8 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
         ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
         ({"PATIENCE": 2, "VAL_RATIO": 0}, "PATIENCE=2: has no effect with VAL_RATIO=0, as nothing is validated"),
-        ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count"),
-        ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "set SAMPLER=balanced in their place, or HEAD=flat"),
+        ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: counts classes, but HEAD=factored"),
+        ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "LOSS: has no effect with HEAD=factored"),
         ({"LOSS": "focal", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: with LOSS=focal the decision cannot take"),
         ({"LOSS": "focal", "CLASS_WEIGHTS": "balanced"}, "set SAMPLER=balanced in their place, or LOSS"),
         ({"RELABEL": "Shure"}, "RELABEL=Shure: expected sure, all, none or the path"),
@@ -345,8 +346,8 @@ def test_settings_are_frozen_and_folders_are_paths(given, tmp_path):
 
 def test_every_named_policy_and_optimizer_is_a_choice_and_has_its_defaults():
     fields = settings.TrainSettings.model_fields
-    assert fields["augment"].annotation.__args__ == tuple(augment.POLICIES)
-    assert fields["optimizer"].annotation.__args__ == tuple(optimizer.OPTIMIZERS) == tuple(defaults.OF_OPTIMIZER)
+    assert words_of(fields["augment"].annotation) == list(augment.POLICIES)
+    assert words_of(fields["optimizer"].annotation) == list(optimizer.OPTIMIZERS) == list(defaults.OF_OPTIMIZER)
 
 
 @pytest.mark.parametrize("folder", ["", "cache", "images/../images/cache"])
@@ -376,3 +377,21 @@ def test_a_run_is_called_as_its_backbone_unless_run_says_otherwise(given):
     assert called(RUN="누구 fold-0 (2)") == ("누구 fold-0 (2)", "environment")
     settings, origin = given(RUN="")
     assert defaults.resolve(settings.model_copy(update={"name": "timm/tiny_vit"}), origin)[0].run == "timm-tiny_vit"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected", "source"),
+    [
+        ({}, ("factored", "strong", "mixup", True), "WEIGHTS"),
+        ({"WEIGHTS": "none"}, ("flat", "light", "none", False), "WEIGHTS"),
+        ({"LOSS": "focal"}, ("flat", "strong", "none", True), "LOSS"),
+        ({"CLASS_WEIGHTS": "none"}, ("flat", "strong", "none", True), "LOSS"),
+        ({"HEAD": "flat"}, ("flat", "strong", "mixup", True), "environment"),
+        ({"WEIGHTS": "none", "HEAD": "factored", "EMA": "true"}, ("factored", "light", "none", True), "environment"),
+    ],
+)
+def test_the_recipe_follows_from_where_the_net_starts_and_leaves_a_loss_that_is_given_alone(
+    given, variables, expected, source
+):
+    settings, origin = defaults.resolve(*given(**variables))
+    assert (settings.head, settings.augment, settings.mix, settings.ema, origin["head"]) == (*expected, source)

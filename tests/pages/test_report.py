@@ -1,8 +1,8 @@
 """What report.html shows of a run's data."""
 
 import numpy as np
+from conftest import from_scratch
 
-from toolkit.config.settings import TrainSettings
 from toolkit.pages import report
 from toolkit.pages.parts.predictions import class_name
 
@@ -13,6 +13,6 @@ def test_a_run_counts_its_sides_and_shows_photographs_before_and_after(task):
     numbers = dict(found["rows"])
     assert numbers["all photographs"] == [len(task.train), len(task.validation)]
     assert numbers[f"0 {class_name(0)}"][0] == int((task.labels[task.train] == 0).sum())
-    config = TrainSettings(augment="none", size="32x32")
+    config = from_scratch(augment="none", size="32x32")
     for before, after in report.augmented_photographs(config, task):  # equal, except for rounding
         assert np.abs(np.asarray(before, int) - np.asarray(after, int)).max() <= 2

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-from conftest import FOLDS, QUICK, refused, run_here
+from conftest import FOLDS, QUICK, from_scratch, refused, run_here
 from faults import Forked
 
-from toolkit.config.settings import TrainSettings
 from toolkit.runs.weights import load_weights, read_header
 from toolkit.scoring.calibration import softmax
 from toolkit.scoring.decision import fit_decision
@@ -66,9 +65,9 @@ def test_one_that_is_stopped_ends_as_if_nothing_had_happened(drawn, tmp_path):
 
 def test_it_decides_as_a_run_of_folds_does(drawn, folds, tmp_path):
     given = {name: value for name, value in FOLDS.items() if name != "FOLDS"}
-    own = {"DECIDE_BY": folds / "shufflenet_v2_x0_5", "LOGIT_ADJUSTMENT": 0.25, "SMOOTHING": 0.2}
+    own = {"DECIDE_BY": folds / "shufflenet_v2_x0_5", "LOGIT_ADJUSTMENT": 0.25, "WARMUP": 0.2}
     done = of_everybody(drawn, tmp_path, **given, **own)
-    assert done.returncode == 0 and "its folds were trained with SMOOTHING=0.1, not 0.2; their" in done.stdout
+    assert done.returncode == 0 and "its folds were trained with WARMUP=0.1, not 0.2; their" in done.stdout
     header = read_header(tmp_path / "shufflenet_v2_x0_5" / "model.safetensors")
     assert header.decided_by == "out-of-fold predictions of shufflenet_v2_x0_5"
     decision = header.decision
@@ -125,7 +124,7 @@ def test_a_run_that_cannot_decide_is_refused_before_any_work(drawn, folds, train
 
 
 def test_another_decision_begins_another_run(task):
-    config = TrainSettings(val_ratio=0)
+    config = from_scratch(val_ratio=0)
     decided = everybody.with_decision(config, task)
     other = everybody.with_decision(config.model_copy(update={"logit_adjustment": 0.25}), task)
     assert len({task.digest(), decided.digest(), other.digest()}) == 3

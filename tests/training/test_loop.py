@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import inspect
 import json
 import math
 from types import SimpleNamespace
@@ -11,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import from_scratch
 from safetensors import safe_open
 from torch import nn
 
 import dataset
 import loss
 import train
-from toolkit.config import defaults
-from toolkit.config.settings import TrainSettings
 from toolkit.data.framing import Framing
 from toolkit.data.loader import split_into_batches
 from toolkit.data.split import Split, held_out_people, split_by_person, without_border_ages
@@ -40,7 +38,7 @@ HEADER = Header("r", "resnet18", "flat", Framing((32, 32)), (0.5,) * 3, (0.25,) 
 
 def train_in(folder, task, model, head=(), **given) -> Result:
     """A run in this folder."""
-    config = TrainSettings(**{"lr": 1e-3, "weight_decay": 0.0, **given})
+    config = from_scratch(**{"lr": 1e-3, "weight_decay": 0.0, **given})
     checkpoints, rows = Checkpoints(folder), task.validation
     run = folders.Run(folder, checkpoints, checkpoints.load())
     validation = Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].numpy())
@@ -222,7 +220,17 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(task
 
 def test_out_of_memory_when_frozen_layers_begin_to_learn_halves_it_too(task, tmp_path, capsys):
     net = Hungry(9)
-    train_in(tmp_path, task, net, net.net[3].parameters(), epochs=3, batch_size=32, freeze_epochs=1)
+    train_in(
+        tmp_path,
+        task,
+        net,
+        net.net[3].parameters(),
+        epochs=3,
+        batch_size=32,
+        freeze_epochs=1,
+        weights="imagenet",
+        mix="none",
+    )
     printed = capsys.readouterr().out
     assert printed.index("epoch   1/3") < printed.index("out of memory") < printed.index("epoch   2/3")
     assert "32 photographs 8 at a time" in printed
@@ -236,16 +244,16 @@ def test_out_of_memory_later_on_says_what_to_lower(task, tmp_path):
 def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=3)
+    config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=3)
     with pytest.raises(InputError, match="BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes"):
         loop.train(config, loop.make_train_state(config, nn.Linear(3, 18), []), task, None)
 
 
 def test_class_weights_come_from_the_training_side(task, drawn):
     table, _ = dataset.read_faces(drawn.train)
-    config = TrainSettings(class_weights="balanced", loss="label_smoothing", smoothing=0.3)
+    config = from_scratch(class_weights="balanced", loss="label_smoothing", smoothing=0.3)
     made = train.make_task(config, train.Data(table), Split(task.train, task.validation), task.loader)
-    of_classes = inspect.getclosurevars(made.criterion).nonlocals["loss"]
+    of_classes = made.criterion
     labels = dataset.labels(table)
     counts = np.bincount(labels[task.train], minlength=18)
     assert (counts != np.bincount(labels[task.validation], minlength=18)).any()
@@ -262,7 +270,7 @@ def test_priors_are_those_of_all_people_and_sampled_priors_those_of_what_the_mod
     counts = np.bincount(dataset.labels(table)[sides.train], minlength=18)
     ages = {}
     for how in ("keep", "soften", "leave_out"):
-        config = TrainSettings(border_ages=how, class_weights="none")
+        config = from_scratch(border_ages=how, class_weights="none")
         loader = SimpleNamespace(machine=device.choose("cpu", "fp32"))
         used = without_border_ages(table, sides) if how == "leave_out" else sides
         correction = train.make_task(config, train.Data(table), used, loader).prior_correction
@@ -275,13 +283,10 @@ def test_priors_are_those_of_all_people_and_sampled_priors_those_of_what_the_mod
 
 
 def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
-    def resolved(**given) -> TrainSettings:
-        return defaults.resolve(TrainSettings(**given), dict.fromkeys(TrainSettings.model_fields, "default"))[0]
-
-    assert resolved().class_weights == resolved(loss="cross_entropy").class_weights == "sqrt"
+    assert from_scratch().class_weights == from_scratch(loss="cross_entropy").class_weights == "sqrt"
     for given in ({"head": "factored"}, {"sampler": "balanced"}, {"loss": "logit_adjusted"}, {"loss": "focal"}):
-        assert resolved(**given).class_weights == "none"
-    assert resolved(loss="logit_adjusted", class_weights="balanced").class_weights == "balanced"
+        assert from_scratch(**given).class_weights == "none"
+    assert from_scratch(loss="logit_adjusted", class_weights="balanced").class_weights == "balanced"
 
 
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(task):

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, run_here
+from conftest import QUICK, from_scratch, run_here
 
 import dataset
 import loss
 import train
-from toolkit.config.settings import TrainSettings
 from toolkit.data.split import held_out_people, split_by_person
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.scoring import pseudo_labels
@@ -77,7 +76,7 @@ def test_they_are_trained_on_and_nothing_else(sure, drawn):
     loader = SimpleNamespace(machine=device.choose("cpu", "fp32"), store=SimpleNamespace(checksums=np.zeros(1)))
     found = pseudo_labels.read(sure, sure / "probabilities.csv", 0.9)
     for head, sampler in (("flat", "shuffle"), ("factored", "balanced")):
-        config = TrainSettings(head=head, sampler=sampler, class_weights="none" if head == "factored" else "sqrt")
+        config = from_scratch(head=head, sampler=sampler, class_weights="none" if head == "factored" else "sqrt")
         plain, task = (
             train.make_task(config, train.Data(table, pseudo_labels=some), sides, loader) for some in (None, found)
         )

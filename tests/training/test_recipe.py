@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, refused, run_script
+from conftest import QUICK, from_scratch, refused, run_script
 from torch import nn
 
 import loss
 import model
 import train
-from toolkit.config.settings import TrainSettings
 from toolkit.data import augment
 from toolkit.data.loader import split_into_batches
 from toolkit.models.batch_norm import recompute_batch_norm_statistics
@@ -113,7 +112,7 @@ def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(task)
 
 
 def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(task, capsys):
-    config = TrainSettings(lr=1e-3, weight_decay=0.0, batch_size=16)
+    config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=16)
     points = lr_finder.sweep(config, loop.make_train_state(config, net_with_norm(), []), task)
     rates, losses = zip(*points, strict=True)
     assert list(rates) == sorted(rates) and rates[0] == lr_finder.LOWEST

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import loss
@@ -33,7 +34,7 @@ def test_border_ages_are_shared_with_the_old():
 def test_years_are_soft_and_nothing_where_unknown():
     years = make_targets(LABELS, YEARS, False, False, True)[:, CLASSES:]
     assert years.argmax(1)[:2].tolist() == [59, 60] and years[:2].sum(1).tolist() == pytest.approx([1, 1])
-    assert years[0, 57] / years[0, 59] == pytest.approx(math.exp(-0.5)) and (years[2] == 0).all()
+    assert years[0, 57] / years[0, 59] == pytest.approx(math.exp(-0.5 / 9)) and (years[2] == 0).all()
 
 
 def test_the_years_of_a_person_lie_in_the_bands_of_the_label():
@@ -45,13 +46,13 @@ def test_the_years_of_a_person_lie_in_the_bands_of_the_label():
         bands = torch.stack([table[:, CLASSES + a : CLASSES + b].sum(1) for a, b in ((0, 30), (30, 60), (60, 101))], 1)
         torch.testing.assert_close(bands, table[:, :CLASSES].view(-1, 6, 3).sum(1))
         assert ((bands[:, 2] > 0) == ((ages == 2) | (soften & (years > 56) & (years < 60)))).all()
-    assert table[6, CLASSES + 61] / table[6, CLASSES + 60] == pytest.approx(math.exp(-1 / 8))
+    assert table[6, CLASSES + 61] / table[6, CLASSES + 60] == pytest.approx(math.exp(-1 / 72))
 
 
 def test_the_best_net_for_somebody_who_is_certainly_old_says_old():
     parts = torch.zeros(1, sum(factored_head.PARTS), requires_grad=True)
     target = make_targets(torch.tensor([17]), torch.tensor([60.0]), False, False, True)
-    criterion, net = loss.build("cross_entropy"), factored_head.FactoredHead(nn.Identity())
+    criterion, net = loss.factored, factored_head.FactoredHead(nn.Identity())
     descent = torch.optim.LBFGS([parts], max_iter=200, line_search_fn="strong_wolfe")
 
     def step() -> torch.Tensor:
@@ -88,19 +89,20 @@ def test_the_third_band_can_begin_at_another_year():
     torch.testing.assert_close(old, logits[:, CLASSES + 57 :].exp().sum(1))
 
 
-@pytest.mark.parametrize("name", loss.LOSSES)
-def test_every_loss_learns_with_the_factored_head(name):
-    logits = outputs().detach().requires_grad_()
-    labels = torch.tensor([3, 4, 5, 16, 17])
-    table = make_targets(labels, torch.tensor([20.0, 58.0, 60.0, 33.0, 60.0]), False, False, True)
-    adjusted = {"priors": torch.full((18,), 1 / 18), "tau": 1.0}
-    options = {"label_smoothing": {"smoothing": 0.1}, "focal": {"gamma": 2.0}, "logit_adjusted": adjusted}.get(name, {})
-    criterion = loss.build(name, **options)
-    before = criterion(logits, table)
-    before.backward()
-    assert logits.grad[:, CLASSES:].abs().sum() > 0 < logits.grad[:, :CLASSES].abs().sum()
-    years = -(table[:, CLASSES:] * logits[:, CLASSES:]).sum(1).mean()
-    torch.testing.assert_close(before, criterion(logits, labels) + years)
+def test_the_factored_loss_counts_age_less_and_takes_the_band_where_the_year_is_unknown():
+    logits = outputs()
+    labels, years = torch.tensor([3, 4, 5, 16, 17]), torch.tensor([20.0, 58.0, 60.0, float("nan"), 60.0])
+    table = make_targets(labels, years, False, False, True)
+    mask, gender, age = (logits[:, :CLASSES].view(-1, 3, 2, 3).logsumexp(sides) for sides in ((2, 3), (1, 3), (1, 2)))
+    of = to_attributes(labels)
+    plain = sum(F.nll_loss(log_p, of[name]) for log_p, name in ((mask, "mask"), (gender, "gender")))
+    each = -(table[:, CLASSES:] * logits[:, CLASSES:]).sum(1)
+    each[3] = -age[3, of["age"][3]]
+    torch.testing.assert_close(loss.factored(logits, table), plain + loss.AGE_WEIGHT * each.mean())
+    torch.testing.assert_close(loss.factored(logits, labels), plain + F.nll_loss(age, of["age"]))
+    mixed = torch.lerp(table, table[[3, 0, 1, 2, 4]], 0.3)  # one whose year is known with one whose is not
+    apart = 0.7 * loss.factored(logits, table) + 0.3 * loss.factored(logits, table[[3, 0, 1, 2, 4]])
+    torch.testing.assert_close(loss.factored(logits, mixed), apart)
 
 
 def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first():

@@ -5,6 +5,7 @@ Files are read as weights only: nothing that they hold is executed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -59,6 +60,15 @@ def read(weights: str) -> Trained:
     if header.get("head") == "factored":  # which wraps the net: toolkit/models/factored_head.py
         state = {key.removeprefix("net."): tensor for key, tensor in state.items()}
     return Trained(str(file), file, files.sha256(file), state, header)
+
+
+def head_of(weights: str) -> str | None:
+    """The head of the run that WEIGHTS names. None where it names no run, and where `read` will say what is wrong."""
+    if not is_path(weights) or (file := weights_file(weights)).suffix != ".safetensors":
+        return None
+    with contextlib.suppress(InputError, OSError):
+        return tensor_file.read_header(file).get("head")
+    return None
 
 
 def read_published(name: str, file: pathlib.Path) -> Trained:

@@ -1,10 +1,19 @@
 """Defaults that depend on other settings, or on the platform: the one place that knows them."""
 
 from toolkit.config import sources
-from toolkit.config.settings import TrainSettings
+from toolkit.config.settings import FACTORED, TrainSettings
 from toolkit.config.types import as_folder
+from toolkit.labels import ATTRIBUTES
 from toolkit.system.console import say
 
+# From trained weights a net knows some hundred faces by heart within two epochs; from scratch it learns more slowly
+# (docs/accuracy.md, "Measured on real faces").
+OF_START = {
+    "trained": {"head": "factored", "augment": "strong", "mix": "mixup", "ema": True},
+    "scratch": {"head": "flat", "augment": "light", "mix": "none", "ema": False},
+}
+# A loss of one's choice is taken as it is: the factored head has its own, and not every loss takes mixed photographs.
+OF_LOSS = {"head": "flat", "mix": "none"}
 # Learning rates and weight decay that train resnets from scratch (benchmarks/recipes.py).
 OF_OPTIMIZER = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05},
@@ -29,15 +38,27 @@ def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, f
 
 
 def resolve(
-    config: TrainSettings, origin: dict[str, str], takes_weight: bool = True
+    config: TrainSettings, origin: dict[str, str], takes_weight: bool = True, head: str | None = None
 ) -> tuple[TrainSettings, dict[str, str]]:
     """The settings without unset or `auto` values that depend on others, and where each value comes from.
 
     `takes_weight`: whether the loss takes weights of classes. Says so where it should have some, and takes none.
+    `head`: that of the run which WEIGHTS names, and which is to go on with it.
     """
-    of_optimizer_here = of_optimizer(config.optimizer, config.name, config.weights != "none")
-    values = {name: value for name, value in of_optimizer_here.items() if getattr(config, name) is None}
-    origin = origin | dict.fromkeys(values, config.optimizer)
+    trained = config.weights != "none"
+    unset = {
+        "WEIGHTS": OF_START["trained" if trained else "scratch"] | ({"head": head} if head else {}),
+        "LOSS": OF_LOSS if _has_own_loss(config) else {},
+        "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != FACTORED else {},
+        config.optimizer: of_optimizer(config.optimizer, config.name, trained),
+    }
+    values, origin = {}, dict(origin)
+    for source, defaults in unset.items():  # later ones win
+        for name in (name for name in defaults if getattr(config, name) is None):
+            values[name], origin[name] = defaults[name], source
+    config = config.model_copy(update=values)
+    if config.loss is None:
+        values["loss"], origin["loss"] = "factored" if config.head == "factored" else "label_smoothing", "HEAD"
     if config.class_weights == "auto":
         # Weights on top of another remedy for rare classes would favour them twice.
         plain = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
@@ -52,3 +73,10 @@ def resolve(
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):
         values["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
     return config.model_copy(update=values), origin
+
+
+def _has_own_loss(config: TrainSettings) -> bool:
+    """Whether somebody chose the loss, its smoothing or its weights: also in a recipe, whose values count as unset."""
+    names = ("loss", "smoothing", "class_weights")
+    fields = TrainSettings.model_fields
+    return any(name in config.model_fields_set or getattr(config, name) != fields[name].default for name in names)

@@ -16,6 +16,8 @@ from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES, to_class
 
 FALLBACK_CLASS = to_class(*({"gender": 1, "age": 1}.get(name, 0) for name in ATTRIBUTES))
 
+FACTORED = ("mask", "gender", "age")  # the attributes of toolkit/labels.py that HEAD=factored is made for
+
 
 class TrainSettings(
     shared.SplitTrainingData, shared.UnreadablePhotographs, shared.Hardware, shared.Preset, shared.HtmlPage
@@ -44,8 +46,8 @@ class TrainSettings(
     """Name of the run's folder in SM_MODEL_DIR; unset: NAME. Where it is taken by another run: `RUN-2`, and so on."""
     weights: Weights = "imagenet"
     """Start from `imagenet`, `none`, a run, or a file (`.pth`, `.safetensors`). PRETRAINED=false is `none` too."""
-    head: Literal["flat", "factored"] = "flat"
-    """`flat`: 18 logits; `factored`: mask, gender and every year of age, combined into the 18 classes."""
+    head: Literal["flat", "factored"] | None = None
+    """`flat`: 18 logits; `factored`: mask, gender and every year of age, combined; unset: by WEIGHTS and the loss."""
     epochs: int = Field(10, ge=1)
     """Passes over the training photographs."""
     batch_size: int = Field(32, ge=2)
@@ -65,17 +67,17 @@ class TrainSettings(
     """`probabilities.csv` that inference.py wrote of them; unset: the one in SM_CHANNEL_PSEUDO."""
     pseudo_from: float = Field(0.9, gt=0, le=1)
     """Probability that the most probable class of such a photograph must have."""
-    augment: Literal["none", "flip", "light", "strong"] = "light"
-    """Augmentation policy for training photographs."""
-    mix: Literal["none", "mixup", "cutmix"] = "none"
-    """Mix half of the photographs with others: `mixup` blends two; `cutmix` joins a left and a right half."""
+    augment: Literal["none", "flip", "light", "strong"] | None = None
+    """Augmentation policy for training photographs; unset: by WEIGHTS."""
+    mix: Literal["none", "mixup", "cutmix"] | None = None
+    """Mix half of the photographs: `mixup` blends two; `cutmix` joins two halves; unset: by WEIGHTS and the loss."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """`shuffle`: each photograph once per epoch; `balanced`: all classes equally often, and all people in a class."""
     border_ages: Literal["keep", "soften", "leave_out"] = "keep"
     """Ages 57 to 59 in training: keep the label, soften it towards 60 and over, or leave these people out."""
 
-    loss: str = "label_smoothing"
-    """Loss, by its name in loss.py."""
+    loss: str | None = None
+    """Loss, by its name in loss.py; unset: `label_smoothing`, or with HEAD=factored its own."""
     smoothing: float = Field(0.1, gt=0, lt=1)
     """Share of the label that is spread over all classes; only with LOSS=label_smoothing."""
     gamma: float = Field(2.0, ge=0)
@@ -99,8 +101,8 @@ class TrainSettings(
     """Learning rate of the pretrained layers, as a fraction of LR; not with WEIGHTS=none."""
     freeze_epochs: int = Field(0, ge=0)
     """First epochs, in which only the head is trained; not with WEIGHTS=none."""
-    ema: bool = False
-    """Validate and keep an exponential moving average (EMA) of the weights."""
+    ema: bool | None = None
+    """Validate and keep an exponential moving average (EMA) of the weights; unset: by WEIGHTS."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate schedule after the warm-up."""
     warmup: float = Field(0.1, ge=0, lt=1)
@@ -131,7 +133,8 @@ class TrainSettings(
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from self.only_with("loss", "label_smoothing", "smoothing")
+        if self.loss:
+            yield from self.only_with("loss", "label_smoothing", "smoothing")
         yield from self.only_with("loss", "focal", "gamma")
         yield from self.only_with("loss", "logit_adjusted", "tau")
         for name in ("backbone_lr", "freeze_epochs"):
@@ -152,13 +155,15 @@ class TrainSettings(
                 yield f"{name.upper()}: has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
         if self.final and (not self.folds or self.fold is not None):
             yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
-        if self.head == "factored" and tuple(ATTRIBUTES) != ("mask", "gender", "age"):
+        if self.head == "factored" and tuple(ATTRIBUTES) != FACTORED:
             found = ", ".join(ATTRIBUTES)
-            yield f"HEAD=factored: predicts mask, gender and age, found {found} in toolkit/labels.py; set HEAD=flat"
-        if self.head == "factored" and (self.class_weights not in ("auto", "none") or self.loss == "logit_adjusted"):
+            yield f"HEAD=factored: predicts {', '.join(FACTORED)}, found {found} in toolkit/labels.py; set HEAD=flat"
+        if self.head:
+            yield from self.only_with("head", "flat", "loss", "smoothing")
+        if self.head == "factored" and self.class_weights not in ("auto", "none"):
             yield (
-                "HEAD=factored: CLASS_WEIGHTS and LOSS=logit_adjusted count classes, but this head learns years of "
-                "age; set SAMPLER=balanced in their place, or HEAD=flat"
+                f"CLASS_WEIGHTS={self.class_weights}: counts classes, but HEAD=factored learns years of age; set "
+                "SAMPLER=balanced in its place, or HEAD=flat"
             )
         if self.loss == "focal" and self.class_weights in ("sqrt", "balanced"):
             yield (

@@ -65,7 +65,8 @@ class Settings(BaseModel):
         remedy = f"leave {key} unset" if value is None else f"set {key}={as_text(value)}"
         for name in names:
             if name in self.model_fields_set and found != value:
-                yield f"{name.upper()}: has no effect with {key}={as_text(found)}; remove it, or {remedy}"
+                where = f"where {key} is unset" if found is None else f"with {key}={as_text(found)}"
+                yield f"{name.upper()}: has no effect {where}; remove it, or {remedy}"
 
 
 class Photographs(Settings):

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.config import presets, synonyms
 from toolkit.config.settings import SCRIPTS
 from toolkit.config.shared import DEMO, Settings
-from toolkit.config.types import as_text, plain, the_word
+from toolkit.config.types import as_text, plain, the_word, words_of
 from toolkit.system import world
 from toolkit.system.console import InputError, say, warn
 
@@ -237,8 +237,7 @@ def markdown_table(cls: type[Settings], choices: dict | None = None) -> str:
     for name, field in own_fields(cls).items():
         default = f"`{as_text(field.default)}`" if as_text(field.default) else ""
         text = field.description
-        allowed = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
-        allowed = allowed or (choices or {}).get(name, ())
+        allowed = words_of(field.annotation) or (choices or {}).get(name, ())
         if not callable(allowed) and 1 < len(allowed) <= MOST_CHOICES:
             text += f" One of {', '.join(f'`{choice}`' for choice in allowed)}."
         lines.append(f"| `{name.upper()}` | {default} | {text} |")

@@ -34,7 +34,7 @@ def of_type(value, annotation):
     pydantic.
     """
     types = _all_of(annotation)
-    if words := [word for word in types if isinstance(word, str)]:
+    if value is not None and (words := words_of(annotation)):
         return the_word(as_text(value), words)
     if pathlib.Path in types and isinstance(value, str):
         if any(unicodedata.category(character) == "Cc" for character in value):
@@ -43,6 +43,11 @@ def of_type(value, annotation):
     if isinstance(value, bool) and {int, float}.intersection(types):
         raise ValueError(f"expected a number, found {as_text(value)}")
     return value
+
+
+def words_of(annotation) -> list[str]:
+    """The words that a setting with this annotation can be."""
+    return [word for word in _all_of(annotation) if isinstance(word, str)]
 
 
 def _all_of(annotation) -> list:

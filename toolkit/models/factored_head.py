@@ -7,6 +7,7 @@ years 0 to 100 follow.
 """
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES
 
 YEARS = 101
 PARTS = (len(ATTRIBUTES["mask"]), len(ATTRIBUTES["gender"]), YEARS)  # outputs of the model below
-SPREAD_YEARS = 2.0  # standard deviation of soft ages
+SPREAD_YEARS = 6.0  # standard deviation of soft ages: nets are off by as much on people whom they have not seen
 
 
 class FactoredHead(nn.Module):
@@ -36,10 +37,15 @@ def join(mask: torch.Tensor, gender: torch.Tensor, years: torch.Tensor, old_from
 
     The third age band begins at the year `old_from`.
     """
-    edges = (0, AGE_FROM_YEARS[0], old_from, YEARS)
-    bands = torch.stack([years[:, edges[i] : edges[i + 1]].logsumexp(1) for i in range(3)], 1)
+    bands = in_bands(years, torch.logsumexp, old_from)
     classes = mask[:, :, None, None] + gender[:, None, :, None] + bands[:, None, None, :]
     return torch.cat([classes.flatten(1), years], 1)
+
+
+def in_bands(years: torch.Tensor, combine: Callable, old_from: int = AGE_FROM_YEARS[1]) -> torch.Tensor:
+    """Shape (n, 3): the years of each age band, of shape (n, YEARS), combined by torch.sum or torch.logsumexp."""
+    edges = (0, AGE_FROM_YEARS[0], old_from, YEARS)
+    return torch.stack([combine(years[:, first:end], 1) for first, end in itertools.pairwise(edges)], 1)
 
 
 def with_old_from(outputs: torch.Tensor, year: int) -> torch.Tensor:

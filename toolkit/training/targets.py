@@ -7,6 +7,8 @@ import torch
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, BORDER_YEARS, CLASSES, age_band, to_attributes, to_class
 from toolkit.models import factored_head
 
+BORDER_SPREAD = 2.0  # years: standard deviation of the ages that the people of one border age look
+
 
 def make_targets(
     labels: torch.Tensor, years: torch.Tensor, shares: bool, soften: bool, with_years: bool
@@ -25,7 +27,7 @@ def make_targets(
         next_band = to_class(*(name == "age" for name in ATTRIBUTES))  # how many classes further
         for border in BORDER_YEARS:
             distance = AGE_FROM_YEARS[1] - 0.5 - border
-            old = 0.5 * math.erfc(distance / factored_head.SPREAD_YEARS / math.sqrt(2))
+            old = 0.5 * math.erfc(distance / BORDER_SPREAD / math.sqrt(2))
             rows = (years == border) & (to_attributes(labels)["age"] == age_band(border))
             table[rows] = (1 - old) * table[rows] + old * table[rows].roll(next_band, 1)
     if not with_years:
