@@ -88,9 +88,9 @@ LOSSES = {
         ('augment: Literal["none", ', 'augment: Literal["none", "wild", '),
         ('optimizer: Literal["adamw", ', 'optimizer: Literal["adamw", "nadam", '),
         (
-            '    loss: str = "label_smoothing"\n',
+            '    loss: str | None = None\n',
             '    sharpness: float = Field(1.0, gt=0)\n    """Factor of the logits in the loss sharp."""\n'
-            '    loss: str = "label_smoothing"\n',
+            '    loss: str | None = None\n',
         ),
     ],
 }  # fmt: skip

@@ -49,13 +49,19 @@ CASES = {
 }  # fmt: skip
 
 
+def heard() -> None:
+    """What runs under nohup, or in the background, ignores them, and so do its children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def test_a_signal_that_python_or_a_library_swallows_is_raised_again_and_what_cleans_up_is_not_disturbed(tmp_path):
     swallows = "import os, signal, time\ntry:\n os.kill(os.getpid(), 15)\n time.sleep(.2)\nexcept BaseException: pass\n"
     (tmp_path / "swallows.py").write_text(swallows)
     processes = [
         subprocess.Popen(
             [zygote.python(), "-c", SENT.format(case), tmp_path],
-            cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard,
         )
         for case in CASES
     ]  # fmt: skip
