@@ -382,8 +382,10 @@ def test_a_run_is_called_as_its_backbone_unless_run_says_otherwise(given):
 @pytest.mark.parametrize(
     ("variables", "expected", "source"),
     [
-        ({}, ("factored", "strong", "mixup", True), "WEIGHTS"),
-        ({"WEIGHTS": "none"}, ("flat", "light", "none", False), "WEIGHTS"),
+        ({}, ("factored", "strong", "mixup", True), "WEIGHTS, EPOCHS"),
+        ({"EPOCHS": 6}, ("factored", "strong", "mixup", True), "WEIGHTS, EPOCHS"),
+        ({"EPOCHS": 5}, ("flat", "light", "none", False), "WEIGHTS, EPOCHS"),
+        ({"WEIGHTS": "none"}, ("flat", "light", "none", False), "WEIGHTS, EPOCHS"),
         ({"LOSS": "focal"}, ("flat", "strong", "none", True), "LOSS"),
         ({"CLASS_WEIGHTS": "none"}, ("flat", "strong", "none", True), "LOSS"),
         ({"HEAD": "flat"}, ("flat", "strong", "mixup", True), "environment"),

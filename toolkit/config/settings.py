@@ -47,7 +47,7 @@ class TrainSettings(
     weights: Weights = "imagenet"
     """Start from `imagenet`, `none`, a run, or a file (`.pth`, `.safetensors`). PRETRAINED=false is `none` too."""
     head: Literal["flat", "factored"] | None = None
-    """`flat`: 18 logits; `factored`: mask, gender and every year of age, combined; unset: by WEIGHTS and the loss."""
+    """`flat`: 18 logits; `factored`: mask, gender, every year of age; unset: by WEIGHTS, EPOCHS and LOSS."""
     epochs: int = Field(10, ge=1)
     """Passes over the training photographs."""
     batch_size: int = Field(32, ge=2)
@@ -68,9 +68,9 @@ class TrainSettings(
     pseudo_from: float = Field(0.9, gt=0, le=1)
     """Probability that the most probable class of such a photograph must have."""
     augment: Literal["none", "flip", "light", "strong"] | None = None
-    """Augmentation policy for training photographs; unset: by WEIGHTS."""
+    """Augmentation policy for training photographs; unset: by WEIGHTS and EPOCHS."""
     mix: Literal["none", "mixup", "cutmix"] | None = None
-    """Mix half of the photographs: `mixup` blends two; `cutmix` joins two halves; unset: by WEIGHTS and the loss."""
+    """Mix half of the photographs: `mixup` blends two; `cutmix` joins halves; unset: by WEIGHTS, EPOCHS, LOSS."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """`shuffle`: each photograph once per epoch; `balanced`: all classes equally often, and all people in a class."""
     border_ages: Literal["keep", "soften", "leave_out"] = "keep"
@@ -102,7 +102,7 @@ class TrainSettings(
     freeze_epochs: int = Field(0, ge=0)
     """First epochs, in which only the head is trained; not with WEIGHTS=none."""
     ema: bool | None = None
-    """Validate and keep an exponential moving average (EMA) of the weights; unset: by WEIGHTS."""
+    """Validate and keep an exponential moving average (EMA) of the weights; unset: by WEIGHTS and EPOCHS."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate schedule after the warm-up."""
     warmup: float = Field(0.1, ge=0, lt=1)
