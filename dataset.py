@@ -131,10 +131,16 @@ def look_meant(root: pathlib.Path, passed_over: Iterable[str]) -> list[str]:
     return found
 
 
+def meant_and_junk(root: pathlib.Path, passed_over: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names below `root` that `look_meant`, and all others."""
+    meant = look_meant(root, passed_over)
+    is_meant = set(meant)
+    return meant, [path for path in passed_over if path not in is_meant]
+
+
 def tell_passed_over(root: pathlib.Path, passed_over: Sequence[str]) -> None:
     """Say how much below `root` is no photograph, and warn of what looks like one and is not read."""
-    meant = look_meant(root, passed_over)
-    junk = [path for path in passed_over if path not in set(meant)]
+    meant, junk = meant_and_junk(root, passed_over)
     if junk:
         say(f"passed over {len(junk)} files and folders that are no photographs: {listed(junk)}")
     if meant and world.rank() == 0:
@@ -305,8 +311,7 @@ def main(argv: list[str]) -> None:
     with store:
         bad = store.wait()
         problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)
-    meant = look_meant(image_folder(config.sm_channel_train), passed_over)
-    junk = [path for path in passed_over if path not in set(meant)]
+    meant, junk = meant_and_junk(image_folder(config.sm_channel_train), passed_over)
     of_names = {
         "files and folders that look like people or photographs, and are NOT read": meant,
         "files and folders passed over, as they are no photographs": junk,

@@ -53,9 +53,10 @@ def resolve(
         config.optimizer: of_optimizer(config.optimizer, config.name, trained),
     }
     values, origin = {}, dict(origin)
-    for source, defaults in unset.items():  # later ones win
-        for name in (name for name in defaults if getattr(config, name) is None):
-            values[name], origin[name] = defaults[name], source
+    for source, found in unset.items():  # later ones win
+        here = {name: value for name, value in found.items() if getattr(config, name) is None}
+        values |= here
+        origin |= dict.fromkeys(here, source)
     config = config.model_copy(update=values)
     if config.loss is None:
         values["loss"], origin["loss"] = "factored" if config.head == "factored" else "label_smoothing", "HEAD"
