@@ -7,7 +7,7 @@ from toolkit.labels import ATTRIBUTES
 from toolkit.system.console import say
 
 # From trained weights a net knows some hundred faces by heart within two epochs. What slows that gained 0.05 in 6
-# epochs, and cost 0.1 in 3 (docs/accuracy.md, "Measured on real faces"). From scratch a net learns slowly by itself.
+# epochs, and cost 0.1 in 3 (docs/measured.md). From scratch a net learns slowly by itself.
 AGAINST_LEARNING_BY_HEART = {"head": "factored", "augment": "strong", "mix": "mixup", "ema": True}
 PLAIN = {"head": "flat", "augment": "light", "mix": "none", "ema": False}
 ENOUGH_EPOCHS = 6
