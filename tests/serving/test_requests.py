@@ -13,6 +13,7 @@ import pytest
 from conftest import run_here
 from faults import ROOT, environment
 from launcher import PYTHON, needed
+from PIL import Image
 
 import inference
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
@@ -107,6 +108,8 @@ def test_json_is_the_response_where_the_client_accepts_anything(send, photograph
         assert len(predictions(send(next(iter(photographs.values())), "image/png", accept))) == 1
 
 
+LARGE = io.BytesIO()  # a file of 5 kB
+Image.new("1", (8_000, 5_000)).save(LARGE, "PNG")
 WRONG = {
     "empty": (b"", "image/jpeg", 400, "the photograph cannot be read: it is empty"),
     "no photograph": (b"hello", "image/png", 400, "the photograph cannot be read: no photograph of a format that"),
@@ -121,6 +124,7 @@ WRONG = {
     "no base64": ({"instances": ["YQ==", "$$"]}, "application/json", 400, "instance 1: expected base64: "),
     "letters of others": ({"instances": ["é"]}, "application/json", 400, "instance 0: expected base64: "),
     "too many": ({"instances": ["aa"] * 257}, "application/json", 413, "expected at most 256 photographs in a request"),
+    "too many pixels": ({"instances": [text(LARGE.getvalue())] * 3}, "application/json", 413, "MEGAPIXELS=100 in all"),
     "CSV": (b"1,2", "text/csv", 415, "Content-Type text/csv: expected image/jpeg, image/png or another image, or appl"),
     "nothing": (b"x", None, 415, "Content-Type missing: expected image/jpeg"),
 }  # fmt: skip

@@ -41,6 +41,11 @@ class Endpoint:
         say(f"running on {runtime}")
         return cls(ensemble, models)
 
+    @property
+    def max_megapixels(self) -> float:
+        """Of a photograph, and of all photographs of a request together."""
+        return self.ensemble.config.max_megapixels
+
     def decode(self, content: bytes | RequestError) -> Photograph:
         """A photograph of a request, in the framings of all runs. Raises InputError on errors of the machine."""
         from toolkit.data.photo_file import Reading  # imports torch, as the others here do

@@ -31,7 +31,10 @@ def input_fn(body: bytes | str, content_type: str | None) -> list:
 def predict_fn(photographs: list, endpoint: Endpoint) -> list[dict]:
     """A record for each photograph: the same answer as inference.py gives with ADAPT_PRIORS=false."""
     from toolkit.data.store import cpu_count
+    from toolkit.serving import requests
 
+    with requests.as_client_errors():
+        photographs = requests.within_budget(photographs, endpoint.max_megapixels)
     with ThreadPoolExecutor(cpu_count()) as pool:
         return endpoint.answer(list(pool.map(endpoint.decode, photographs)))
 

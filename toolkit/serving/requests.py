@@ -9,6 +9,7 @@ import os
 import numpy as np
 import torch
 
+from toolkit.data import photo_file
 from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.system import csv_text
@@ -88,6 +89,32 @@ def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes
     if isinstance(instances, RequestError):
         return [instances]
     return [_or_error(_decode_base64, number, instance) for number, instance in enumerate(instances)]
+
+
+def within_budget(photographs: list[bytes | RequestError], max_megapixels: float) -> list[bytes | RequestError]:
+    """The same photographs. Raises RequestError where they have more pixels together than one may have.
+
+    A file of a few kB can have as many as that, and all of a request are in memory at once. In a batch transform the
+    RequestError takes their place.
+    """
+    found = sum(_pixels(one, max_megapixels) for one in photographs if isinstance(one, bytes)) / 1e6
+    if found <= max_megapixels:
+        return photographs
+    error = RequestError(
+        http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"expected at most MAX_MEGAPIXELS={max_megapixels:g} in all photographs of a request together, found "
+        f"{found:.0f}; send several",
+    )
+    if is_batch_transform():
+        return [error]
+    raise error
+
+
+def _pixels(content: bytes, max_megapixels: float) -> int:
+    """By its header; 0 of what is no photograph, or too large a one, which is refused when it is decoded."""
+    with contextlib.suppress(Exception), photo_file.opened(content, max_megapixels) as photo:  # Pillow may raise any
+        return photo.width * photo.height
+    return 0
 
 
 def make_record(number: int, p: np.ndarray) -> dict:

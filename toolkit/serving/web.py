@@ -87,6 +87,7 @@ class Service:
             async with asyncio.timeout(MOST_SECONDS):
                 body = await _read_body(request)
                 photographs = await self._in_pool(requests.parse, body, request.headers.get("content-type"))
+                photographs = await self._in_pool(requests.within_budget, photographs, self.endpoint.max_megapixels)
                 records = await asyncio.gather(*map(self._record, photographs))
         except TimeoutError:
             raise BusyError(f"not answered within {MOST_SECONDS} s; send it again") from None
