@@ -42,3 +42,41 @@ def test_optimizers_spare_biases_and_norms_and_sgd_has_momentum(name):
     assert [weight.ndim for weight in spared["params"]] == [1, 1, 1]
     assert (decayed["lr"], decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0.1, 0)
     assert decayed.get("momentum", 0.9) == 0.9
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_moments_of_other_shapes_types_or_names_are_refused_before_they_meet_a_weight(name):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    used = make_optimizer(name, model, lr=0.1, weight_decay=0.1)
+    model(torch.ones(1, 3, 3, 3)).sum().backward()
+    used.step()
+    whole = optimizer.state_tensors(used)
+    fresh = make_optimizer(name, model, lr=0.1, weight_decay=0.1)
+    optimizer.load_state_tensors(fresh, whole)
+    found = optimizer.state_tensors(fresh)
+    assert whole.keys() == found.keys() and all(torch.equal(whole[key], found[key]) for key in whole)
+    optimizer.load_state_tensors(fresh, {key: value for key, value in whole.items() if not key.startswith("0.")})
+    crafted = [{key: wrong} for key in whole for wrong in (whole[key][None], torch.zeros(7, 7))]
+    crafted += [{key: whole[key].to(torch.int64)} for key in whole if key.endswith("step")]
+    for wrong in crafted:
+        with pytest.raises(ValueError, match="moments of weight"):
+            optimizer.load_state_tensors(fresh, whole | wrong)
+    if name != "sgd":  # which has one moment
+        with pytest.raises(ValueError, match="moments of weight 0: step, exp_avg"):
+            optimizer.load_state_tensors(fresh, {key: whole[key] for key in whole if key != "0.exp_avg_sq"})
+    for key in ("0.more", "99.exp_avg", "x.exp_avg"):
+        with pytest.raises((ValueError, IndexError)):
+            optimizer.load_state_tensors(fresh, whole | {key: torch.zeros(1)})
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_layers_that_were_frozen_learn_beside_a_head_that_has_learned(name):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    found = make_optimizer(name, model, lr=0.1, weight_decay=0.0, head=list(model[1].parameters()))
+    for frozen in (True, False):
+        model[0].requires_grad_(not frozen)
+        before = model[0].weight.clone()
+        model(torch.ones(2, 4)).sum().backward()
+        found.step()
+        found.zero_grad()
+        assert torch.equal(model[0].weight, before) == frozen

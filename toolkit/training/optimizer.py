@@ -1,5 +1,6 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
+import copy
 import inspect
 import math
 from collections.abc import Sequence
@@ -21,15 +22,19 @@ def make_optimizer(
     """The optimizer of that name over all weights; biases and the scales of norms (one dimension) do not decay.
 
     Each group has a factor of the learning rate, "lr_factor": 1 for the weights of `head`, `backbone_lr` for the rest.
+    These are never in one group: torch's fused SGD dies where only some weights of a group have learned before.
     """
     of_head = {id(weight) for weight in head}
-    groups: dict[tuple[float, float], list] = {}
+    groups: dict[tuple[bool, float], list] = {}
     for weight in model.parameters():
-        key = 1.0 if id(weight) in of_head else backbone_lr, weight_decay if weight.ndim > 1 else 0.0
+        key = id(weight) in of_head, weight_decay if weight.ndim > 1 else 0.0
         groups.setdefault(key, []).append(weight)
     # Fused: one kernel for all weights, and it takes `found_inf` (training/step.py). Not every optimizer has one.
     fused = {"fused": True} if "fused" in inspect.signature(OPTIMIZERS[name]).parameters else {}
-    groups = [{"params": some, "lr_factor": factor, "weight_decay": decay} for (factor, decay), some in groups.items()]
+    groups = [
+        {"params": some, "lr_factor": 1.0 if is_head else backbone_lr, "weight_decay": decay}
+        for (is_head, decay), some in groups.items()
+    ]
     return OPTIMIZERS[name](groups, lr=lr, **fused)
 
 
@@ -61,9 +66,13 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 
 def load_state_tensors(optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
-    """The inverse of `state_tensors`. Learning rates and the like stay as they are."""
+    """The inverse of `state_tensors`. Learning rates and the like stay as they are.
+
+    Raises ValueError or IndexError on moments that are not this optimizer's of these weights.
+    """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     moments_of_weight: dict[int, dict] = {}
+    expected = _moments_of_a_step(optimizer)
     for key, value in state.items():
         number, _, name = key.partition(".")
         weight = weights[int(number)]
@@ -71,4 +80,18 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, state: dict[str, torch.
             # In the weight's memory layout: fused optimizers walk through both side by side, and a file has lost it.
             value = torch.empty_like(weight).copy_(value)
         moments_of_weight.setdefault(int(number), {})[name] = value
+    for number, moments in moments_of_weight.items():
+        if {name: (value.shape, value.dtype) for name, value in moments.items()} != expected[number]:
+            raise ValueError(f"moments of weight {number}: {', '.join(moments)}")
     optimizer.load_state_dict({"state": moments_of_weight, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _moments_of_a_step(optimizer: torch.optim.Optimizer) -> list[dict[str, tuple[torch.Size, torch.dtype]]]:
+    """{name: shape and type} of each weight's moments once there was a step; only a step tells, here one of a copy."""
+    copied = copy.deepcopy(optimizer)
+    copied.state.clear()
+    weights = [weight for group in copied.param_groups for weight in group["params"]]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    copied.step()
+    return [{name: (value.shape, value.dtype) for name, value in copied.state[weight].items()} for weight in weights]
