@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from toolkit.data.store import Selection, Store
     from toolkit.label_errors.corrections import CorrectionReport
-    from toolkit.pages.dataset import Faces
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
@@ -293,7 +292,7 @@ def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[s
 def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.DatasetSettings, argv)
     files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
-    from toolkit.data import checks
+    from toolkit.data import checks, face_box
     from toolkit.data.framing import Framing
     from toolkit.data.photo_file import Reading
     from toolkit.data.store import Store
@@ -306,8 +305,12 @@ def main(argv: list[str]) -> None:
     classes = labels(table)
     summary = [split.describe(classes, table["person"], sides), *split.missing_groups(classes, [sides]), str(report)]
     say(*"\n".join(summary).split("\n"))
-    reading = Reading.of(config)
-    store = Store(paths(as_found, config.sm_channel_train), Framing.of(config), reading=reading)
+    reading, paths_as_found = Reading.of(config), paths(as_found, config.sm_channel_train)
+    faces = face_box.find(as_found, paths_as_found, reading)
+    say(str(faces))
+    if config.crop == "auto":
+        config = config.model_copy(update={"crop": faces.crop})
+    store = Store(paths_as_found, Framing.of(config), reading=reading)
     with store:
         bad = store.wait()
         problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)
@@ -319,37 +322,12 @@ def main(argv: list[str]) -> None:
     problems = {what: items for what, items in of_names.items() if items} | problems
     for what, items in problems.items():
         say(f"{what} ({len(items)}): {listed(items)}")
-    faces = find_faces(as_found, config, sorted(bad))
-    say(faces.text)
     facts = f"{len(as_found):,} photographs of {as_found['person'].nunique():,} people in {config.sm_channel_train}"
     page = config.sm_output_data_dir / "dataset.html"
     findings = dataset_page.Findings(facts, classes, sides, str(report), problems, faces)
     shown = dataset_page.Shown(store if config.report_photos else None, config.seed, config.pixelate)
     dataset_page.write(page, findings, as_found, table, shown)
     say(f"written: {page.absolute()}")
-
-
-def find_faces(table: pd.DataFrame, config: settings.DatasetSettings, bad: list[int]) -> Faces:
-    """The mean of a sample of whole photographs, and which CROP is suggested. `bad`: rows that cannot be read."""
-    import torch
-
-    from toolkit.data import face_box, photo_file
-    from toolkit.data.framing import Framing
-    from toolkit.data.store import Store
-    from toolkit.pages.dataset import Faces
-
-    sample = table.iloc[np.setdiff1d(face_box.sample_rows(table), bad)]
-    if sample.empty:
-        return Faces(np.zeros((*face_box.SIZE, 3), np.uint8), 1.0, None, face_box.NO_BOX)
-    store = Store(paths(sample, config.sm_channel_train), Framing(face_box.SIZE))
-    store.fill()
-    pixels = store.gather(torch.arange(len(store))).numpy()
-    with photo_file.opened(photo_file.read(store.paths[0])) as photo:
-        height, width = photo_file.upright_size(photo)
-    box = face_box.find_box(pixels, sample["mask"].to_numpy(), sample["folder"].astype(str).tolist(), height / width)
-    suggested = box and Framing(config.size, box, config.fit)
-    text = f"CROP={sources.as_text(box)} {face_box.RULE}" if box else face_box.NO_BOX
-    return Faces(pixels.mean(0).round().astype(np.uint8), height / width, suggested, text)
 
 
 def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:

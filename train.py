@@ -76,7 +76,8 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
 
 
 def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Callable) -> Outcome | None:
-    """Table, split, store, model, task, loop, report: a run for each split."""
+    """Table, split, crop, store, model, task, loop, report: a run for each split."""
+    config, origin = crop_to_faces(config, origin, data.table)
     with decoded(config, data) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
         data, store = without_bad_photographs(config, data, store)
@@ -134,6 +135,27 @@ def read_data(config: settings.TrainSettings) -> Data:
         found = pseudo_labels.read(dataset.image_folder(folder), probabilities, config.pseudo_from)
         say(*str(found).split("\n"))
     return Data(table, splits, report.files, found)
+
+
+def crop_to_faces(
+    config: settings.TrainSettings, origin: dict[str, str], table: pd.DataFrame
+) -> tuple[settings.TrainSettings, dict[str, str]]:
+    """The settings with the box that CROP=auto stands for: that of the faces or, with DECIDE_BY, that of its folds."""
+    if config.crop != "auto":
+        return config, origin
+    crop, source = None, "DECIDE_BY" if config.decide_by else "photographs"
+    if world.rank() == 0 and config.decide_by:
+        from toolkit.training import everybody
+
+        crop = everybody.crop(config)
+    elif world.rank() == 0:
+        from toolkit.data import face_box
+        from toolkit.data.photo_file import Reading
+
+        faces = face_box.find(table, dataset.paths(table, config.sm_channel_train), Reading.of(config))
+        say(str(faces))
+        crop = faces.crop
+    return config.model_copy(update={"crop": distributed.broadcast(crop)}), origin | {"crop": source}
 
 
 @contextlib.contextmanager

@@ -1,8 +1,14 @@
-"""The box that dataset.py suggests as CROP: where the faces are, whatever is behind and below them."""
+"""The box that CROP=auto takes: where the faces are, whatever is behind and below them."""
+
+import pathlib
 
 import numpy as np
 import pytest
+from conftest import from_scratch
+from PIL import Image
 
+import dataset
+import train
 from toolkit.data.face_box import FEWEST_PEOPLE, find_box
 
 HEIGHT, WIDTH = 64, 48
@@ -33,6 +39,14 @@ def photographs(people: int, middle: tuple[int, int], radius: int, seed: int = 0
     return np.array(pixels, np.uint8), np.array(masks), names
 
 
+def save(images: pathlib.Path, pixels: np.ndarray, masks: np.ndarray, names: list[str]) -> None:
+    """A folder of photographs for each person, as dataset.py reads them."""
+    for photo, mask, name in zip(pixels, masks, names, strict=True):
+        folder = images / f"{name}_{'female' if int(name) % 2 else 'male'}_x_{20 + int(name)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(folder / ("normal.png" if mask else "mask1.png"))
+
+
 @pytest.mark.parametrize("middle", [(24, 24), (36, 16), (20, 32)])
 def test_the_box_holds_the_faces_and_little_else(middle):
     radius = 9
@@ -50,3 +64,21 @@ def test_nothing_is_suggested_of_few_people_or_of_faces_that_fill_the_photograph
     assert find_box(*photographs(80, (30, 24), 24), HEIGHT / WIDTH) is None
     pixels, masks, names = photographs(80, (24, 24), 9)
     assert find_box(pixels, np.zeros_like(masks), names, HEIGHT / WIDTH) is None  # nobody without a mask
+
+
+def test_train_takes_the_box_unless_a_crop_is_set(tmp_path, capsys):
+    pixels, masks, names = photographs(60, (30, 24), 9)
+    save(tmp_path, pixels, masks, names)
+    (tmp_path / "7_female_x_27" / "normal.png").write_bytes(b"not a photograph")
+    table, _ = dataset.read_table(tmp_path)
+    config = from_scratch(sm_channel_train=tmp_path, sm_model_dir=tmp_path)
+    assert config.crop == "auto"
+    found, origin = train.crop_to_faces(config, {}, table)
+    others = np.array(names) != "7"
+    expected = find_box(pixels[others], masks[others], [name for name in names if name != "7"], HEIGHT / WIDTH)
+    assert found.crop == expected and origin == {"crop": "photographs"}
+    assert capsys.readouterr().out == f"CROP={','.join(map(str, expected))} holds the faces, as their masks show\n"
+    few, _ = train.crop_to_faces(config, {}, table[table["folder"].astype(str) < "3"].reset_index(drop=True))
+    assert few.crop == (0.0, 0.0, 1.0, 1.0) and "CROP=1: faces fill the photographs" in capsys.readouterr().out
+    given = config.model_copy(update={"crop": (0.1, 0.2, 0.9, 0.8)})
+    assert train.crop_to_faces(given, {}, table) == (given, {}) and not capsys.readouterr().out

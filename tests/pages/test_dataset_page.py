@@ -8,13 +8,14 @@ import shutil
 import numpy as np
 from browser import PHONE, opened, reads_well
 from conftest import run_here
-from data.test_face_box import photographs
+from data.test_face_box import photographs, save
 from PIL import Image
 
 import dataset
+from toolkit.data.face_box import Faces
 from toolkit.data.split import Split
 from toolkit.pages import dataset as dataset_page
-from toolkit.pages.dataset import SUGGESTED_COLOUR, USED_COLOUR
+from toolkit.pages.dataset import FOUND_COLOUR, USED_COLOUR
 from toolkit.pages.parts.predictions import class_name
 
 
@@ -48,7 +49,7 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
         f"people with several folders (1): {second.name.partition('_')[0]} (",
         "identical files (2): ",
         f"folders of no age from 1 to 100 (1): {old.name}",
-        "No CROP is suggested: faces fill the photographs, or fewer than 50 people",
+        "CROP=1: faces fill the photographs, or fewer than 50 people",
     ):
         assert words in done.stdout, words
     with opened(browser, tmp_path / "dataset.html", viewport=PHONE, color_scheme="dark") as shown:
@@ -62,11 +63,7 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
 
 
 def test_the_faces_are_found_and_shown_with_the_crop_that_is_set(browser, tmp_path):
-    pixels, masks, people = photographs(60, (30, 24), 9)
-    for photo, mask, person in zip(pixels, masks, people, strict=True):
-        folder = tmp_path / "images" / f"{person}_{'female' if int(person) % 2 else 'male'}_x_{20 + int(person)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo).save(folder / ("normal.png" if mask else "mask1.png"))
+    save(tmp_path / "images", *photographs(60, (30, 24), 9))
     folders = {"SM_CHANNEL_TRAIN": tmp_path / "images", "SM_OUTPUT_DATA_DIR": tmp_path}
     done = run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5")
     assert done.returncode == 0 and re.search(r"^CROP=0\.\d+,0\.\d+,0\.\d+,0\.\d+ holds the faces", done.stdout, re.M)
@@ -76,14 +73,14 @@ def test_the_faces_are_found_and_shown_with_the_crop_that_is_set(browser, tmp_pa
         mean = shown.get_by_alt_text("Mean photograph with the box of the crop")
         with Image.open(io.BytesIO(base64.b64decode(mean.get_attribute("src").partition(",")[2]))) as photo:
             seen = np.asarray(photo.convert("RGB")).astype(int)
-    orange, blue = (np.abs(seen - colour).sum(-1) < 150 for colour in (SUGGESTED_COLOUR, USED_COLOUR))
+    orange, blue = (np.abs(seen - colour).sum(-1) < 150 for colour in (FOUND_COLOUR, USED_COLOUR))
     assert orange.any() and blue.any()
     assert np.abs(np.flatnonzero(blue.any(1))[[0, -1]] / len(seen) - (0.25, 0.75)).max() < 0.03
 
 
 def test_classes_that_nobody_is_of_and_those_that_validation_lacks_are_told_apart():
     labels = np.repeat(np.arange(16), 2)
-    faces = dataset_page.Faces(np.zeros((4, 3, 3), np.uint8), 1.0, None, "")
+    faces = Faces(np.zeros((4, 3, 3), np.uint8), 1.0, None)
     sides = Split(np.arange(0, 32, 2), np.arange(1, 31, 2))
     findings = dataset_page.Findings("", labels, sides, "", {}, faces)
     lacking = dataset_page._lacking(findings)

@@ -24,6 +24,8 @@ def test_a_size_in_the_environment_that_is_not_the_runs_is_told(monkeypatch, cap
     for name, value in (("size", "128x96"), ("FIT", "squeeze"), ("CROP", "1")):
         monkeypatch.setenv(name, value)
     ensemble.note_framing({tmp_path: header})
+    monkeypatch.setenv("CROP", "auto")
+    ensemble.note_framing({tmp_path: header})
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("size", "'64x48'")
     ensemble.note_framing({tmp_path: header})

@@ -109,10 +109,11 @@ def test_what_is_fitted_on_probabilities_is_what_would_be_fitted_on_logits(folds
 def test_a_run_that_cannot_decide_is_refused_before_any_work(drawn, folds, trained, tmp_path):
     given = {name: value for name, value in FOLDS.items() if name not in ("FOLDS", "CROP")} | {"FIT": "pad"}
     run = folds / "shufflenet_v2_x0_5"
-    words = "expected folds of nets like this one, NAME=shufflenet_v2_x0_5 HEAD=factored at 32x32 FIT=pad; found"
-    refused(
-        of_everybody(drawn, tmp_path, **given, DECIDE_BY=run), words, "at 32x32 CROP=0.1,0.05,0.95,0.9 FIT=cover in"
-    )
+    words = "expected folds of nets like this one, NAME=shufflenet_v2_x0_5 HEAD=factored at 32x32 "
+    done = of_everybody(drawn, tmp_path, **given, DECIDE_BY=run, CROP="1")
+    refused(done, words + "FIT=pad; found", "at 32x32 CROP=0.1,0.05,0.95,0.9 FIT=cover in")
+    done = of_everybody(drawn, tmp_path, **given, DECIDE_BY=run)  # CROP=auto takes that of the folds
+    refused(done, words + "CROP=0.1,0.05,0.95,0.9 FIT=pad; found")
     done = of_everybody(drawn, trained, DECIDE_BY="resnet18")  # a single run
     refused(done, "DECIDE_BY=resnet18: expected a run whose folds are done", "found in SM_MODEL_DIR none")
     shutil.copytree(run, tmp_path / "copy")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from toolkit.config.types import WHOLE, Corrections, Crop, Device, Fit, InputFolder, Size, as_text, of_type
+from toolkit.config.types import Corrections, Crop, Device, Fit, InputFolder, Size, as_text, of_type
 
 DEMO = pathlib.Path("demo")  # folder of the drawn faces and of what the scripts make of them
 DEMO_DATA = DEMO / "data"
@@ -92,8 +92,8 @@ class TrainingData(Photographs):
     """Label corrections: `sure` or `all` rows of outliers.csv, paths of such files, several with commas, or `none`."""
     size: Size = (128, 96)
     """Height x width of the model's input in pixels."""
-    crop: Crop = WHOLE
-    """Part of each photograph to use: `top,left,bottom,right` as shares of it, or one number: a share in the middle."""
+    crop: Crop = "auto"
+    """Part to use: `top,left,bottom,right` as shares, a share in the middle, or `auto`: what holds the faces."""
     fit: Fit = "squeeze"
     """How that part becomes SIZE: `squeeze` changes its proportions, `pad` repeats the edge, `cover` cuts overhangs."""
     seed: int = Field(42, ge=0, lt=2**32)

@@ -177,6 +177,11 @@ def crop_box(value) -> tuple[float, float, float, float]:
     )
 
 
+def crop_box_or_auto(value) -> tuple[float, float, float, float] | str:
+    """The same, or "auto"."""
+    return "auto" if str(value).strip().lower() == "auto" else crop_box(value)
+
+
 def whole_device(value: str) -> str:
     """`value` without the number of the first GPU, which is the default. Raises ValueError on the number of another."""
     kind, _, number = value.rpartition(":")
@@ -210,7 +215,7 @@ InputFile = Annotated[pathlib.Path, AfterValidator(existing_file)]
 InputFolder = Annotated[pathlib.Path, AfterValidator(existing_folder)]
 RunName = Annotated[str, AfterValidator(folder_of_run)]
 Size = Annotated[tuple[int, int], BeforeValidator(height_and_width)]
-Crop = Annotated[tuple[float, float, float, float], BeforeValidator(crop_box)]
+Crop = Annotated[Literal["auto"] | tuple[float, float, float, float], BeforeValidator(crop_box_or_auto)]
 Fit = Literal["squeeze", "pad", "cover"]
 Corrections = Annotated[str, AfterValidator(known_corrections)]
 Weights = Annotated[str, AfterValidator(known_weights)]

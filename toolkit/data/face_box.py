@@ -1,13 +1,21 @@
-"""Where the faces are in photographs of one kind, found by their masks: for the CROP that dataset.py suggests.
+"""Where the faces are in photographs of one kind, found by their masks: what CROP=auto takes.
 
 A wall or a coat differs between people as much as a face does, but not between the photographs of one person: a mask
 does. So a pixel counts by how alike the difference between with and without a mask is among people.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+
+from toolkit.config.types import WHOLE, as_text
+from toolkit.data import photo_file
+from toolkit.data.framing import Framing
+from toolkit.data.photo_file import Reading
+from toolkit.data.store import Store
 
 FEWEST_PEOPLE, MOST_PEOPLE = 50, 500  # fewer with both kinds of photograph say too little, more nothing new
 WORN, NOT_WORN = 0, 2  # of mask, in toolkit/labels.py
@@ -16,19 +24,43 @@ ABOVE, BELOW, BESIDE = 1.2, 0.4, 0.6
 FILLS = 0.85  # of the photograph's area: a larger box is not worth a crop
 SIZE = (64, 48)  # at which photographs are compared
 RULE = (
-    "holds the faces. The rule: masks are where the difference between a person's photographs with and without one is "
+    "The rule: masks are where the difference between a person's photographs with and without one is "
     f"most alike among people; a face reaches {ABOVE} mask widths above its mask, {BELOW} below and {BESIDE} beside it."
 )
-NO_BOX = (
-    f"No CROP is suggested: faces fill the photographs, or fewer than {FEWEST_PEOPLE} people have some with and some "
-    "without a mask."
-)
 
 
-def sample_rows(table: pd.DataFrame) -> np.ndarray:
-    """Rows of the table: all photographs of up to MOST_PEOPLE folders, at even distances through the table."""
+class Faces(NamedTuple):
+    """Where the faces are."""
+
+    mean: np.ndarray  # the mean photograph: uint8, shape (h, w, 3)
+    proportion: float  # height / width of the photographs
+    box: tuple[float, float, float, float] | None  # as CROP takes it; None where there is no use in a crop
+
+    @property
+    def crop(self) -> tuple[float, float, float, float]:
+        return self.box or WHOLE
+
+    def __str__(self) -> str:
+        if self.box:
+            return f"CROP={as_text(self.box)} holds the faces, as their masks show"
+        few = f"fewer than {FEWEST_PEOPLE} people have some with and some without a mask"
+        return f"CROP={as_text(WHOLE)}: faces fill the photographs, or {few}"
+
+
+def find(table: pd.DataFrame, paths: np.ndarray, reading: Reading) -> Faces:
+    """Where the faces of a table of photographs are, from those of up to MOST_PEOPLE folders that can be read."""
     folders = table["folder"].unique()
-    return np.flatnonzero(table["folder"].isin(folders[:: -(-len(folders) // MOST_PEOPLE)]))
+    of_some = table["folder"].isin(folders[:: -(-len(folders) // MOST_PEOPLE)])
+    rows = np.flatnonzero(of_some & table["mask"].isin((WORN, NOT_WORN)))
+    store = Store(paths[rows], Framing(SIZE), reading=reading)
+    good = np.setdiff1d(np.arange(len(rows)), list(store.fill()))
+    if not len(good):
+        return Faces(np.zeros((*SIZE, 3), np.uint8), 1.0, None)
+    with photo_file.opened(store.read(good[0]), reading.max_megapixels) as photo:
+        height, width = photo_file.upright_size(photo)
+    pixels, sample = store.gather(torch.from_numpy(good)).numpy(), table.iloc[rows[good]]
+    box = find_box(pixels, sample["mask"].to_numpy(), sample["folder"].astype(str).tolist(), height / width)
+    return Faces(pixels.mean(0).round().astype(np.uint8), height / width, box)
 
 
 def find_box(

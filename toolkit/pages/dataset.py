@@ -3,7 +3,7 @@
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ import torch
 from markupsafe import Markup
 from PIL import Image
 
-from toolkit.data import augment
+from toolkit.data import augment, face_box
+from toolkit.data.face_box import Faces
 from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.data.store import Store
@@ -23,18 +24,8 @@ PEOPLE_OF_EACH_GROUP = 4  # of each gender and age band
 MAX_CORRECTED = 60  # people
 MAX_AUGMENTED = 8  # photographs
 MAX_FRAMED = 11
-SUGGESTED_COLOUR, USED_COLOUR = (255, 150, 0), (40, 110, 255)  # orange, blue: of boxes
+FOUND_COLOUR, USED_COLOUR = (255, 150, 0), (40, 110, 255)  # orange, blue: of boxes
 HEIGHT_PX = 104
-
-
-@dataclass(frozen=True)
-class Faces:
-    """Where the faces are: the mean photograph, and which part of each to use."""
-
-    mean: np.ndarray  # uint8, shape (h, w, 3)
-    proportion: float  # height / width of the photographs
-    suggested: Framing | None  # None where no crop is
-    text: str  # which CROP is suggested, by what rule; or why none is
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ def write(
         ages=_ages(corrected),
         applied=findings.corrections,
         problems=findings.problems,
-        crop=findings.faces.text,
+        crop=f"{findings.faces}. {face_box.RULE if findings.faces.box else ''}",
         framed=[] if store is None else _framed(findings.faces, store),
         people=[] if store is None else [_person(as_found, store, rows) for rows in _sample_people(as_found, seed)],
         corrections=_corrected_people(as_found, corrected, store),
@@ -120,12 +111,13 @@ def _ages(table: pd.DataFrame) -> Markup | None:
 
 
 def _framed(faces: Faces, store: Store) -> list[Image.Image]:
-    """The mean photograph and some others, with the box that is suggested, and that of CROP and FIT if they are set."""
+    """The mean photograph and some others, with the box of the faces, and that of CROP and FIT if it is another."""
     mean = Image.fromarray(faces.mean).resize((round(HEIGHT_PX / faces.proportion), HEIGHT_PX))
     some = np.linspace(0, len(store) - 1, min(MAX_FRAMED, len(store))).astype(int)
     photos = [mean, *(pictures.thumbnail(store.paths[row], HEIGHT_PX) for row in some)]
-    boxes = [(faces.suggested, SUGGESTED_COLOUR)] if faces.suggested else []
-    if store.framing != Framing(store.size):
+    found = replace(store.framing, crop=faces.crop)
+    boxes = [(found, FOUND_COLOUR)] if faces.box else []
+    if store.framing not in (found, Framing(store.size)):
         boxes.append((store.framing, USED_COLOUR))
     for photo in filter(None, photos):
         for framing, colour in boxes:

@@ -143,7 +143,8 @@ def note_framing(headers: dict[pathlib.Path, Header]) -> None:
             wanted = getattr(TrainSettings.model_validate({name: given[name]}), name)
         except ValidationError:
             wanted = None
-        if others := [header for header in headers.values() if getattr(header.framing, name) != wanted]:
+        others = [header for header in headers.values() if getattr(header.framing, name) != wanted]
+        if others and wanted != "auto":
             own, run = as_text(getattr(others[0].framing, name)), others[0].run
             say(f"note: {name.upper()}={given[name]} is for train.py: {run} was trained with {own}, and keeps it")
 

@@ -90,19 +90,30 @@ def find(config: TrainSettings) -> pathlib.Path:
 
 def refuse_unlike_folds(config: TrainSettings) -> None:
     """Raises InputError unless DECIDE_BY names a run of folds that has all its nets, and nets like this one."""
-    folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
-    folds = sorted(set(files.read_csv(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
-    expected = _described(config.name, config.head, Framing.of(config))
-    for path in (folder / f"fold-{fold}" / WEIGHTS for fold in folds):
+    for path in _nets(config):
         if not path.is_file():
             raise InputError(f"DECIDE_BY={config.decide_by}: expected the nets of all folds, found no {path}")
         header = read_header(path)
+        own = header.framing.crop if config.crop == "auto" else config.crop
+        expected = _described(config.name, config.head, Framing(config.size, own, config.fit))
         found = _described(header.backbone, header.head, header.framing)
         if found != expected:
             raise InputError(
                 f"DECIDE_BY={config.decide_by}: expected folds of nets like this one, {expected}; found {found} in "
                 f"{path.parent}"
             )
+
+
+def crop(config: TrainSettings) -> tuple[float, float, float, float]:
+    """That of the folds which DECIDE_BY names."""
+    return read_header(_nets(config)[0]).framing.crop
+
+
+def _nets(config: TrainSettings) -> list[pathlib.Path]:
+    """The weights of the folds which DECIDE_BY names."""
+    folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
+    folds = sorted(set(files.read_csv(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
+    return [folder / f"fold-{fold}" / WEIGHTS for fold in folds]
 
 
 def _described(backbone: str, head: str, framing: Framing) -> str:
