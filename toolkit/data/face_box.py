@@ -48,9 +48,9 @@ class Faces(NamedTuple):
 
 
 def find(table: pd.DataFrame, paths: np.ndarray, reading: Reading) -> Faces:
-    """Where the faces of a table of photographs are, from those of up to MOST_PEOPLE folders that can be read."""
-    folders = table["folder"].unique()
-    of_some = table["folder"].isin(folders[:: -(-len(folders) // MOST_PEOPLE)])
+    """Where the faces of a table of photographs are, from those of up to MOST_PEOPLE people that can be read."""
+    people = table["person"].unique()
+    of_some = table["person"].isin(people[:: -(-len(people) // MOST_PEOPLE)])
     rows = np.flatnonzero(of_some & table["mask"].isin((WORN, NOT_WORN)))
     store = Store(paths[rows], Framing(SIZE), reading=reading)
     good = np.setdiff1d(np.arange(len(rows)), list(store.fill()))
@@ -59,7 +59,7 @@ def find(table: pd.DataFrame, paths: np.ndarray, reading: Reading) -> Faces:
     with photo_file.opened(store.read(good[0]), reading.max_megapixels) as photo:
         height, width = photo_file.upright_size(photo)
     pixels, sample = store.gather(torch.from_numpy(good)).numpy(), table.iloc[rows[good]]
-    box = find_box(pixels, sample["mask"].to_numpy(), sample["folder"].astype(str).tolist(), height / width)
+    box = find_box(pixels, sample["mask"].to_numpy(), sample["person"].astype(str).tolist(), height / width)
     return Faces(pixels.mean(0).round().astype(np.uint8), height / width, box)
 
 
@@ -68,7 +68,7 @@ def find_box(
 ) -> tuple[float, float, float, float] | None:
     """The box of the faces as CROP takes it, shares from 0 to 1; None where people are too few, or faces fill it all.
 
-    `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: their folders;
+    `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: who is on them;
     `proportion`: height / width of these photographs, before they were scaled.
 
     d = mean of a person's photographs with a mask - mean of those without. Masks are where, summed over the channels,
