@@ -13,6 +13,8 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import asyncio
+
 import model
 from toolkit.config import extras, settings, sources
 from toolkit.serving import model_archive
@@ -36,13 +38,15 @@ def serve(config: settings.ServerSettings, endpoint: Endpoint, listening) -> Non
     from toolkit.serving import web
     from toolkit.serving.batcher import Batcher
     from toolkit.serving.counters import Counters
+    from toolkit.serving.nets import Nets
 
     counts, names = Counters(), [run.name for run in endpoint.ensemble.headers]
     endpoint.answer([endpoint.blank()] * config.serve_batch)  # the first call takes memory and prepares for this size
     with Batcher(endpoint.answer, config.serve_batch, config.serve_wait_ms / 1000, counts) as batcher:
         listening.listen()
         say(f"serving {listed(names)} at {ports.address(listening)}; Ctrl-C ends it")
-        web.serve(web.Service(endpoint, batcher, counts, page.render_page(names)), listening)
+        nets = Nets(endpoint, lambda photograph: asyncio.wrap_future(batcher.submit(photograph)))
+        web.serve(web.Service(nets, counts, page.render_page(names)), listening)
     say(f"answered {counts.photographs:,} photographs in {counts.batches:,} batches")
 
 

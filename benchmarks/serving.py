@@ -1,12 +1,13 @@
-"""How many photographs does serve.py answer a second, and how soon, beside inference.py on the same cores?
+"""How many photographs do servers answer a second, and how soon, beside inference.py on the same cores?
 
-python benchmarks/serving.py [--clients 8,32,128] [--seconds 60] [--turns 3] [--name resnet18] [--runtime torch]
+python benchmarks/serving.py [--servers serve.py,deployment.py,torchserve] [--clients 8,32,128] [--seconds 60] ...
 
 An untrained net, JPEGs of 384x512 of drawn faces. Each client sends one photograph after another on one connection, and
-compares the answer with that of inference.py: "wrong" counts classes that differ and probabilities that do by over
-1e-6. Clients are one process, on the same cores. Turns of inference.py (decoding and predicting from files, without its
-start) and of all numbers of clients alternate. The first ratio is that of the rates. "CPU ms" is what a photograph
-costs the process in all its threads; the last ratio is that of these costs, for where other programs run beside.
+compares the answer with that of inference.py: "wrong" counts classes that differ, probabilities that do by over 1e-6,
+and statuses other than 200. Clients are one process, on the same cores. Turns of inference.py (decoding and predicting
+from files, without its start) and of all servers and numbers of clients alternate. The first ratio is that of the
+rates. "CPU ms" is what a photograph costs all processes of the server; the last ratio is that of these costs, for where
+other programs run beside. deployment.py wants Ray, TorchServe `make sagemaker` and Java 17.
 """
 
 import argparse
@@ -15,11 +16,8 @@ import contextlib
 import io
 import json
 import multiprocessing
-import os
 import pathlib
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import servers  # noqa: E402
 import torch  # noqa: E402
 
 import export  # noqa: E402
@@ -43,13 +42,17 @@ from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
 
 TOLERANCE = 1.5e-6  # of probabilities, of which a response has six digits
 PEOPLE = 12  # with 7 photographs each
-ROW = "| {:>7} | {:>9} | {:>7} | {:>7} | {:>7} | {:>5} | {:>5} | {:>7} | {:>5} | {:>6} | {:>5} |"
+ROW = "| {:>13} | {:>7} | {:>9} | {:>7} | {:>7} | {:>7} | {:>5} | {:>5} | {:>7} | {:>5} | {:>6} | {:>5} |"
 HEAD = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
-COLUMNS = ("clients", "answers/s", "p50 ms", "p95 ms", "p99 ms", "wrong", "lost", "RSS MiB", "ratio", "CPU ms", "ratio")
+COLUMNS = (
+    "server", "clients", "answers/s", "p50 ms", "p95 ms", "p99 ms", "wrong", "lost", "RSS MiB", "ratio", "CPU ms",
+    "ratio",
+)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", default="serve.py", type=lambda text: text.split(","))
     parser.add_argument("--clients", default="8,32,128", type=lambda text: list(map(int, text.split(","))))
     parser.add_argument("--seconds", default=60.0, type=float, help="of each turn")
     parser.add_argument("--turns", default=3, type=int)
@@ -64,29 +67,25 @@ def main() -> None:
         folder = pathlib.Path(scratch)
         paths = draw(folder / "faces")
         run = make_run(folder / "runs", options.name, options.size, options.runtime)
-        with server(run, options) as (process, address):
-            print(ROW.format(*COLUMNS), flush=True)
-            for _ in range(options.turns):
-                rate, cost, expected = from_files(run, paths, options)
-                print(ROW.format("files", f"{rate:.0f}", *[""] * 7, f"{1000 * cost:.1f}", ""), flush=True)
-                for clients in options.clients:
-                    before = cpu_seconds(process.pid)
-                    found = load(address, clients, options.seconds, expected)
-                    spent = (cpu_seconds(process.pid) - before) / (found[0] * options.seconds)
-                    cells = [f"{number:.0f}" for number in (found[0], *found[1], *found[2:], resident_mib(process.pid))]
-                    cells += [f"{found[0] / rate:.2f}", f"{1000 * spent:.1f}", f"{cost / spent:.2f}"]
-                    print(ROW.format(clients, *cells), flush=True)
+        settings = {"runtime": options.runtime, "serve_batch": options.batch, "serve_wait_ms": options.wait}
+        print(ROW.format(*COLUMNS), flush=True)
+        for _ in range(options.turns):
+            rate, cost, expected = from_files(run, paths, options.runtime)
+            print(ROW.format("inference.py", "", f"{rate:.0f}", *[""] * 7, f"{1000 * cost:.1f}", ""), flush=True)
+            for name in options.servers:
+                with servers.started(name, run, folder, expected[0][0], **settings) as (process, port):
+                    for clients in options.clients:
+                        measure(name, process, port, clients, options.seconds, rate, cost, expected)
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, in all its threads. Linux only, as the next one."""
-    user, system = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mib(pid: int) -> int:
-    """Memory of a process."""
-    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) >> 10
+def measure(name: str, process, port: int, clients: int, seconds: float, rate: float, cost: float, expected) -> None:
+    """Print one row. `rate`, `cost`: photographs a second and seconds of CPU a photograph of inference.py."""
+    before = servers.cpu_seconds(process.pid)
+    found = load(port, clients, seconds, expected)
+    spent = (servers.cpu_seconds(process.pid) - before) / (found[0] * seconds)
+    cells = [f"{number:.0f}" for number in (found[0], *found[1], *found[2:], servers.resident_mib(process.pid))]
+    cells += [f"{found[0] / rate:.2f}", f"{1000 * spent:.1f}", f"{cost / spent:.2f}"]
+    print(ROW.format(name, clients, *cells), flush=True)
 
 
 def draw(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -115,28 +114,12 @@ def make_run(runs: pathlib.Path, name: str, size: str, runtime: str = "torch") -
     return runs
 
 
-@contextlib.contextmanager
-def server(runs: pathlib.Path, options):
-    """serve.py, warm; its process and address. It must end with status 0."""
-    given = {"SM_CHANNEL_MODEL": runs, "SERVE_PORT": 0, "RUNTIME": options.runtime, "DEVICE": "cpu"}
-    given |= {"SERVE_BATCH": options.batch, "SERVE_WAIT_MS": options.wait}
-    environment = os.environ | {name: str(value) for name, value in given.items()}
-    process = subprocess.Popen([sys.executable, ROOT / "serve.py"], env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        found = next(filter(None, (re.search(r"at http://([\d.]+):(\d+);", line) for line in process.stdout)))
-        yield process, (found[1], int(found[2]))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        print(process.communicate(timeout=120)[0].strip())
-    assert process.returncode == 0
-
-
-def from_files(runs: pathlib.Path, paths: list[pathlib.Path], options) -> tuple[float, float, list]:
+def from_files(runs: pathlib.Path, paths: list[pathlib.Path], runtime: str) -> tuple[float, float, list]:
     """Photographs a second of inference.py, decoding included; seconds of CPU of one; what it says of each path.
 
     The last is [(bytes, class, probabilities)].
     """
-    words = ["--sm_channel_model", str(runs), "--device", "cpu", "--runtime", options.runtime]
+    words = ["--sm_channel_model", str(runs), "--device", "cpu", "--runtime", runtime]
     config, _ = inference.sources.read(inference.settings.PhotographSettings, words)
     many = list(map(str, paths)) * 3
     with contextlib.redirect_stdout(io.StringIO()):
@@ -155,39 +138,40 @@ def from_files(runs: pathlib.Path, paths: list[pathlib.Path], options) -> tuple[
     )
 
 
-def load(address: tuple[str, int], clients: int, seconds: float, expected: list) -> tuple:
+def load(port: int, clients: int, seconds: float, expected: list) -> tuple:
     """Answers a second, [p50, p95, p99] in ms, wrong answers, lost requests; of clients in a process of their own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(asyncio_load, (address, clients, seconds, expected))
+        return pool.apply(asyncio_load, (port, clients, seconds, expected))
 
 
 def asyncio_load(*arguments) -> tuple:
     return asyncio.run(_load(*arguments))
 
 
-async def _load(address: tuple[str, int], clients: int, seconds: float, expected: list) -> tuple:
+async def _load(port: int, clients: int, seconds: float, expected: list) -> tuple:
     until = time.perf_counter() + seconds
-    found = await asyncio.gather(*(_client(address, number, until, expected) for number in range(clients)))
+    found = await asyncio.gather(*(_client(port, number, until, expected) for number in range(clients)))
     durations = sorted(duration for one in found for duration in one[0])
     at = lambda share: 1000 * durations[min(int(share * len(durations)), len(durations) - 1)]  # noqa: E731
     wrong, lost = (sum(one[column] for one in found) for column in (1, 2))
     return len(durations) / seconds, [at(0.5), at(0.95), at(0.99)], wrong, lost
 
 
-async def _client(address: tuple[str, int], number: int, until: float, expected: list) -> tuple[list[float], int, int]:
+async def _client(port: int, number: int, until: float, expected: list) -> tuple[list[float], int, int]:
     """Seconds of each answered request; wrong answers; requests without an answer."""
-    durations, wrong, lost = [], 0, 0
-    reader, writer = await asyncio.open_connection(*address)
+    durations, wrong, lost, writer = [], 0, 0, None
     while (began := time.perf_counter()) < until:
         content, right, p = expected[number % len(expected)]
         number += 1
-        writer.write(HEAD.format(len(content)).encode() + content)
         try:
+            if writer is None:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD.format(len(content)).encode() + content)
             header = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", header)[1]))
         except (asyncio.IncompleteReadError, ConnectionError):
-            lost += 1
-            reader, writer = await asyncio.open_connection(*address)
+            lost, writer = lost + 1, None
+            await asyncio.sleep(0.1)
             continue
         durations.append(time.perf_counter() - began)
         if b" 200 " not in header[:16]:
@@ -195,7 +179,6 @@ async def _client(address: tuple[str, int], number: int, until: float, expected:
             continue
         (record,) = json.loads(body)["predictions"]
         wrong += record["class"] != right or np.abs(np.array(record["probabilities"]) - p).max() > TOLERANCE
-    writer.close()
     return durations, int(wrong), lost
 
 

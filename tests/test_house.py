@@ -22,6 +22,7 @@ FLOORS = (
     "training", "serving", "pages",
     ("dataset.py", "model.py", "loss.py"),
     ("train.py", "inference.py", "evaluation.py", "suspects.py", "leaderboard.py", "export.py", "serve.py"),
+    ("deployment.py",),
 )  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in ([names] if isinstance(names, str) else names)}
 SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("toolkit/**/*.py")]

@@ -15,6 +15,7 @@ import subprocess
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from playwright.sync_api import expect
 from starlette.requests import Request
 from test_requests import WRONG
 
+import deployment
 import inference
 import model
 import serve
@@ -36,6 +38,8 @@ from toolkit.serving import web
 from toolkit.serving.batcher import Batcher
 from toolkit.serving.counters import Counters
 from toolkit.serving.endpoint import Endpoint
+from toolkit.serving.nets import Nets
+from toolkit.system.console import InputError
 
 CPU = {"DEVICE": "cpu", "PRECISION": "fp32"}
 
@@ -80,13 +84,13 @@ def photographs(drawn) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
 
 
-def send(address: str, body, content_type: str | None = "image/jpeg", accept: str | None = None, **headers):
+def send(address: str, body, content_type: str | None = "image/jpeg", accept: str | None = None, to="/invocations"):
     """POST one request; the status, the content type and the body of the response."""
-    to = urllib.parse.urlsplit(address)
-    with contextlib.closing(http.client.HTTPConnection(to.hostname, to.port, timeout=60)) as connection:
+    server = urllib.parse.urlsplit(address)
+    with contextlib.closing(http.client.HTTPConnection(server.hostname, server.port, timeout=60)) as connection:
         body = body if isinstance(body, bytes) or hasattr(body, "__next__") else json.dumps(body).encode()
-        headers |= {name: value for name, value in {"Content-Type": content_type, "Accept": accept}.items() if value}
-        connection.request("POST", "/invocations", body, headers)
+        headers = {name: value for name, value in {"Content-Type": content_type, "Accept": accept}.items() if value}
+        connection.request("POST", to, body, headers)
         response = connection.getresponse()
         return response.status, response.headers["Content-Type"], response.read().decode()
 
@@ -160,6 +164,7 @@ def test_a_wrong_request_gets_a_client_error_of_one_line(server, photographs):
         (told,) = json.loads(body).values()
         assert line in told and "\n" not in told, case
     assert get(server, "/invocations")[0] == 405
+    assert send(server, one, to="/") == send(server, one)  # as Amazon's containers of Ray Serve ask
     assert get(server, "/model") == (404, '{"error":"Not Found: photographs are answered at POST /invocations; / has a '
                                           'page for people"}')  # fmt: skip
     assert get(server, "/ping") == (200, "")
@@ -223,16 +228,24 @@ def service(trained):
     config = ServingSettings(sm_channel_model=trained, name="resnet18", device="cpu", precision="fp32")
     endpoint, counters = Endpoint.load(config, trained, model.load), Counters()
     with Batcher(endpoint.answer, 4, 0.0, counters) as batcher:
-        yield web.Service(endpoint, batcher, counters, "")
+        nets = Nets(endpoint, lambda photograph: asyncio.wrap_future(batcher.submit(photograph)))
+        yield web.Service(nets, counters, "")
 
 
-def ask(service: web.Service, body: bytes, content_type: str = "image/jpeg") -> tuple[int, str]:
+def ask(service: web.Service, body: bytes) -> tuple[int, str]:
+    status, answer = respond(service, body, "image/jpeg")
+    return status, answer.get("error", "")
+
+
+def respond(service: web.Service, body: bytes, content_type: str | None) -> tuple[int, dict]:
     async def receive() -> dict:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
-    response = asyncio.run(service.invocations(Request(scope, receive)))
-    return response.status_code, json.loads(response.body).get("error", "")
+    headers = [(b"content-type", content_type.encode())] if content_type else []
+    response = asyncio.run(
+        service.invocations(Request({"type": "http", "method": "POST", "headers": headers}, receive))
+    )
+    return response.status_code, json.loads(response.body)
 
 
 def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photographs, monkeypatch, capsys):
@@ -246,11 +259,11 @@ def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photograp
         status, told = ask(service, good)
         assert status == 500 and "MemoryError: no room" in told and "no fault of the photograph" in told
     with monkeypatch.context() as patch:
-        patch.setattr(service.batcher, "work", fails)
+        patch.setattr(service.nets.endpoint.ensemble, "predict", fails)
         assert ask(service, good) == (500, "MemoryError: the server's log says more")
         assert "MemoryError: no room" in capsys.readouterr().err
         assert asyncio.run(service.ping(None)).status_code == 503
-    assert asyncio.run(service.ping(None)).status_code == 200 and not service.batcher.failed
+    assert asyncio.run(service.ping(None)).status_code == 200 and not service.nets.failed
     with monkeypatch.context() as patch:
         patch.setattr(web, "MOST_SECONDS", 0)
         status, told = ask(service, good)
@@ -259,6 +272,31 @@ def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photograp
         assert ask(service, good)[0] == 503
     assert ask(service, good) == (200, "") and service.under_way == 0
     assert service.counters.by_status == {200: 1, 500: 2, 503: 2}
+
+
+def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_those_of_serve_py(service, photographs):
+    """Replicas here are the nets of this process: benchmarks/replicas.py has a cluster, and kills."""
+    ray = pytest.importorskip("ray.exceptions")
+    errors = [ray.ActorDiedError(), ray.ActorUnavailableError("gone", None)]
+
+    async def record(content):
+        if errors:
+            raise errors.pop()
+        return await service.nets.record(content)
+
+    handle = SimpleNamespace(record=SimpleNamespace(remote=record), check=SimpleNamespace(remote=service.nets.check))
+    front = web.Service(deployment.Front(handle, service.nets.max_megapixels, ""), Counters(predicts=False), "")
+    assert asyncio.run(front.ping(None)).status_code == 200 and "batches" not in front.counters.text(0)
+    bodies = {name: (content, "image/jpeg") for name, content in list(photographs.items())[:2]}
+    bodies |= {name: (body, content_type) for name, (body, content_type, *_) in WRONG.items()}
+    for name, (body, content_type) in bodies.items():
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        assert respond(front, body, content_type) == respond(service, body, content_type), name
+        assert not errors
+    for error in InputError("too little memory"), MemoryError("no room"):
+        errors.append(ray.RayTaskError("record", "Traceback ...", error).as_instanceof_cause())
+        told = str(error) if isinstance(error, InputError) else "MemoryError: the server's log says more"
+        assert ask(front, next(iter(photographs.values()))) == (500, told)
 
 
 def test_wrong_settings_are_refused_before_the_net_is_loaded(trained):

@@ -19,7 +19,6 @@ class Batcher:
     def __init__(self, work: Callable[[Sequence], list], most: int, wait_seconds: float, counters: Counters):
         """`work`: items -> an answer for each, in their order."""
         self.work, self.most, self.wait_seconds, self.counters = work, most, wait_seconds, counters
-        self.failed = False  # whether the last call of `work` with one item raised
         self._waiting: queue.SimpleQueue[tuple[object, Future] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
 
@@ -39,9 +38,10 @@ class Batcher:
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
-            batch, is_last = self._gather(first)
+            gathered, is_last = self._gather(first)
             # Not those of clients that have given up.
-            self._answer([(item, future) for item, future in batch if future.set_running_or_notify_cancel()])
+            if batch := [(item, future) for item, future in gathered if future.set_running_or_notify_cancel()]:
+                self._answer(batch)
             if is_last:
                 return
 
@@ -59,20 +59,21 @@ class Batcher:
         return batch, False
 
     def _answer(self, batch: list[tuple[object, Future]]) -> None:
-        """Answer them together; where that fails, each half alone: what one item breaks the others shall not feel."""
-        if not batch:
-            return
-        try:
-            answers = self.work([item for item, _ in batch])
-        except Exception as error:
-            if len(batch) > 1:
-                self._answer(batch[: len(batch) // 2])
-                self._answer(batch[len(batch) // 2 :])
-                return
-            self.failed = True
-            batch[0][1].set_exception(error)
-            return
-        self.failed = False
-        self.counters.add_batch(len(batch))
+        answers = answer_each(self.work, [item for item, _ in batch])
+        self.counters.add_batch(sum(not isinstance(answer, Exception) for answer in answers))
         for (_, future), answer in zip(batch, answers, strict=True):
-            future.set_result(answer)
+            future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
+
+
+def answer_each(work: Callable[[Sequence], list], items: list) -> list:
+    """What `work` answers on all items together; in place of an answer, the exception.
+
+    Where a batch fails, each half is tried alone: what one item breaks the others shall not feel.
+    """
+    try:
+        return work(items)
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        half = len(items) // 2
+        return answer_each(work, items[:half]) + answer_each(work, items[half:])

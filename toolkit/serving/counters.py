@@ -12,7 +12,9 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)  # second
 class Counters:
     """Counts of requests, photographs and batches since the start. Any thread may add to them."""
 
-    def __init__(self):
+    def __init__(self, predicts: bool = True):
+        """`predicts`: False where other processes predict, so that batches are not known here."""
+        self.predicts = predicts
         self.by_status, self.seconds = Counter(), 0.0
         self.by_duration = [0] * (len(BOUNDS) + 1)  # the last one is of those that took longer
         self.photographs = self.batches = 0
@@ -34,11 +36,11 @@ class Counters:
         with self._lock:
             totals = list(itertools.accumulate(self.by_duration))
             buckets = zip(map(str, (*BOUNDS, "+Inf")), totals, strict=True)
+            batches = {"photographs_total counter": self.photographs, "batches_total counter": self.batches}
             samples = {
                 "requests_total counter": {f'{{status="{key}"}}': n for key, n in sorted(self.by_status.items())},
                 "requests_under_way gauge": {"": under_way},
-                "photographs_total counter": {"": self.photographs},
-                "batches_total counter": {"": self.batches},
+                **({key: {"": n} for key, n in batches.items()} if self.predicts else {}),
                 "request_seconds histogram": {
                     **{f'_bucket{{le="{bound}"}}': n for bound, n in buckets},
                     "_sum": round(self.seconds, 6),

@@ -29,6 +29,9 @@ class RequestError(InputError):
         super().__init__(text)
         self.status = status
 
+    def __reduce__(self):  # so that another process of deployment.py can read it
+        return RequestError, (self.status, str(self))
+
 
 @contextlib.contextmanager
 def as_client_errors():

@@ -1,14 +1,10 @@
-"""The HTTP server of serve.py: a page for a person, SageMaker's container contract, and counts for Prometheus.
-
-Photographs are decoded in a pool of threads as they come, and answered in batches by one thread that has the nets.
-"""
+"""The HTTP side of serve.py and deployment.py: a page for a person, SageMaker's contract, counts for Prometheus."""
 
 import asyncio
 import http
 import socket
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,11 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from toolkit.data.store import cpu_count
 from toolkit.serving import counters, requests
-from toolkit.serving.batcher import Batcher
 from toolkit.serving.counters import Counters
-from toolkit.serving.endpoint import Endpoint
+from toolkit.serving.nets import Nets
 from toolkit.serving.requests import RequestError
 from toolkit.system import signals
 from toolkit.system.console import InputError
@@ -40,10 +34,9 @@ class BusyError(Exception):
 class Service:
     """The answers to HTTP requests."""
 
-    def __init__(self, endpoint: Endpoint, batcher: Batcher, counts: Counters, page: str):
-        """`page`: HTML."""
-        self.endpoint, self.batcher, self.counters, self.page = endpoint, batcher, counts, page
-        self.decoders = ThreadPoolExecutor(cpu_count())
+    def __init__(self, nets: Nets, counts: Counters, page: str):
+        """`nets`: or what has `record`, `check` and `max_megapixels` as they have; `page`: HTML."""
+        self.nets, self.counters, self.page = nets, counts, page
         self.under_way = 0  # requests
 
     def application(self) -> Starlette:
@@ -54,16 +47,16 @@ class Service:
             "/execution-parameters": lambda _: JSONResponse(EXECUTION_PARAMETERS),
         }
         routes = [Route(path, answer) for path, answer in answers.items()]
-        routes.append(Route("/invocations", self.invocations, methods=["POST"]))
+        # Amazon's containers of Ray Serve send to / what comes to /invocations.
+        routes += [Route(path, self.invocations, methods=["POST"]) for path in ("/invocations", "/")]
         return Starlette(routes=routes, exception_handlers={HTTPException: _on_wrong_address})
 
     async def ping(self, _: Request) -> Response:
-        """200 unless nothing can be answered: after an error, a black photograph tells."""
-        if self.batcher.failed:
-            try:
-                await asyncio.wrap_future(self.batcher.submit(self.endpoint.blank()))
-            except Exception as error:
-                return _respond_to(BusyError(str(error)))
+        """200 unless nothing can be answered."""
+        try:
+            await self.nets.check()
+        except Exception as error:
+            return _respond_to(BusyError(str(error)))
         return Response()
 
     async def invocations(self, request: Request) -> Response:
@@ -86,22 +79,13 @@ class Service:
         try:
             async with asyncio.timeout(MOST_SECONDS):
                 body = await _read_body(request)
-                photographs = await self._in_pool(requests.parse, body, request.headers.get("content-type"))
-                photographs = await self._in_pool(requests.within_budget, photographs, self.endpoint.max_megapixels)
-                records = await asyncio.gather(*map(self._record, photographs))
+                photographs = await asyncio.to_thread(requests.parse, body, request.headers.get("content-type"))
+                photographs = await asyncio.to_thread(requests.within_budget, photographs, self.nets.max_megapixels)
+                records = await asyncio.gather(*map(self.nets.record, photographs))
         except TimeoutError:
             raise BusyError(f"not answered within {MOST_SECONDS} s; send it again") from None
         content, media_type = requests.respond(records, request.headers.get("accept"))
         return Response(content, media_type=media_type)
-
-    async def _record(self, content: bytes | RequestError) -> dict:
-        photograph = await self._in_pool(self.endpoint.decode, content)
-        if isinstance(photograph, str):
-            return requests.make_error_record(photograph)
-        return await asyncio.wrap_future(self.batcher.submit(photograph))
-
-    def _in_pool(self, function, *arguments) -> asyncio.Future:
-        return asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
 
 
 EXECUTION_PARAMETERS = {  # what a batch transform asks for

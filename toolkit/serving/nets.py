@@ -1,0 +1,46 @@
+"""Loaded nets that many ask at the same moment: photographs are decoded in threads, and predicted in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from toolkit.serving.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from toolkit.serving.requests import RequestError
+
+
+class Nets:
+    """What answers the photographs of requests."""
+
+    def __init__(self, endpoint: Endpoint, predict: Callable[..., Awaitable[dict]]):
+        """`predict`: decoded photograph -> its record, of a batch with others."""
+        from toolkit.data.store import cpu_count  # imports torch
+
+        self.endpoint, self.predict, self.max_megapixels = endpoint, predict, endpoint.max_megapixels
+        self.failed = False  # whether the last prediction raised
+        self._decoders = ThreadPoolExecutor(cpu_count())
+
+    async def record(self, content: bytes | RequestError) -> dict:
+        """The answer on one photograph. Raises InputError on errors of the machine, and others."""
+        from toolkit.serving.requests import make_error_record  # imports torch
+
+        photograph = await asyncio.get_running_loop().run_in_executor(self._decoders, self.endpoint.decode, content)
+        return make_error_record(photograph) if isinstance(photograph, str) else await self._predict(photograph)
+
+    async def check(self) -> None:
+        """Raise the error if nothing can be predicted: after an error, a black photograph tells."""
+        if self.failed:
+            await self._predict(self.endpoint.blank())
+
+    async def _predict(self, photograph) -> dict:
+        try:
+            record = await self.predict(photograph)
+        except Exception:
+            self.failed = True
+            raise
+        self.failed = False
+        return record
