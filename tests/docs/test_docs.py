@@ -17,7 +17,10 @@ README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 MOST_WORDS = 2000  # of the README
 # Variables that are no settings: of Python's packages, of torchrun, of SageMaker, and of the tests.
-OTHER_VARIABLES = {"torch_home", "hf_home", "tmpdir", "omp_num_threads", "rank", "world_size", "no_skips", "pythonpath"}
+OTHER_VARIABLES = {
+    "torch_home", "hf_home", "tmpdir", "omp_num_threads", "rank", "world_size", "no_skips", "pythonpath",
+    "sm_rayserve_app",
+}  # fmt: skip
 REPOSITORY_PATH = re.compile(r"(?:(?:toolkit|tests|benchmarks|docs|\.ci)/[\w./-]*|\w+\.py|\w+\.toml|outliers\.csv)")
 EVERYTHING = {name: field for cls in SCRIPTS.values() for name, field in cls.model_fields.items()}
 
