@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import zygote
@@ -88,25 +89,53 @@ def differing(run: pathlib.Path, expected: dict[str, bytes]) -> str:
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")  # audit events
 
 
-def die_before(call: int, folder: pathlib.Path, counted: pathlib.Path) -> None:
-    """Kill this process before its `call`th call that changes what lies below `folder`; for 0 count them in a file."""
-    calls = 0
+class Fault(NamedTuple):
+    """What happens at a call that changes files: the process dies by SIGKILL, or the call raises an error."""
+
+    error: int = 0  # its errno; 0 for SIGKILL
+    lasts: bool = False  # so do all calls that follow
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """The exit statuses of a script that met it as it should: it may do without what failed, too."""
+        return (0, 2) if self.error else (-signal.SIGKILL,)
+
+    def meet(self, path: str) -> None:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error), path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_at(fault: Fault, call: int, folders: tuple[pathlib.Path, ...], counted: pathlib.Path) -> None:
+    """Meet the fault at this process's `call`th call that changes what lies below the folders; for 0 count them in a
+    file. Errors that do not last (a failing disk) are met at calls that read, too.
+    """
+    calls, counter = 0, 0 if call else os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    reads = bool(fault.error) and not fault.lasts
+
+    def on_call(path: str) -> None:
+        nonlocal calls
+        if os.path.isabs(path) and not any(path.startswith(f"{folder}/") for folder in folders):
+            return
+        calls += 1
+        if not call:
+            os.pwrite(counter, str(calls).encode(), 0)
+        elif calls == call or (fault.lasts and calls > call):
+            fault.meet(path)
 
     def on_event(event: str, given: tuple) -> None:
-        nonlocal calls
-        if event not in CHANGES or not isinstance(given[0], str | bytes | os.PathLike):
-            return
-        path = os.fsdecode(given[0])  # shutil.rmtree gives names in a folder that is open
-        writes = event != "open" or given[2] & (os.O_WRONLY | os.O_RDWR)
-        if writes and (not os.path.isabs(path) or path.startswith(f"{folder}/")):
-            calls += 1
-            if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if not call:
-                os.pwrite(counter, str(calls).encode(), 0)
+        if event in CHANGES and isinstance(given[0], str | bytes | os.PathLike):
+            writes = event != "open" or given[2] & (os.O_WRONLY | os.O_RDWR)
+            path = os.fsdecode(given[0])  # shutil.rmtree gives names in a folder that is open
+            if writes or (reads and os.path.isabs(path)):
+                on_call(path)
 
-    counter = 0 if call else os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    def fsync(descriptor: int, really=os.fsync) -> None:
+        on_call(os.readlink(f"/proc/self/fd/{descriptor}"))
+        really(descriptor)
+
     sys.addaudithook(on_event)
+    os.fsync = fsync  # of which there is no event
 
 
 class Forked:
@@ -165,10 +194,13 @@ class Forked:
         return self.returncode
 
 
-def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expected: dict, **variables):
+def stopped_runs(
+    scratch: pathlib.Path, number: int, stops: int, seed: int, expected: dict, longest: float = 3, **variables
+):
     """Runs that get a signal at random instants and are started again until they end, until `stops` were sent.
 
-    Gives the outcome of every run, how often it was stopped, and the longest that it took to stop, in seconds.
+    A signal comes at most `longest` seconds after the start, which must be enough for a save. Gives the outcome of
+    every run, how often it was stopped, and the longest that it took to stop, in seconds.
     """
     import train
 
@@ -178,7 +210,7 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
         log.unlink(missing_ok=True)
         while not outcome:
             process = Forked(train.main, log, SM_MODEL_DIR=runs, **variables)
-            if process.wait(instants.uniform(0.02, 3)) is None:
+            if process.wait(instants.uniform(0.02, longest)) is None:
                 os.kill(process.pid, number)
                 here += 1
             began = time.monotonic()
@@ -197,27 +229,30 @@ def stopped_runs(scratch: pathlib.Path, number: int, stops: int, seed: int, expe
         shutil.rmtree(runs)
 
 
-def killed_before_calls(
+def failing_calls(
     main: Callable,
     folder: pathlib.Path,
     most: int,
     seed: int,
     read: Callable[[], dict],
+    fault: Fault,
     check=lambda: "",
     lost: str = "",
+    data: pathlib.Path | None = None,
     **variables,
 ):
-    """A process that is killed before one call that changes files below `folder`, for each of them in turn or `most`,
-    and is then started again: an outcome each.
+    """A process that meets a fault at one call that changes files below `folder`, for each of them in turn or `most`,
+    and is then started again: an outcome each. Errors that do not last are met below `data`, too.
 
     `folder` may hold something already. `check` looks at what was killed; the folder `lost` in it is then lost with the
     machine; `read` gives what must be there at the end as if nothing had happened.
     """
     log, counted, before = folder.with_suffix(".log"), folder.with_suffix(".calls"), folder.with_suffix(".before")
     shutil.copytree(folder, before)
+    watched = (folder, data) if data else (folder,)
 
     def ended(call: int | None) -> int | None:
-        prepare = None if call is None else partial(die_before, call, folder, counted)
+        prepare = None if call is None else partial(fail_at, fault, call, watched, counted)
         process = Forked(main, log, prepare, **variables)
         code = process.wait(600)
         process.kill()
@@ -229,16 +264,16 @@ def killed_before_calls(
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
         log.unlink()
-        codes, outcome = [ended(call)], check()
+        first, outcome, printed = ended(call), check(), log.read_text()
         if lost:
             shutil.rmtree(folder / lost, ignore_errors=True)
-        codes.append(ended(None))
-        if codes != [-signal.SIGKILL, 0]:
-            outcome = f"exit {codes}: {log.read_text()[-500:]}"
+        again = ended(None)
+        if first not in fault.codes or again != 0 or "Traceback" in printed:
+            outcome = f"exit {first}, then {again}: {log.read_text()[-1500:]}"
         elif not outcome and (found := read()) != expected:
             differing = dict(found.items() ^ expected.items())
-            outcome = f"other results or files: {', '.join(sorted(differing)[:5])}"
-        yield outcome and f"before call {call} of {calls}: {outcome}"
+            outcome = f"exit {first}, other results or files: {', '.join(sorted(differing)[:5])}: {printed[-500:]}"
+        yield outcome and f"at call {call} of {calls}: {outcome}"
 
 
 def tree(folder: pathlib.Path, *compared: str) -> dict[str, str]:

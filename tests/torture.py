@@ -1,15 +1,17 @@
-"""All faults, often: a table of what was tried, survived and lost. `make torture`; about an hour.
+"""All faults, often: a table of what was tried, survived and lost. `make torture`.
 
-python tests/torture.py [--share 0.1] tries a tenth of it.
+python tests/torture.py [--share 0.1] [--only FOLDS signal] tries a tenth, and of that the rows with one of these words.
 """
 
 import argparse
 import contextlib
+import errno
 import io
 import itertools
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,7 @@ ROW = "{:44} {:>6} {:>9} {:>6} {:>8}"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", default=1.0, type=float, help="of the number of faults")
+    parser.add_argument("--only", default=[""], nargs="+", help="words of the rows to be tried")
     parser.add_argument("--seed", default=None, type=int)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(10**6)
@@ -42,6 +45,8 @@ def main() -> None:
     lost = 0
     with tempfile.TemporaryDirectory() as scratch:
         for what, outcomes in kinds(pathlib.Path(scratch), lambda number: max(round(number * options.share), 1), seed):
+            if not any(word in what for word in options.only):
+                continue
             began, outcomes = time.monotonic(), list(outcomes)
             bad = [outcome for outcome in outcomes if outcome]
             row = (what, len(outcomes), len(outcomes) - len(bad), len(bad), f"{time.monotonic() - began:.0f}")
@@ -53,30 +58,32 @@ def main() -> None:
 
 
 def kinds(scratch: pathlib.Path, share, seed: int):
-    """(what is tried, the outcome of every try: empty where it went as it should)."""
+    """(what is tried, the outcome of every try: empty where it went as it should); tried once they are asked for."""
     with contextlib.redirect_stdout(io.StringIO()):
         synthetic.ensure(scratch / "data", people=24, eval_people=6)
     training_of = {"SM_CHANNEL_TRAIN": scratch / "data" / "train", **faults.SMALL}
     whole = scratch / "whole"
-    expected = undisturbed(whole, training_of)
+    expected, _ = undisturbed(whole, training_of)
     weights = whole / training_of["NAME"] / "model.safetensors"
 
     for number, name, times in (
-        (signal.SIGKILL, "kill -9", 200), (signal.SIGTERM, "SIGTERM", 40), (signal.SIGINT, "Ctrl-C", 40),
+        (signal.SIGKILL, "kill -9", 200), (signal.SIGTERM, "signal SIGTERM", 40), (signal.SIGINT, "signal Ctrl-C", 40),
     ):  # fmt: skip
         yield f"{name} in training", stops(folder(scratch), number, share(times), seed, expected, training_of)
+    yield "kill -9 in saves of resnet18", saves_of_a_large_net(folder(scratch), share(30), seed, training_of)
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
         yield (
-            f"{name} at a script's start",
+            f"signal {name} at a script's start",
             starts.stopped(folder(scratch), scratch / "data", whole, number, share(1000), seed),
         )
-    train_folder = scratch / "data" / "train"
-    for what, given in (("a run", {}), ("FOLDS", FOLDS)):
-        for and_lost, lost in (("", ""), (", the machine lost", "runs")):
-            outcomes = calls_of_training(folder(scratch), share(60), seed, given, lost, train_folder)
-            yield f"kill -9 before a call of {what}{and_lost}", outcomes
-    outcomes = calls_of_inference(folder(scratch), share(60), seed, whole, scratch / "data")
-    yield "kill -9 before a call of inference", outcomes
+    for what, given, lost in TRAININGS:
+        for name, fault in FAULTS.items():
+            if not lost or fault == faults.Fault():
+                outcomes = calls_of_training(folder(scratch), share(60), seed, fault, given, lost, scratch / "data")
+                yield f"{name} at a call of {what}", outcomes
+    for name, fault in FAULTS.items():
+        outcomes = calls_of_inference(folder(scratch), share(60), seed, fault, whole, scratch / "data")
+        yield f"{name} at a call of inference", outcomes
     for what, flips, cuts in (("a flipped bit", share(1000), 0), ("a missing end", 0, share(200))):
         yield f"{what} in weights or state", quietly(faults.damaged_files, folder(scratch), weights, flips, cuts, seed)
     yield "a malicious file as weights or state", quietly(malicious, folder(scratch))
@@ -88,11 +95,12 @@ def kinds(scratch: pathlib.Path, share, seed: int):
     yield "runs of one name that begin in one instant", together(folder(scratch), share(8), expected, training_of)
 
 
-def undisturbed(runs: pathlib.Path, variables: dict) -> dict[str, bytes]:
-    """The results of a run that nobody disturbs."""
+def undisturbed(runs: pathlib.Path, variables: dict) -> tuple[dict[str, bytes], float]:
+    """The results of a run that nobody disturbs, and its seconds."""
+    began = time.monotonic()
     process = faults.Forked(train.main, runs.with_suffix(".log"), SM_MODEL_DIR=runs, **variables)
     assert process.wait(600) == 0, process.log.read_text()
-    return faults.results(runs / variables["NAME"])
+    return faults.results(runs / variables["NAME"]), time.monotonic() - began
 
 
 numbers = itertools.count()
@@ -108,7 +116,17 @@ def quietly(tries, *given) -> list[str]:
     """The outcomes, without what is printed on the way."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return list(tries(*given))
+        outcomes = list(tries(*given))
+    yield from outcomes
+
+
+def saves_of_a_large_net(scratch, times, seed, variables):
+    """Its saves take longer than its steps: most kills fall into one."""
+    variables = {**variables, "NAME": "resnet18", "EPOCHS": "1"}
+    expected, seconds = undisturbed(scratch / "whole", variables)
+    runs = faults.stopped_runs(scratch, signal.SIGKILL, times, seed, expected, longest=seconds, **variables)
+    for outcome, stopped, _ in runs:
+        yield from [outcome] * max(stopped, bool(outcome))
 
 
 def stops(scratch, number, times, seed, expected, variables):
@@ -125,23 +143,42 @@ def stops(scratch, number, times, seed, expected, variables):
 TINY = {"NAME": "tiny", "EPOCHS": "2", "SIZE": "32x32", "WEIGHTS": "none", "DEVICE": "cpu", "LOSSES": os.devnull}
 FOLDS = {"FOLDS": "2", "FINAL": "true", "EPOCHS": "1"}
 RESULTS = ("model.safetensors", "history.csv", "validation.csv", "out_of_fold.csv")
+TRAININGS = (("a run", {}, ""), ("FOLDS", FOLDS, ""), ("a run, the machine lost", {}, "runs"),
+             ("FOLDS, the machine lost", FOLDS, "runs"))  # fmt: skip
+FAULTS = {
+    "kill -9": faults.Fault(), "EIO": faults.Fault(errno.EIO), "ENOSPC": faults.Fault(errno.ENOSPC),
+    "lasting EROFS": faults.Fault(errno.EROFS, lasts=True),
+}  # fmt: skip
 
 
-def calls_of_training(scratch, most, seed, given, lost, data):
+def on_a_disk_of_their_own(data: pathlib.Path, stack: contextlib.ExitStack) -> pathlib.Path:
+    """A copy of the photographs in the memory's file system; `data` itself where there is none beside its disk."""
+    memory = pathlib.Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == data.stat().st_dev:
+        print("note: there is no /dev/shm: photographs lie on the disk of the runs", flush=True)
+        return data
+    copied = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory)), "data")
+    return shutil.copytree(data, copied)
+
+
+def calls_of_training(scratch, most, seed, fault, given, lost, data):
     """With `lost`, the folder of runs goes after the kill, and the checkpoints stay."""
     here = scratch / "here"
     for name in ("runs", "checkpoints"):
         (here / name).mkdir(parents=True)
     places = {"SM_MODEL_DIR": here / "runs"} | ({"SM_CHECKPOINT_DIR": here / "checkpoints"} if lost else {})
-    given = {"SM_CHANNEL_TRAIN": data, **TINY, **given, **places}
 
     def read() -> dict:
-        return faults.tree(here / "runs", *RESULTS)
+        left = [path for path in here.rglob(".*") if path.is_relative_to(here / "checkpoints")]
+        return faults.tree(here / "runs", *RESULTS) | dict.fromkeys(map(str, left), "")
 
-    return faults.killed_before_calls(tiny.main, here, most, seed, read, lost=lost, **given)
+    with contextlib.ExitStack() as stack:
+        data = on_a_disk_of_their_own(data / "train", stack)
+        given = {"SM_CHANNEL_TRAIN": data, **TINY, **given, **places}
+        yield from faults.failing_calls(tiny.main, here, most, seed, read, fault, lost=lost, data=data, **given)
 
 
-def calls_of_inference(scratch, most, seed, runs, data):
+def calls_of_inference(scratch, most, seed, fault, runs, data):
     """Over an answer of other settings, of which a part must never lie beside a part of the new one unnoticed."""
     here = scratch / "here"
     here.mkdir()
@@ -159,7 +196,7 @@ def calls_of_inference(scratch, most, seed, runs, data):
         return faults.tree(here, "output.csv", "inference.json")
 
     given |= {"ADAPT_PRIORS": "false", "TTA": "true"}
-    return faults.killed_before_calls(inference.main, here, most, seed, read, check, **given)
+    yield from faults.failing_calls(inference.main, here, most, seed, read, fault, check, data=data, **given)
 
 
 def malicious(scratch):

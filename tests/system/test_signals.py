@@ -99,3 +99,28 @@ def test_a_script_that_another_one_started_ends_with_it_and_has_saved(drawn, tmp
     while not log.read_text().endswith("terminated\n") and time.monotonic() < until:
         time.sleep(0.02)
     assert "saved at epoch 1" in log.read_text() and log.read_text().endswith("terminated\n")
+
+
+STARTING = """
+import os, pathlib, signal, subprocess, sys
+from toolkit.system import console, subprocesses
+class Started(subprocess.Popen):
+    def __init__(self, *given, **more):
+        super().__init__(*given, **more)
+        print(self.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass  # where a signal is raised
+subprocess.Popen = Started
+console.run(lambda argv: subprocesses.run(sys.argv[1], [], os.environ))
+"""
+
+
+def test_a_script_that_is_being_started_when_a_signal_comes_ends_with_its_starter(tmp_path):
+    (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(60)\n")
+    done = subprocess.run(
+        [zygote.python(), "-c", STARTING, tmp_path / "sleeps.py"],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 143 and done.stderr.endswith("terminated\n"), done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

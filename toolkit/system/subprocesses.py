@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from toolkit import ROOT
+from toolkit.system import signals
 
 OUTCOME = "STARTED_BY_SCRIPT"  # the variable that tells a script so: the path of a file for its outcome
 
@@ -29,21 +30,25 @@ def run(script: str, words: Sequence[str], variables: Mapping[str, str], log: pa
     """
     with tempfile.TemporaryDirectory() as scratch, log.open("w") if log else contextlib.nullcontext() as file:
         outcome = pathlib.Path(scratch) / "outcome.json"
-        # In a session of its own: the terminal sends Ctrl-C to every process of ours. The script would get it, and then
-        # the SIGTERM of below: a second signal, at which it stops without saving.
-        process = subprocess.Popen(
-            [sys.executable, ROOT / script, *words], env={**variables, OUTCOME: str(outcome)},
-            stdin=subprocess.PIPE,  # which nobody writes to: it ends with this process, see `end_with_starter`
-            stdout=file, stderr=subprocess.STDOUT if log else None, start_new_session=True,
-        )  # fmt: skip
+        process = None
         try:
+            with signals.defer_signals():  # until it is known here: else it would be left, and nobody would end it
+                # In a session of its own: the terminal sends Ctrl-C to every process of ours. The script would get it,
+                # and then the SIGTERM of below: a second signal, at which it stops without saving.
+                process = subprocess.Popen(
+                    [sys.executable, ROOT / script, *words], env={**variables, OUTCOME: str(outcome)},
+                    stdin=subprocess.PIPE,  # which nobody writes to: it ends with this process, see `end_with_starter`
+                    stdout=file, stderr=subprocess.STDOUT if log else None, start_new_session=True,
+                )  # fmt: skip
             status = process.wait()
         except KeyboardInterrupt:
-            process.terminate()
-            process.wait()  # it saves what it has
+            if process:
+                process.terminate()
+                process.wait()  # it saves what it has
             raise
         finally:
-            process.stdin.close()
+            if process:
+                process.stdin.close()
         return Ended(status, json.loads(outcome.read_text()) if outcome.exists() else None)
 
 
