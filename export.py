@@ -14,7 +14,6 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -120,8 +119,7 @@ def training_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tupl
     No photographs or no folder where the run's files do not name them: weights can be copied without the files beside.
     """
     names = []
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        folder = folder or json.loads((run / folders.SETTINGS).read_text())["settings"]["sm_channel_train"]
+    folder = folder or folders.read_settings(run).get("settings", {}).get("sm_channel_train")
     with contextlib.suppress(OSError, InputError):
         names = files.read_csv(run / "validation.csv", ("path",), "SM_CHANNEL_MODEL", key="path")["path"]
     if folder is None:

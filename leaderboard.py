@@ -23,6 +23,7 @@ import os
 import pathlib
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 import dataset
 import loss
@@ -33,7 +34,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
-from toolkit.runs.fingerprint import digests, make_fingerprint, matching
+from toolkit.runs.fingerprint import Fingerprint, digests, make_fingerprint, matching
 from toolkit.system import console, files, locks, subprocesses
 from toolkit.system.console import InputError, listed, say
 
@@ -51,6 +52,28 @@ SCORING = (
     "inference.py", "evaluation.py", "toolkit/config/settings.py", "toolkit/config/shared.py", "toolkit/scoring/*.py",
     "toolkit/serving/ensemble.py", "toolkit/serving/runtimes.py",
 )  # fmt: skip
+
+
+class Scored(Fingerprint):
+    """The fingerprint of a row: that of its training, and what else decides its scores."""
+
+    scoring: dict = Field({})
+
+
+class Row(BaseModel, extra="allow"):
+    """COLUMNS."""
+
+    model: str
+    note: str
+
+
+class Progress(BaseModel):
+    """PROGRESS."""
+
+    fingerprint: Scored
+    run: str = ""
+    row: Row | None = None
+    log: str = ""
 
 
 class FailedError(Exception):
@@ -217,10 +240,12 @@ def is_comparable(one: dict, other: dict) -> bool:
 def read_progress(folder: pathlib.Path) -> dict:
     """A backbone's progress.json; nothing where the file is missing, damaged or foreign."""
     try:
-        progress = json.loads((folder / PROGRESS).read_text())
-        return progress if isinstance(progress["fingerprint"], dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        progress = files.read_json(folder / PROGRESS, Progress)
+    except (OSError, InputError):
         return {}
+    if not set(COLUMNS) <= (progress.get("row") or {}).keys():
+        progress.pop("row", None)  # of another version
+    return progress
 
 
 def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
@@ -249,7 +274,7 @@ def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Pa
 def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Path, progress: dict) -> dict:
     """The row of a backbone that was trained and scored."""
     board = json.loads((folder / "evaluation.json").read_text())
-    result = json.loads(pathlib.Path(progress["run"], folders.RESULT).read_text())
+    result = folders.read_result(pathlib.Path(progress["run"]))
     return {
         "model": name,
         "epoch": config.epochs,

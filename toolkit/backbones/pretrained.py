@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -145,7 +144,7 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
         return
     run = weights_file(weights).parent
     try:
-        then = json.loads((run / folders.SETTINGS).read_text())["settings"]
+        then = folders.read_settings(run)["settings"]
         images_then, of_everybody = then["sm_channel_train"], not (then["val_ratio"] or then["folds"])
         table = {"person": []} if of_everybody else files.read_csv(run / "validation.csv", ("person",), "WEIGHTS")
         held_out_then = table["person"]

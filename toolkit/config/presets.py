@@ -7,10 +7,13 @@ mistake. A recipe is for train.py and inference.py: a line is for inference.py i
 import json
 import pathlib
 
+from pydantic import BaseModel
+
 from toolkit import ROOT
 from toolkit.config.settings import InferenceSettings, TrainSettings
 from toolkit.config.shared import Settings
 from toolkit.config.types import plain, the_word
+from toolkit.system import files
 from toolkit.system.console import InputError
 
 FOLDER = ROOT / "recipes"
@@ -63,6 +66,13 @@ def read_recipe(name: str) -> dict[str, str]:
     return values
 
 
+class Record(BaseModel):
+    """What is used of settings.json."""
+
+    settings: dict
+    origin: dict[str, str]
+
+
 def read_record(path: pathlib.Path) -> dict:
     """{setting: value} of all that decide a run's result, from its settings.json.
 
@@ -70,13 +80,13 @@ def read_record(path: pathlib.Path) -> dict:
     Raises InputError where the file is no such record, or has settings that are none any more.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.read_json(path, Record)
         found = {
             name: value
             for name, value in record["settings"].items()
             if name not in NOT_TAKEN and _is_own(name, value, record["origin"][name])
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, InputError, KeyError) as error:
         reason = getattr(error, "strerror", None) or "something else"
         raise InputError(f"SETTINGS={path}: expected the settings.json of a run, found: {reason}") from None
     unknown = [f"{name.upper()}={value}" for name, value in found.items() if name not in TrainSettings.model_fields]

@@ -148,7 +148,7 @@ def hyperparameters(environ) -> dict:
     """
     try:
         typed = json.loads(environ.get("SM_HPS") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         typed = None
     if not isinstance(typed, dict):
         raise InputError(f"SM_HPS={environ['SM_HPS']}: expected a JSON object of hyperparameters")

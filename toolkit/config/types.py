@@ -1,5 +1,6 @@
 """Types of settings beyond those of pydantic: text to value, with an error that says what was expected, and back."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -198,8 +199,9 @@ def whole_device(value: str) -> str:
 def as_text(value) -> str:
     """A value, of Python or of JSON, as a person types it: true, 128x96, 0.1,0.2,0.9,0.8, an empty text for None."""
     if isinstance(value, tuple | list) and len(value) == 4:  # CROP; one number, if that says the same
-        share = f"{round(value[2] - value[0], SHARE_DIGITS):.{SHARE_DIGITS}g}"
-        return share if crop_box(share) == tuple(value) else ",".join(f"{n:.{SHARE_DIGITS}g}" for n in value)
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # four others, in a foreign file
+            share = f"{round(value[2] - value[0], SHARE_DIGITS):.{SHARE_DIGITS}g}"
+            return share if crop_box(share) == tuple(value) else ",".join(f"{n:.{SHARE_DIGITS}g}" for n in value)
     if isinstance(value, tuple | list):
         return "x".join(map(str, value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

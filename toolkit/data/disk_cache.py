@@ -95,7 +95,8 @@ class CachedStore(Store):
                 return False
             repaired = {int(index): text for index, text in note["repaired"].items()}
             chunks, files = note["checksums"], np.array(note["files"], self.checksums.dtype).reshape(len(self))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no such file, or none that this code wrote
+        # No such file, or none that this code wrote.
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False
         storage = self._mapped(file)
 

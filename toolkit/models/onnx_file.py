@@ -19,6 +19,7 @@ from toolkit.labels import CLASSES
 from toolkit.runs import tensor_file, weights
 from toolkit.runs.weights import Header
 from toolkit.system.console import InputError, bar, first_line
+from toolkit.system.files import damaged
 
 if TYPE_CHECKING:
     import onnx
@@ -106,7 +107,7 @@ def read_header(path: pathlib.Path) -> Header:
     try:
         values = tensor_file.parsed({key: text for key, text in metadata.items() if key != CHECKSUM})
     except ValueError as error:
-        raise tensor_file.damaged(path, error) from None
+        raise damaged(path, error) from None
     header = Header.from_plain(values, path)
     beside = path.with_name(weights.WEIGHTS)
     if beside.exists() and weights.read_header(beside).checksum != values.get(WEIGHTS_CHECKSUM):

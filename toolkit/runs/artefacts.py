@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS
 from toolkit.runs import leaderboard
-from toolkit.runs.folders import RESULT, SETTINGS
+from toolkit.runs.folders import SETTINGS, read_result
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration, metrics
 from toolkit.scoring.decision import Decision
@@ -155,5 +154,5 @@ def finished_before(folder: pathlib.Path) -> Outcome | None:
 
 def outcome(folder: pathlib.Path) -> Outcome:
     """Of a finished run, from its result.json."""
-    result = json.loads((folder / RESULT).read_text())
-    return Outcome(folder, {name: result[name] for name in SCORES})
+    result = read_result(folder)
+    return Outcome(folder, {name: result.get(name) for name in SCORES})

@@ -12,9 +12,9 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 
 from toolkit.config.types import NotNegative, Whole
 from toolkit.runs import tensor_file
-from toolkit.runs.tensor_file import DamagedError
 from toolkit.scoring.decision import Decision
 from toolkit.system.console import say
+from toolkit.system.files import DamagedError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ import pandas as pd
 from toolkit.config.settings import TrainSettings
 from toolkit.runs import artefacts, folders, leaderboard
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints, remove_checkpoints
-from toolkit.runs.fingerprint import differences
+from toolkit.runs.fingerprint import Fingerprint, differences
 from toolkit.scoring import metrics
 from toolkit.system import distributed, files, locks, world
 from toolkit.system.console import InputError, say
@@ -176,10 +176,13 @@ def _write_fingerprint(places: Iterable[pathlib.Path], fingerprint: dict) -> Non
 
 
 def _read(folder: pathlib.Path) -> dict | None:
-    """The fingerprint of the run of folds in this folder; None where there is none, or a damaged one."""
+    """The fingerprint of the run of folds in this folder; None where there is none, or a damaged one, which is said."""
     try:
-        return json.loads((folder / folders.FOLDS).read_text())
-    except (FileNotFoundError, ValueError):
+        return files.read_json(folder / folders.FOLDS, Fingerprint)
+    except FileNotFoundError:
+        return None
+    except InputError as error:
+        say(f"note: {error}; that run is passed over")
         return None
 
 
@@ -240,7 +243,7 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
     """
     runs = [folder / f"fold-{fold}" for fold in range(config.folds)]
     tables = [artefacts.read_predictions(run / "validation.csv") for run in runs]
-    results = [_result(run) for run in runs]
+    results = [_result(run, "kept_epoch", "val_loss") for run in runs]
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
@@ -255,9 +258,17 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
 
 def times(folder: pathlib.Path, config: TrainSettings) -> tuple[str, float]:
     """When the first of its nets began, and the seconds of all."""
-    results = [_result(folder / name) for name in net_names(config)]
+    results = [_result(folder / name, "started", "seconds") for name in net_names(config)]
     return results[0]["started"], sum(result["seconds"] for result in results)
 
 
-def _result(run: pathlib.Path) -> dict:
-    return json.loads((run / folders.RESULT).read_text())
+def _result(run: pathlib.Path, *needed: str) -> dict:
+    """Raises InputError where it is damaged, or lacks what is needed: the net is trained again without that file."""
+    remedy = "remove that file, and the same command trains this net again"
+    try:
+        result = folders.read_result(run)
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from None
+    if missing := [name for name in needed if result.get(name) is None]:
+        raise InputError(f"{run / folders.RESULT}: expected {', '.join(missing)} of a run, found none; {remedy}")
+    return result

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Iterable
 
+from pydantic import BaseModel, Field
+
 from toolkit import ROOT
 
 # The files whose code can change a result of training: weights, decision and scores. A new file in one of these
@@ -33,6 +35,15 @@ NOT_CODE = (
     "toolkit/scoring/submission.py",  # for inference.py and evaluation.py
     "toolkit/training/lr_finder.py",  # it trains, but nothing of it is kept
 )
+
+
+class Fingerprint(BaseModel):
+    """What a file that has one may hold: folds.json."""
+
+    settings: dict
+    photographs: str = ""
+    weights: str = ""
+    code: dict[str, str] = Field({})
 
 
 def make_fingerprint(settings: dict, photographs: str, weights: str = "") -> dict:

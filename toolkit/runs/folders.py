@@ -4,7 +4,6 @@ import contextlib
 import errno
 import glob
 import itertools
-import json
 import pathlib
 import re
 import shutil
@@ -12,11 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from pydantic import BaseModel, Field, FiniteFloat
+
+from toolkit.config.types import Whole
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints, remove_checkpoints
-from toolkit.runs.fingerprint import differences, is_record_of
+from toolkit.runs.fingerprint import Fingerprint, differences, is_record_of
 from toolkit.runs.weights import WEIGHTS
 from toolkit.system import files, locks, world
-from toolkit.system.console import listed, say
+from toolkit.system.console import InputError, listed, say
 
 # What lies in the folder of a run, beside WEIGHTS.
 RESULT = "result.json"  # the scores: a run is finished when it has them
@@ -30,6 +32,57 @@ FOLDS = "folds.json"  # of a run of folds: its fingerprint
 FOLDS_LOCK = f".folds{locks.LOCK}"  # held for hours; the nets of a run of folds need its usual lock for a moment
 NET = re.compile(rf"fold-\d+|{FINAL}")  # the name of a net of a run of folds
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # endings of files that SageMaker puts beside checkpoints
+
+
+class RecordedSettings(BaseModel, extra="allow"):
+    """Of a run: those of them that are used when it is read again."""
+
+    sm_channel_train: str = ""
+    sm_checkpoint_dir: str | None = None
+    val_ratio: FiniteFloat = 0.0
+    folds: Whole = 0
+
+
+class RecordedLabels(BaseModel):
+    """Of the pseudo-labels of a run: how many photographs of each class joined."""
+
+    photographs: list[Whole] = []
+
+
+class SettingsFile(Fingerprint):
+    """SETTINGS. It has more settings than the fingerprint: those that say where and how fast."""
+
+    settings: RecordedSettings
+    data: str = ""
+    started: str = ""
+    run: dict = Field({})
+    pseudo_labels: RecordedLabels = RecordedLabels()
+
+
+class ResultFile(BaseModel, extra="allow"):
+    """RESULT, which is also the run's row of leaderboard.csv."""
+
+    run: str
+    started: str = ""
+    finished: str = ""
+    kept_epoch: Whole | FiniteFloat = 0
+    macro_f1: FiniteFloat | None = None
+    accuracy: FiniteFloat | None = None
+    val_loss: FiniteFloat | None = None
+    seconds: FiniteFloat = 0.0
+
+
+def read_settings(run: pathlib.Path) -> dict:
+    """What a run's settings.json has of a `SettingsFile`; nothing where it is missing, damaged or foreign."""
+    try:
+        return files.read_json(run / SETTINGS, SettingsFile)
+    except (OSError, InputError):
+        return {}
+
+
+def read_result(run: pathlib.Path) -> dict:
+    """What a finished run's result.json has: see `ResultFile`. Raises OSError, and InputError on a damaged one."""
+    return files.read_json(run / RESULT, ResultFile)
 
 
 @dataclass
@@ -138,8 +191,8 @@ def state_places(runs: pathlib.Path, checkpoints: pathlib.Path, name: str) -> li
     """
     found = [checkpoints, runs]
     for folder in newest_first((runs,), name, (SETTINGS,)):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # TypeError: it was unset
-            found.append(pathlib.Path(json.loads((folder / SETTINGS).read_text())["settings"]["sm_checkpoint_dir"]))
+        if place := read_settings(folder).get("settings", {}).get("sm_checkpoint_dir"):
+            found.append(pathlib.Path(place))
     return list(dict.fromkeys(found))
 
 
@@ -170,10 +223,13 @@ def clear_finished(checkpoints: pathlib.Path, name: str) -> None:
 def find_finished(runs: pathlib.Path, name: str, fingerprint: dict) -> pathlib.Path | None:
     """The newest of the folders name, name-2, ... that holds a finished run, or run of folds, with this fingerprint."""
     for folder in newest_first((runs,), name, (RESULT,)):
-        # It may have no settings.json, or a foreign one.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            if is_record_of(json.loads((folder / SETTINGS).read_text()), fingerprint):
+        record = read_settings(folder)
+        if record and is_record_of(record, fingerprint):
+            try:
+                read_result(folder)
                 return folder
+            except InputError as error:
+                say(f"note: {error}; that run is passed over")
     return None
 
 
@@ -204,10 +260,7 @@ def is_same_run(run_folder: pathlib.Path, checkpoint_folder: pathlib.Path, check
     """Whether the run's folder belongs to the run of this checkpoint, or is still empty."""
     if checkpoint_folder == run_folder or is_empty(run_folder):
         return True
-    try:
-        return json.loads((run_folder / SETTINGS).read_text())["started"] == checkpoint.started
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return read_settings(run_folder).get("started") == checkpoint.started
 
 
 def _make_new(runs: pathlib.Path, checkpoints: pathlib.Path, name: str, stack: contextlib.ExitStack) -> Run:

@@ -1,7 +1,6 @@
 """The leaderboard of a folder of runs: leaderboard.csv, a line for each finished run, with the settings that differ."""
 
 import contextlib
-import json
 import pathlib
 import statistics
 import time
@@ -9,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
-from toolkit.runs.folders import RESULT, SETTINGS
+from toolkit.runs.folders import RESULT, read_result, read_settings
 from toolkit.system import files, locks
 from toolkit.system.console import InputError, say
 
@@ -45,16 +44,15 @@ def settings_of(run: pathlib.Path, started: str | None = None) -> dict[str, str]
 
     Empty where its settings.json is missing or foreign, or of a run that began at another time than `started`.
     """
-    try:
-        record = json.loads((run / SETTINGS).read_text())
-        settings = {name: value for name, value in record["settings"].items() if name not in TrainSettings.RUNTIME_ONLY}
-        found = {name: as_text(value) for name, value in settings.items()}
-        found |= {name: record["code"][name] for name in EDITED} | {"data": record["data"]}
-        found["decided_by"] = record.get("run", {}).get("decided_by", "")
-        found["pseudo_labels"] = str(sum(record.get("pseudo_labels", {}).get("photographs", ())))
-        return found if started in (None, record.get("started")) else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    record = read_settings(run)
+    if not {"settings", "code", "data"} <= record.keys() or started not in (None, record.get("started")):
         return {}
+    settings = {name: value for name, value in record["settings"].items() if name not in TrainSettings.RUNTIME_ONLY}
+    found = {name: as_text(value) for name, value in settings.items()}
+    found |= {name: record["code"].get(name, "") for name in EDITED} | {"data": record["data"]}
+    found["decided_by"] = str(record.get("run", {}).get("decided_by", ""))
+    found["pseudo_labels"] = str(sum(record.get("pseudo_labels", {}).get("photographs", ())))
+    return found
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -117,8 +115,8 @@ def _results(runs: pathlib.Path) -> list[dict]:
     """What the finished runs in a folder came to, the earliest first; damaged and foreign files are passed over."""
     found = []
     for path in sorted(runs.glob(f"*/{RESULT}")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            result = json.loads(path.read_text())
+        with contextlib.suppress(OSError, InputError):
+            result = read_result(path.parent)
             found.append((str(result.get("finished")), _key(result), result))
     return [result for _, _, result in sorted(found, key=lambda one: one[:2])]
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import math
 import pathlib
 import re
@@ -10,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from toolkit.config.types import as_folder
-from toolkit.runs.folders import EXPORTED, FINAL, NET, RESULT
+from toolkit.runs.folders import EXPORTED, FINAL, NET, RESULT, read_result
 from toolkit.runs.weights import WEIGHTS, Header
 from toolkit.system.console import InputError, listed, say
 
@@ -73,10 +72,10 @@ def _note_better(chosen: pathlib.Path, headers: Iterable[Header], file: str) -> 
 
 def _validation_score(run: pathlib.Path) -> float:
     """The macro F1 of a finished run, or run of folds; NaN where it is not known."""
-    try:
-        return float(json.loads((run / RESULT).read_text())["macro_f1"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return math.nan
+    with contextlib.suppress(OSError, InputError):
+        score = read_result(run).get("macro_f1")
+        return math.nan if score is None else score
+    return math.nan
 
 
 def _is_unfinished(run: pathlib.Path) -> bool:

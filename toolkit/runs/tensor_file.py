@@ -13,11 +13,10 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from toolkit.system.console import InputError, first_line, listed
-from toolkit.system.files import replacing
+from toolkit.system.console import InputError
+from toolkit.system.files import damaged, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,10 +25,6 @@ CHECKSUM = "checksum"  # its key in the header
 PLACEHOLDER = "0" * 64  # stands in its place while it is computed
 STATED = re.compile(rb'"checksum":"\\"([0-9a-f]{64})\\""')
 LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
-
-
-class DamagedError(InputError):
-    """The file can be read, and is not what it should be: it is damaged, or not ours."""
 
 
 def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -90,15 +85,6 @@ def load(path: pathlib.Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise _refusal(path, error) from None
-
-
-def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
-    """What to raise for a file in which this went wrong."""
-    reason = first_line(error)
-    if isinstance(error, ValidationError):
-        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-        reason = listed(wrong)
-    return DamagedError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {reason}")
 
 
 def _refusal(path: pathlib.Path, error: Exception) -> InputError:

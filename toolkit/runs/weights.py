@@ -16,6 +16,7 @@ from toolkit.labels import CLASS_NAMES
 from toolkit.runs import tensor_file
 from toolkit.scoring.decision import Decision
 from toolkit.system.console import InputError
+from toolkit.system.files import damaged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,7 +64,7 @@ class Header:
                 raise ValueError("scores: expected those of an epoch")
             return header
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # crafted, or a flipped bit
-            raise tensor_file.damaged(path, error) from None
+            raise damaged(path, error) from None
 
     @classmethod
     def _refuse_other_files(cls, values: dict, path: pathlib.Path) -> None:

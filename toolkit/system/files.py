@@ -15,8 +15,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
+from pydantic import BaseModel, ValidationError
+
 from toolkit.system import csv_text
-from toolkit.system.console import InputError, listed, say
+from toolkit.system.console import InputError, first_line, listed, say
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What file systems answer that lack an operation: WSL's /mnt, exFAT, network and FUSE disks.
@@ -27,6 +29,19 @@ _LACKED: set[str] = set()  # what this process has said that a file system lacks
 
 class WriteError(InputError):
     """A file cannot be written."""
+
+
+class DamagedError(InputError):
+    """The file can be read, and is not what it should be: it is damaged, or not ours."""
+
+
+def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
+    """What to raise for a file in which this went wrong."""
+    reason = first_line(error)
+    if isinstance(error, ValidationError):
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        reason = listed(wrong)
+    return DamagedError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {reason}")
 
 
 @contextlib.contextmanager
@@ -189,6 +204,19 @@ def write_csv(path: pathlib.Path, table) -> None:
 def write_json(path: pathlib.Path, content) -> None:
     """Write `as_json`. Raises InputError as `replacing` does."""
     write(path, as_json(content))
+
+
+def read_json(path: pathlib.Path, kind: type[BaseModel]) -> dict:
+    """The content of a JSON file, whose fields are of the types of `kind`.
+
+    Raises OSError where it cannot be read, and DamagedError where it is something else, or nested too deeply.
+    """
+    with opened(path) as file:
+        content = file.read()
+    try:
+        return kind.model_validate_json(content).model_dump(exclude_unset=True)
+    except ValueError as error:
+        raise damaged(path, error) from None
 
 
 class Table(dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from toolkit.data.framing import Framing
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.runs.artefacts import read_predictions
 from toolkit.runs.cross_validation import OUT_OF_FOLD
-from toolkit.runs.folders import SETTINGS
+from toolkit.runs.folders import read_settings
 from toolkit.runs.weights import WEIGHTS, read_header
 from toolkit.scoring.decision import Decision, fit_on_posterior
 from toolkit.scoring.prior_correction import PriorCorrection, at_least
@@ -48,10 +47,7 @@ def with_decision(config: TrainSettings, task: Task) -> Task:
 
 def note_other_settings(config: TrainSettings, folder: pathlib.Path) -> None:
     """Say so where the folds were trained with other settings: their errors may be of another kind."""
-    try:
-        then = json.loads((folder / "fold-0" / SETTINGS).read_text())["settings"]
-    except (OSError, ValueError, KeyError):  # the folds were copied without it
-        return
+    then = read_settings(folder / "fold-0").get("settings", {})  # nothing where they were copied without it
     now = {name: value for name, value in config.deciding().items() if name not in MAY_DIFFER}
     if other := [name for name, value in now.items() if then.get(name, value) != value]:
         told = listed(f"{name.upper()}={as_text(then[name])}, not {as_text(now[name])}" for name in other)
