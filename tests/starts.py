@@ -99,8 +99,8 @@ def outcome(script: str, settings: dict, out: pathlib.Path, number: int, seconds
     left, text = kill_all(out), (out / "log").read_text(errors="replace")
     shutil.rmtree(out)
     # Before the script's own first lines have run, it is Python that answers: not ours to mend.
-    first_lines = rf'"{re.escape(str(ROOT / script))}", line \d+, in <module>\n(    import signal\n|(?!    ))'
-    text = re.sub(first_lines, "", text)
+    before_ours = r"in <module>\n(    (import signal|from __future__ .*)\n|(?!    ))"
+    text = re.sub(rf'"{re.escape(str(ROOT / script))}", line \d+, {before_ours}', "", text)
     if "KeyboardInterrupt" in text and f'"{ROOT / script}"' not in text:
         return ""
     what = f"{script}, {seconds:.2f} s: exit {code} {took:.1f} s later"

@@ -52,7 +52,7 @@ class RecordedLabels(BaseModel):
 class SettingsFile(Fingerprint):
     """SETTINGS. It has more settings than the fingerprint: those that say where and how fast."""
 
-    settings: RecordedSettings
+    settings: RecordedSettings = RecordedSettings()
     data: str = ""
     started: str = ""
     run: dict = Field({})
@@ -62,7 +62,7 @@ class SettingsFile(Fingerprint):
 class ResultFile(BaseModel, extra="allow"):
     """RESULT, which is also the run's row of leaderboard.csv."""
 
-    run: str
+    run: str = ""
     started: str = ""
     finished: str = ""
     kept_epoch: Whole | FiniteFloat = 0
@@ -224,7 +224,7 @@ def find_finished(runs: pathlib.Path, name: str, fingerprint: dict) -> pathlib.P
     """The newest of the folders name, name-2, ... that holds a finished run, or run of folds, with this fingerprint."""
     for folder in newest_first((runs,), name, (RESULT,)):
         record = read_settings(folder)
-        if record and is_record_of(record, fingerprint):
+        if "settings" in record and is_record_of(record, fingerprint):
             try:
                 read_result(folder)
                 return folder

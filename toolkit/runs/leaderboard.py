@@ -115,7 +115,7 @@ def _results(runs: pathlib.Path) -> list[dict]:
     """What the finished runs in a folder came to, the earliest first; damaged and foreign files are passed over."""
     found = []
     for path in sorted(runs.glob(f"*/{RESULT}")):
-        with contextlib.suppress(OSError, InputError):
+        with contextlib.suppress(OSError, InputError, KeyError):
             result = read_result(path.parent)
             found.append((str(result.get("finished")), _key(result), result))
     return [result for _, _, result in sorted(found, key=lambda one: one[:2])]
