@@ -10,6 +10,7 @@ from conftest import ROOT, refused, repaint, run_here, run_script
 import leaderboard
 from toolkit.config.settings import LeaderboardSettings
 from toolkit.runs import lookup
+from toolkit.runs.leaderboard import EDITED
 from toolkit.system.console import InputError
 
 
@@ -115,7 +116,7 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
         if lr:
             progress["run"] = str(tmp_path / "runs" / folder.name)
             settings = {"name": model, "seed": seed, "lr": float(lr), "size": [64, 48], "device": model}
-            record = {"settings": settings, "data": "", "code": dict.fromkeys(("dataset.py", "model.py", "loss.py"))}
+            record = {"settings": settings, "data": "", "code": dict.fromkeys(EDITED, "")}
             (tmp_path / "runs" / folder.name).mkdir(parents=True)
             (tmp_path / "runs" / folder.name / "settings.json").write_text(json.dumps(record))
         (folder / "progress.json").write_text(json.dumps(progress))

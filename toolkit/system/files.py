@@ -207,14 +207,15 @@ def write_json(path: pathlib.Path, content) -> None:
 
 
 def read_json(path: pathlib.Path, kind: type[BaseModel]) -> dict:
-    """The content of a JSON file, whose fields are of the types of `kind`.
+    """The content of a JSON file, as it stands there; those fields that `kind` has are of its types.
 
     Raises OSError where it cannot be read, and DamagedError where it is something else, or nested too deeply.
     """
     with opened(path) as file:
         content = file.read()
     try:
-        return kind.model_validate_json(content).model_dump(exclude_unset=True)
+        kind.model_validate_json(content, strict=True)
+        return json.loads(content)
     except ValueError as error:
         raise damaged(path, error) from None
 
