@@ -5,8 +5,8 @@
 FROM python:3.12-slim
 WORKDIR /opt/program
 ARG PIP_EXTRA_INDEX_URL
-COPY requirements.txt requirements-extras.txt ./
-RUN pip install --no-cache-dir -r requirements.txt -c requirements-extras.txt starlette uvicorn onnxruntime
+COPY requirements.txt ./
+RUN pip install --no-cache-dir -r requirements.txt starlette uvicorn onnxruntime
 COPY *.py ./
 COPY toolkit toolkit
 ENV SM_CHANNEL_MODEL=/opt/ml/model SERVE_HOST=0.0.0.0

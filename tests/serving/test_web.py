@@ -7,13 +7,17 @@ import csv
 import http.client
 import io
 import json
+import os
+import pathlib
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import time
 import urllib.parse
+import venv
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -174,12 +178,15 @@ def test_a_wrong_request_gets_a_client_error_of_one_line(server, photographs):
 def test_a_container_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_has_come(
     trained, photographs, expected, tmp_path
 ):
-    """What the Dockerfile copies, sets and starts, with the word that SageMaker gives."""
+    """What the Dockerfile copies, runs, sets and starts, with the word that SageMaker gives."""
     steps = re.findall(r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    fresh = fresh_environment(tmp_path / "venv")
     for step, words in steps:
         *sources, to = words.split()
         for path in [path for source in sources for path in ROOT.glob(source)] if step == "COPY" else ():
             (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / to)
+        if step == "RUN":
+            subprocess.run(words, shell=True, cwd=tmp_path, env=environment(**fresh), check=True)
     variables = dict(word.split("=") for word in dict(steps)["ENV"].split())
     assert variables.keys() == {"SM_CHANNEL_MODEL", "SERVE_HOST"}
     program, *words = json.loads(dict(steps)["ENTRYPOINT"])
@@ -220,6 +227,16 @@ def test_a_container_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_ha
         same(json.loads(response.read())["predictions"][0], expected[name])
     printed = finish(process)
     assert process.returncode == 0 and "answered 1 photographs in 1 batches" in printed, printed
+
+
+def fresh_environment(folder) -> dict[str, str]:
+    """Variables with which pip installs into a new virtual environment, which finds here what it would download."""
+    venv.create(folder)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    (pathlib.Path(packages) / "around.pth").write_text(sysconfig.get_path("purelib"))
+    path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
+    here = {"PIP_CONFIG_FILE": os.devnull, "PIP_CONSTRAINT": "", "PIP_FIND_LINKS": "", "PIP_NO_INDEX": "1"}
+    return {"PATH": path, "PIP_PYTHON": f"{folder}/bin/python", **here}
 
 
 @pytest.fixture
