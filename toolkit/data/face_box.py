@@ -68,8 +68,8 @@ def find_box(
 ) -> tuple[float, float, float, float] | None:
     """The box of the faces as CROP takes it, shares from 0 to 1; None where people are too few, or faces fill it all.
 
-    `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: who is on them;
-    `proportion`: height / width of these photographs, before they were scaled.
+    `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: who is on
+    them; `proportion`: height / width of these photographs, before they were scaled.
 
     d = mean of a person's photographs with a mask - mean of those without. Masks are where, summed over the channels,
     mean(d)^2 / (mean(d)^2 + var(d)) over people is at least half its maximum. Faces reach ABOVE, BELOW and BESIDE them.
