@@ -32,8 +32,8 @@ $(SAGEMAKER)/ready: $(VENV)/ready tests/requirements-sagemaker.txt
 	printf 'numpy\nscipy\n' | $(BIN)/uv pip install --quiet --python $(SAGEMAKER) --excludes - -r tests/requirements-sagemaker.txt
 	touch $@
 
-torture: $(VENV)/ready  ## all faults, often: about an hour
-	$(BIN)/python tests/torture.py
+torture: $(VENV)/ready  ## all faults, often: hours; TORTURE="--share 0.1 --only FOLDS" tries a part
+	$(BIN)/python tests/torture.py $(TORTURE)
 
 docs: $(VENV)/ready  ## write docs/settings.md anew, from the settings
 	$(BIN)/python tests/docs/settings_page.py

@@ -79,10 +79,12 @@ def kinds(scratch: pathlib.Path, share, seed: int):
     for what, given, lost in TRAININGS:
         for name, fault in FAULTS.items():
             if not lost or fault == faults.Fault():
-                outcomes = calls_of_training(folder(scratch), share(60), seed, fault, given, lost, scratch / "data")
+                tries = share(20 if fault.error else 60)
+                outcomes = calls_of_training(folder(scratch), tries, seed, fault, given, lost, scratch / "data")
                 yield f"{name} at a call of {what}", outcomes
     for name, fault in FAULTS.items():
-        outcomes = calls_of_inference(folder(scratch), share(60), seed, fault, whole, scratch / "data")
+        tries = share(20 if fault.error else 60)
+        outcomes = calls_of_inference(folder(scratch), tries, seed, fault, whole, scratch / "data")
         yield f"{name} at a call of inference", outcomes
     for what, flips, cuts in (("a flipped bit", share(1000), 0), ("a missing end", 0, share(200))):
         yield f"{what} in weights or state", quietly(faults.damaged_files, folder(scratch), weights, flips, cuts, seed)

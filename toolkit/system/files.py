@@ -39,8 +39,7 @@ def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
     """What to raise for a file in which this went wrong."""
     reason = first_line(error)
     if isinstance(error, ValidationError):
-        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-        reason = listed(wrong)
+        reason = listed(": ".join(map(str, (*one["loc"], one["msg"]))) for one in error.errors(include_url=False))
     return DamagedError(f"{path}: expected a whole file that train.py wrote, found a damaged or foreign file: {reason}")
 
 
