@@ -195,12 +195,13 @@ class Forked:
 
 
 def stopped_runs(
-    scratch: pathlib.Path, number: int, stops: int, seed: int, expected: dict, longest: float = 3, **variables
+    scratch: pathlib.Path, number: int, stops: int, seed: int, expected: dict, longest: float, **variables
 ):
     """Runs that get a signal at random instants and are started again until they end, until `stops` were sent.
 
-    A signal comes at most `longest` seconds after the start, which must be enough for a save. Gives the outcome of
-    every run, how often it was stopped, and the longest that it took to stop, in seconds.
+    A signal comes at most `longest` seconds after a start, as long as a whole run: with less, a busy machine never gets
+    to a save. Gives the outcome of every run, how often it was stopped, and the longest that it took to stop, in
+    seconds.
     """
     import train
 

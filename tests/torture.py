@@ -63,13 +63,17 @@ def kinds(scratch: pathlib.Path, share, seed: int):
         synthetic.ensure(scratch / "data", people=24, eval_people=6)
     training_of = {"SM_CHANNEL_TRAIN": scratch / "data" / "train", **faults.SMALL}
     whole = scratch / "whole"
-    expected, _ = undisturbed(whole, training_of)
+    undisturbed_run = undisturbed(whole, training_of)
+    expected, _ = undisturbed_run
     weights = whole / training_of["NAME"] / "model.safetensors"
 
     for number, name, times in (
         (signal.SIGKILL, "kill -9", 200), (signal.SIGTERM, "signal SIGTERM", 40), (signal.SIGINT, "signal Ctrl-C", 40),
     ):  # fmt: skip
-        yield f"{name} in training", stops(folder(scratch), number, share(times), seed, expected, training_of)
+        yield (
+            f"{name} in training",
+            stops(folder(scratch), number, share(times), seed, undisturbed_run, training_of),
+        )
     yield "kill -9 in saves of resnet18", saves_of_a_large_net(folder(scratch), share(30), seed, training_of)
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
         yield (
@@ -125,16 +129,13 @@ def quietly(tries, *given) -> list[str]:
 def saves_of_a_large_net(scratch, times, seed, variables):
     """Its saves take longer than its steps: most kills fall into one."""
     variables = {**variables, "NAME": "resnet18", "EPOCHS": "1"}
-    expected, seconds = undisturbed(scratch / "whole", variables)
-    runs = faults.stopped_runs(scratch, signal.SIGKILL, times, seed, expected, longest=seconds, **variables)
-    for outcome, stopped, _ in runs:
-        yield from [outcome] * max(stopped, bool(outcome))
+    yield from stops(scratch, signal.SIGKILL, times, seed, undisturbed(scratch / "whole", variables), variables)
 
 
-def stops(scratch, number, times, seed, expected, variables):
+def stops(scratch, number, times, seed, undisturbed_run, variables):
     """An outcome for each stop: those of a run that lost something count as lost."""
     slowest = 0.0
-    for outcome, stopped, seconds in faults.stopped_runs(scratch, number, times, seed, expected, **variables):
+    for outcome, stopped, seconds in faults.stopped_runs(scratch, number, times, seed, *undisturbed_run, **variables):
         slowest = max(slowest, seconds)
         yield from [outcome] * max(stopped, bool(outcome))
     if number != signal.SIGKILL and slowest > 5:
