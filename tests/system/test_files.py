@@ -120,3 +120,13 @@ def test_a_report_that_cannot_be_written_stops_the_run_and_one_that_fails_does_n
     with render.unless_it_fails(files.WriteError):
         raise ValueError("a model of one's own")
     assert "no report is written: ValueError" in capsys.readouterr().out
+
+
+def test_a_disk_that_fails_while_a_report_is_made_stops_the_run_and_a_missing_file_does_not(capsys):
+    with pytest.raises(OSError, match="Input/output"), render.unless_it_fails(files.WriteError):
+        raise OSError(errno.EIO, "Input/output error", "photograph.jpg")
+    with render.unless_it_fails(files.WriteError):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "of a model of one's own")
+    with render.unless_it_fails():  # the page of a leaderboard, whose runs are finished
+        raise OSError(errno.EIO, "Input/output error", "leaderboard.csv")
+    assert capsys.readouterr().out.count("no report is written") == 2

@@ -8,6 +8,7 @@ import jinja2
 from PIL import Image
 
 from toolkit import ROOT
+from toolkit.data.photo_file import is_of_the_machine
 from toolkit.pages.parts import pictures
 from toolkit.system import files
 from toolkit.system.console import say
@@ -21,13 +22,15 @@ FOLDERS = tuple(
 def unless_it_fails(*raised: type[Exception]):
     """A model of one's own may do what a page does not foresee: a finished run is not lost over its page.
 
-    `raised`: errors that are no matter of the page.
+    `raised`: errors that are no matter of the page; with any, a disk that fails is none either.
     """
     try:
         yield
     except raised:
         raise
     except Exception as error:
+        if raised and isinstance(error, OSError) and is_of_the_machine(error):
+            raise
         say(f"note: no report is written: {type(error).__name__}: {error}")
 
 
