@@ -67,3 +67,16 @@ def test_columns_that_group_are_taken_and_others_are_not(people):
     assert [group["people"] for group in found["place"]["groups"]] == [None] * 3
     assert sum(group["photographs"] for group in found["mask x gender x age"]["groups"]) == 600
     assert groups.widest(found)[0].endswith(")")
+
+
+def test_a_column_named_as_an_attribute_does_not_take_its_place(people):
+    person, _, true, predicted = people
+    columns = {"age": [20 + who % 50 for who in person], "gender": ["f", "m"] * 300}
+    found = groups.by_columns(true, predicted, None, columns)
+    without = groups.by_columns(true, predicted, None, {})
+    assert {name: found[name] for name in without} == without
+    assert [group["group"] for group in found["column gender"]["groups"]] == ["f", "m"]
+    names = [group["group"] for group in found["column age"]["groups"]]
+    assert names == ["20 to 29", "30 to 39", "40 to 49", "50 to 59", "60 to 69"]
+    bands = groups.by_columns(true, predicted, None, {"age": ["young", "old", ""] * 200})["column age"]["groups"]
+    assert [group["group"] for group in bands] == [groups.UNKNOWN, "old", "young"]

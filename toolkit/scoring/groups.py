@@ -13,19 +13,21 @@ from toolkit.scoring import metrics
 MAX_GROUPS = 20  # of a column: one with more values is no grouping
 MIN_PEOPLE = 10  # of a group, to be compared with others: two people are easily all right or all wrong
 UNKNOWN = "not known"
+YEARS = ("years", "age")  # columns of ages
 
 
 def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict[str, dict]:
     """{column: what `by_group` says} of the attributes, of combinations of them, and of further columns.
 
     True and predicted: classes, int64, shape (n,); people: of each photograph, or None; `columns`: values of each
-    photograph. `years` are put into decades. A column with one value only, or with more than MAX_GROUPS, is left out.
+    photograph, and called "column age" where an attribute has its name. Those in YEARS are put into decades. A column
+    with one value only, or with more than MAX_GROUPS, is left out.
     """
     found = {name: by_group(true, predicted, people, values) for name, values in _of_attributes(true).items()}
     for name, values in columns.items():
-        texts = _decades(values) if name == "years" else [str(value).strip() or UNKNOWN for value in values]
+        texts = _decades(values) if name in YEARS else [str(value).strip() or UNKNOWN for value in values]
         if 1 < len(set(texts)) <= MAX_GROUPS:
-            found[name] = by_group(true, predicted, people, texts)
+            found[f"column {name}" if name in ATTRIBUTES else name] = by_group(true, predicted, people, texts)
     return found
 
 
@@ -101,8 +103,8 @@ def _decades(years: Sequence) -> list[str]:
 def _decade(value) -> str:
     try:
         first = int(float(value)) // 10 * 10
-    except ValueError:  # empty, or NaN
-        return UNKNOWN
+    except (ValueError, OverflowError):  # no number: empty, NaN, a band in words
+        return str(value).strip() if str(value).strip().lower() not in ("", "nan") else UNKNOWN
     return f"{first} to {first + 9}"
 
 
