@@ -80,6 +80,7 @@ def prepared(**values) -> Prepared:
     """What train.py makes of these settings before it trains."""
     config = read(**values)
     data = train.read_data(config)
+    config, _ = train.crop_to_faces(config, {}, data.table)
     with train.decoded(config, data) as store:
         backbone = train.build_model(config)
         assert not store.wait()

@@ -37,6 +37,8 @@ table, (sides, *_) = data.table, data.splits
 part("folder, corrections, split")
 import torch
 part("torch")
+config, origin = train.crop_to_faces(config, origin, table)
+part("crop to the faces")
 from toolkit.data.disk_cache import open_store
 from toolkit.data.framing import Framing
 paths = dataset.paths(table, config.sm_channel_train)

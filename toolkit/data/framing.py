@@ -31,8 +31,8 @@ class Framing:
 
     @classmethod
     def of(cls, settings) -> Framing:
-        """That of a script's settings, which have SIZE, CROP and FIT."""
-        return cls(settings.size, settings.crop, settings.fit)
+        """That of a script's settings, which have SIZE, CROP and FIT. Raises ValueError while CROP is auto."""
+        return cls(settings.size, crop_box(settings.crop), settings.fit)
 
     @classmethod
     def from_plain(cls, values: dict) -> Framing:
