@@ -24,8 +24,8 @@ ABOVE, BELOW, BESIDE = 0.95, 0.15, 0.35
 FILLS = 0.85  # of the photograph's area: a larger box is not worth a crop
 SIZE = (64, 48)  # at which photographs are compared
 RULE = (
-    "The rule: masks are where the difference between a person's photographs with and without one is "
-    f"most alike among people; a face reaches {ABOVE} mask widths above its mask, {BELOW} below and {BESIDE} beside it."
+    "The rule: masks are where the difference between a person's photographs with and without one is most alike among "
+    f"people; the box reaches {ABOVE} mask widths above the masks, {BELOW} below and {BESIDE} beside them."
 )
 
 
@@ -72,7 +72,7 @@ def find_box(
     them; `proportion`: height / width of these photographs, before they were scaled.
 
     d = mean of a person's photographs with a mask - mean of those without. Masks are where, summed over the channels,
-    mean(d)^2 / (mean(d)^2 + var(d)) over people is at least half its maximum. Faces reach ABOVE, BELOW and BESIDE them.
+    mean(d)^2 / (mean(d)^2 + var(d)) over people is at least half its maximum. The box reaches ABOVE, BELOW, BESIDE.
     """
     of_person = pd.Series(np.arange(len(pixels))).groupby([people, masks]).indices
     pairs = [(rows, of_person.get((person, NOT_WORN))) for (person, mask), rows in of_person.items() if mask == WORN]
