@@ -86,7 +86,9 @@ def find(config: TrainSettings) -> pathlib.Path:
 
 def refuse_unlike_folds(config: TrainSettings) -> None:
     """Raises InputError unless DECIDE_BY names a run of folds that has all its nets, and nets like this one."""
-    for path in _nets(config):
+    folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
+    folds = sorted(set(files.read_csv(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
+    for path in (folder / f"fold-{fold}" / WEIGHTS for fold in folds):
         if not path.is_file():
             raise InputError(f"DECIDE_BY={config.decide_by}: expected the nets of all folds, found no {path}")
         header = read_header(path)
@@ -101,15 +103,8 @@ def refuse_unlike_folds(config: TrainSettings) -> None:
 
 
 def crop(config: TrainSettings) -> tuple[float, float, float, float]:
-    """That of the folds which DECIDE_BY names."""
-    return read_header(_nets(config)[0]).framing.crop
-
-
-def _nets(config: TrainSettings) -> list[pathlib.Path]:
-    """The weights of the folds which DECIDE_BY names."""
-    folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
-    folds = sorted(set(files.read_csv(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
-    return [folder / f"fold-{fold}" / WEIGHTS for fold in folds]
+    """That of the folds which DECIDE_BY names, and which `refuse_unlike_folds` has passed."""
+    return read_header(find(config) / "fold-0" / WEIGHTS).framing.crop
 
 
 def _described(backbone: str, head: str, framing: Framing) -> str:
