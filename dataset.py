@@ -305,12 +305,12 @@ def main(argv: list[str]) -> None:
     classes = labels(table)
     summary = [split.describe(classes, table["person"], sides), *split.missing_groups(classes, [sides]), str(report)]
     say(*"\n".join(summary).split("\n"))
-    reading, paths_as_found = Reading.of(config), paths(as_found, config.sm_channel_train)
-    faces = face_box.find(as_found, paths_as_found, reading)
+    reading = Reading.of(config)
+    faces = face_box.find(table, paths(table, config.sm_channel_train), reading)  # that of train.py
     say(str(faces))
     if config.crop == "auto":
         config = config.model_copy(update={"crop": faces.crop})
-    store = Store(paths_as_found, Framing.of(config), reading=reading)
+    store = Store(paths(as_found, config.sm_channel_train), Framing.of(config), reading=reading)
     with store:
         bad = store.wait()
         problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)
