@@ -291,7 +291,9 @@ def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photograp
     assert service.counters.by_status == {200: 1, 500: 2, 503: 2}
 
 
-def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_those_of_serve_py(service, photographs):
+def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_those_of_serve_py(
+    service, photographs, monkeypatch
+):
     """Replicas here are the nets of this process: benchmarks/replicas.py has a cluster, and kills."""
     ray = pytest.importorskip("ray.exceptions")
     errors = [ray.ActorDiedError(), ray.ActorUnavailableError("gone", None)]
@@ -304,6 +306,10 @@ def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_t
     handle = SimpleNamespace(record=SimpleNamespace(remote=record), check=SimpleNamespace(remote=service.nets.check))
     front = web.Service(deployment.Front(handle, service.nets.max_megapixels, ""), Counters(predicts=False), "")
     assert asyncio.run(front.ping(None)).status_code == 200 and "batches" not in front.counters.text(0)
+    handle.check.remote = asyncio.Event().wait  # as where no replica is left
+    with monkeypatch.context() as patch:
+        patch.setattr(web, "PING_SECONDS", 0.01)
+        assert asyncio.run(front.ping(None)).status_code == 503
     bodies = {name: (content, "image/jpeg") for name, content in list(photographs.items())[:2]}
     bodies |= {name: (body, content_type) for name, (body, content_type, *_) in WRONG.items()}
     for name, (body, content_type) in bodies.items():

@@ -22,6 +22,7 @@ from toolkit.system.console import InputError
 
 MOST_MIB = 6  # of a request's body, as on SageMaker
 MOST_SECONDS = 60  # from the first byte of a request to its answer, as on SageMaker
+PING_SECONDS = 2  # that a check may take, as on SageMaker
 MOST_REQUESTS = 256  # that are answered at once: each may have MOST_MIB in memory
 # Load balancers keep idle connections for a minute: if this side closed first, a request could meet the closing.
 KEEP_ALIVE_SECONDS = 75
@@ -54,7 +55,10 @@ class Service:
     async def ping(self, _: Request) -> Response:
         """200 unless nothing can be answered."""
         try:
-            await self.nets.check()
+            async with asyncio.timeout(PING_SECONDS):
+                await self.nets.check()
+        except TimeoutError:
+            return _respond_to(BusyError(f"nothing was answered within {PING_SECONDS} s"))
         except Exception as error:
             return _respond_to(BusyError(str(error)))
         return Response()
