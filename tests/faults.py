@@ -220,10 +220,10 @@ def stopped_runs(
             if code not in (0, -number if number == signal.SIGKILL else 128 + number):
                 outcome = f"exit {code}: {log.read_text()[-500:]}"
                 process.kill()
-            if (runs / "leaderboard.csv").exists():  # it may be stopped when all was done
+            if code == 0:
                 break
-        there = sorted(path.name for path in runs.iterdir() if path.name != "leaderboard.html")  # is written last
-        if not outcome and there != sorted([variables["NAME"], "leaderboard.csv"]):
+        there = sorted(path.name for path in runs.iterdir())
+        if not outcome and there != sorted([variables["NAME"], "leaderboard.csv", "leaderboard.html"]):
             outcome = f"found {there}"
         sent += here
         yield outcome or differing(runs / variables["NAME"], expected), here, slowest
