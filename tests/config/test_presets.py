@@ -72,6 +72,10 @@ def test_a_value_of_a_recipe_without_effect_beside_what_is_given_is_no_mistake(r
     assert read(RECIPE="mine", LOSS="f1", WEIGHTS="none")[0].loss == "f1"
     recipe("mine", "LOSS=focal\nGAMMA=3\nBACKBONE_LR=0.1\nWEIGHTS=imagenet\n")
     assert read(RECIPE="mine", PRETRAINED="false")[0].weights == "none"
+    recipe("mine", "FOLDS=5\nFINAL=true\n")
+    assert read(RECIPE="mine")[0].has_final()
+    assert not read(RECIPE="mine", FOLDS=0)[0].has_final() and not read(RECIPE="mine", FOLD=2)[0].has_final()
+    recipe("mine", "LOSS=focal\nGAMMA=3\n")
     with pytest.raises(InputError, match="GAMMA: has no effect with LOSS=f1"):
         read(RECIPE="mine", LOSS="f1", GAMMA=2)
 

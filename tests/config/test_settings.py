@@ -388,6 +388,7 @@ def test_a_run_is_called_as_its_backbone_unless_run_says_otherwise(given):
         ({"WEIGHTS": "none"}, ("flat", "light", "none", False), "WEIGHTS, EPOCHS"),
         ({"LOSS": "focal"}, ("flat", "strong", "none", True), "LOSS"),
         ({"CLASS_WEIGHTS": "none"}, ("flat", "strong", "none", True), "LOSS"),
+        ({"CLASS_WEIGHTS": "auto"}, ("factored", "strong", "mixup", True), "WEIGHTS, EPOCHS"),
         ({"HEAD": "flat"}, ("flat", "strong", "mixup", True), "environment"),
         ({"WEIGHTS": "none", "HEAD": "factored", "EMA": "true"}, ("factored", "light", "none", True), "environment"),
     ],

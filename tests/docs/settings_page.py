@@ -27,15 +27,15 @@ This page lists every setting of every script. It is generated: change the setti
 | environment variable | `epochs=10 python train.py` | any case: `EPOCHS` or `epochs` |
 | SageMaker hyperparameter | `SM_HP_BATCH_SIZE`, `SM_HPS` | see [SageMaker](sagemaker.md) |
 | settings of a run | `SETTINGS=runs/resnet18/settings.json python train.py` | the same again; no folders, no `RUN` |
-| recipe | `RECIPE=contest python train.py` | the lines of a file in `recipes/`: see [recipes](#recipes) |
+| recipe | `RECIPE=best python train.py` | the lines of a file in `recipes/`: see [recipes](#recipes) |
 
 - **Precedence:** each way wins over those below it in this table, and all of them over the default.
 - **Empty values** count as unset, and so does `null`: `LR=` gives the default of LR.
 - **Blanks:** write `epochs=10` without blanks around `=`: after a blank, the shell would run a command named `10`.
-- **Files of variables** (`docker --env-file`) are read by no shell: blanks, line ends of Windows and a pair of quotes
-  around a value are no part of it, and `~` at the start of a path is the home folder. Words of choice have any case.
+- **Files of variables** (`docker --env-file`): blanks around a value, a line end of Windows and a pair of quotes are
+  removed, and `~` at the start of a path is the home folder, as no shell has done it. Words of choice have any case.
 - **Errors:** all settings are checked together before any work. Every wrong one gets a line that says what was
-  expected, and the script ends with exit status 2. A setting that has no effect in this run is an error too.
+  expected, and the script ends with exit status 2. A setting that has no effect beside the others is an error too.
 - **Near misses:** an environment variable that is almost a setting (`EPOCHES`) gives a warning with the right name.
 - **Folders:** set all folders of a script, or none. With none, it works on the drawn faces in `demo/`, and says so in
   its first line. Some scripts then have other defaults, named above their table.
@@ -48,8 +48,8 @@ RECIPES = """\
 A recipe is a file in `recipes/` with lines NAME=value for train.py and inference.py: settings that were measured
 together. Give it to both scripts. Its values are defaults: whatever you set wins. Add your own by adding a file.
 
-    SM_CHANNEL_TRAIN=/data/train/images SM_MODEL_DIR=runs RECIPE=contest python train.py
-    SM_CHANNEL_EVAL=/data/eval SM_CHANNEL_MODEL=runs SM_OUTPUT_DATA_DIR=out RECIPE=contest python inference.py
+    SM_CHANNEL_TRAIN=/data/train/images SM_MODEL_DIR=runs RECIPE=best python train.py
+    SM_CHANNEL_EVAL=/data/eval SM_CHANNEL_MODEL=runs SM_OUTPUT_DATA_DIR=out RECIPE=best python inference.py
 
 """
 
@@ -78,7 +78,23 @@ def section(script: str) -> str:
     note = f"Defaults with no folder set: `{demo}`.\n\n" if demo else ""
     is_train = script == "train.py"
     table = sources.markdown_table(cls, train.CHOICES if is_train else None)
-    return f"## {script}\n\n{note}{table}\n{optimizer_defaults() if is_train else ''}"
+    return f"## {script}\n\n{note}{table}\n{start_defaults() + optimizer_defaults() if is_train else ''}"
+
+
+def start_defaults() -> str:
+    """The table of what depends on the weights to start from and on the number of epochs."""
+    columns = defaults.AGAINST_LEARNING_BY_HEART, defaults.PLAIN
+    lines = [f"| unset | trained weights and `EPOCHS` of {defaults.ENOUGH_EPOCHS} or more | else |", "|--|--|--|"]
+    for name in columns[0]:
+        values = " | ".join(f"`{sources.as_text(column[name])}`" for column in columns)
+        lines.append(f"| `{name.upper()}` | {values} |")
+    others = " and ".join(f"`{name.upper()}={value}`" for name, value in defaults.OF_LOSS.items())
+    return (
+        "\n"
+        + "\n".join(lines)
+        + f"\n\nWhere you set `LOSS`, `SMOOTHING` or `CLASS_WEIGHTS`, the defaults are {others}. "
+        "With the run of `WEIGHTS`,\n`HEAD` is that run's.\n"
+    )
 
 
 def optimizer_defaults() -> str:

@@ -33,13 +33,13 @@ def test_the_whole_way_ends_with_a_submission_that_is_scored(drawn, tmp_path, mo
             columns = (ROOT / "outliers.csv").read_text().partition("\n")[0]
             (tmp_path / "out" / "suspects" / "corrections.csv").write_text(columns + "\n")
     assert scripts == [
-        "dataset.py", "train.py", "suspects.py", "train.py", "train.py", "inference.py", "train.py", "inference.py",
-        "evaluation.py",
+        "dataset.py", "train.py", "suspects.py", "train.py", "train.py", "inference.py", "train.py", "train.py",
+        "inference.py", "evaluation.py",
     ]  # fmt: skip
     answers = pd.read_csv(tmp_path / "out" / "together" / "output.csv")
     assert answers["ImageID"].tolist() == pd.read_csv(drawn.eval / "info.csv")["ImageID"].tolist()
     assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == [
-        "first", "large", "pseudo", "six"
+        "first", "large", "other", "pseudo", "six"
     ]  # fmt: skip
 
 

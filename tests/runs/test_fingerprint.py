@@ -31,7 +31,6 @@ CANNOT_CHANGE_A_RESULT = (
     "toolkit/config/synonyms.py",
     "toolkit/config/types.py",
     "toolkit/data/checks.py",  # for dataset.py's page
-    "toolkit/data/face_box.py",
     "toolkit/demo/*.py",  # a folder of drawn faces is never drawn anew
     "toolkit/pages/*.py",
     "toolkit/runs/fingerprint.py",  # decides whether a run goes on, as does the next one

@@ -78,6 +78,6 @@ def resolve(
 
 def _has_own_loss(config: TrainSettings) -> bool:
     """Whether somebody chose the loss, its smoothing or its weights: also in a recipe, whose values count as unset."""
-    names = ("loss", "smoothing", "class_weights")
-    fields = TrainSettings.model_fields
-    return any(name in config.model_fields_set or getattr(config, name) != fields[name].default for name in names)
+    default = TrainSettings.model_fields["smoothing"].default
+    has_smoothing = "smoothing" in config.model_fields_set or config.smoothing != default
+    return config.loss is not None or has_smoothing or config.class_weights != "auto"

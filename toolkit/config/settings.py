@@ -121,11 +121,15 @@ class TrainSettings(
     settings: pathlib.Path | None = None
     """`settings.json` of a run, to train the same again: its settings become defaults, but for folders and RUN."""
     sm_checkpoint_dir: pathlib.Path | None = None
-    """Folder for states of runs, if finished until the next of that name; unset: SageMaker's, else SM_MODEL_DIR."""
+    """Folder for saved states, those of a run until the next of its name; unset: SageMaker's, else SM_MODEL_DIR."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model for training (torch.compile); `auto`: only for long runs on CUDA."""
     tensorboard: bool = False
     """Also write scalars, pictures and hyperparameters for TensorBoard, into the folder tensorboard of the run."""
+
+    def has_final(self) -> bool:
+        """Whether a net of everybody follows the folds."""
+        return self.final and bool(self.folds) and self.fold is None
 
     def deciding(self) -> dict:
         """The settings that change the result of a run, as JSON types."""
@@ -153,7 +157,7 @@ class TrainSettings(
         for name in ("pseudo_probabilities", "pseudo_from"):
             if name in self.model_fields_set and self.sm_channel_pseudo is None:
                 yield f"{name.upper()}: has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
-        if self.final and (not self.folds or self.fold is not None):
+        if "final" in self.model_fields_set and self.final and not self.has_final():
             yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
         if self.head == "factored" and tuple(ATTRIBUTES) != FACTORED:
             found = ", ".join(ATTRIBUTES)

@@ -29,7 +29,6 @@ CODE = (
 NOT_CODE = (
     "toolkit/*/__init__.py",  # a docstring each
     "toolkit/data/checks.py",
-    "toolkit/data/face_box.py",  # for dataset.py's page
     "toolkit/models/onnx_*.py",  # for export.py and inference.py
     "toolkit/scoring/pooling.py",
     "toolkit/scoring/submission.py",  # for inference.py and evaluation.py
