@@ -14,7 +14,9 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import asyncio
+import math
 import os
+import time
 
 import model
 from toolkit.config import extras, settings, sources
@@ -24,6 +26,8 @@ from toolkit.serving.ensemble import Ensemble
 from toolkit.system import console
 
 RETRY_SECONDS = 0.1
+MOST_TRIES = 3  # of a request whose replica dies: what it holds may be the cause
+FRESH_SECONDS = 10.0  # for which an answer shows that replicas are there
 
 
 def main(argv: list[str], **autoscaling) -> None:
@@ -76,9 +80,7 @@ class Nets(nets.Nets):
     def __init__(self, config: settings.ServerSettings):
         from ray import serve
 
-        with model_archive.unpacked(config.sm_channel_model) as runs:
-            endpoint = Endpoint.load(config, runs, model.load)
-        endpoint.answer([endpoint.blank()] * config.serve_batch)  # the first call takes memory
+        endpoint = Endpoint.warm(config, model.load)
 
         @serve.batch(max_batch_size=config.serve_batch, batch_wait_timeout_s=config.serve_wait_ms / 1000)
         async def predict_together(photographs: list) -> list:
@@ -100,6 +102,7 @@ class Front:
 
     def __init__(self, replicas, max_megapixels: float, page: str):
         self.replicas, self.max_megapixels, self.page = replicas, max_megapixels, page
+        self.answered = -math.inf  # when a replica did so last
 
     def __serve_build_asgi_app__(self):
         from toolkit.serving import counters, web
@@ -110,15 +113,21 @@ class Front:
         return await self._ask(self.replicas.record, content)
 
     async def check(self) -> None:
-        await self._ask(self.replicas.check)
+        """Raises an error if nothing can be predicted. Where answers come, it need not wait its turn among them."""
+        if time.monotonic() - self.answered > FRESH_SECONDS:
+            await self._ask(self.replicas.check)
 
     async def _ask(self, method, *arguments):
         from ray.exceptions import RayActorError, RayTaskError
 
-        while True:  # until the request has taken as long as it may
+        for tries_left in reversed(range(MOST_TRIES)):
             try:
-                return await method.remote(*arguments)
+                found = await method.remote(*arguments)
+                self.answered = time.monotonic()
+                return found
             except RayActorError:
+                if not tries_left:
+                    raise
                 await asyncio.sleep(RETRY_SECONDS)
             except RayTaskError as error:
                 raise error.cause from None

@@ -41,7 +41,6 @@ PHOTOGRAPHS = 12  # to compare on
 BATCH_SIZES = (1, 3)  # to compare with: the file must not depend on the batch size of the export, which is 2
 CALIBRATION, COMPARED = 100, 1000  # photographs: int8's ranges are measured on the first, its classes on the others
 EQUAL_CLASSES = 0.99  # share that int8 must leave as they are
-INT8_BATCH = 16
 TOLERANCE = 1e-3  # of probabilities: rounding grows with depth, to 1e-4 in a resnet152 of random weights
 
 
@@ -68,7 +67,7 @@ def target_path(config: settings.ExportSettings, run: pathlib.Path) -> pathlib.P
 def export(config: settings.ExportSettings, run: pathlib.Path, target: pathlib.Path) -> None:
     """Load the run, build its ONNX file, check form and predictions, and write it. Raises InputError if one fails."""
     net, header = model.load(run / WEIGHTS)
-    store, source = sample_photographs(config, run, header.framing)
+    store, source = sample_photographs(config, run, header)
     made = onnx_export.build(net, header)
     content = onnx_file.as_bytes(made, header)
     say(onnx_export.check_form(made, content))
@@ -80,7 +79,7 @@ def export(config: settings.ExportSettings, run: pathlib.Path, target: pathlib.P
     say(f"written: {target.absolute()} ({len(content) / 2**20:.1f} MiB)")
 
 
-def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, framing: Framing) -> tuple[Store, str]:
+def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, header: Header) -> tuple[Store, str]:
     """Decoded photographs to compare on, and a text that says which.
 
     They are validation photographs of the run if these are on this machine, else drawn faces, which reveal a wrong
@@ -89,15 +88,16 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, frami
     names, images = training_photographs(run, config.sm_channel_train)
     paths = [str(images / name) for name in spread(names, PHOTOGRAPHS)]
     missing = [path for path in paths if not os.path.isfile(path)]
-    is_named = bool(paths) or config.export == "int8"  # which has its own check on other photographs
-    if config.sm_channel_train and (missing or not is_named):
+    # A net of everybody has no validation, and int8 its own check on other photographs.
+    needs_none = header.is_of_everybody or config.export == "int8"
+    if config.sm_channel_train and (missing or not (paths or needs_none)):
         raise InputError(
             f"SM_CHANNEL_TRAIN={config.sm_channel_train}: expected the photographs that {run / 'validation.csv'} "
             f"names, found {'no ' + missing[0] if missing else 'no such table'}; leave it unset to take drawn faces"
         )
     with tempfile.TemporaryDirectory() as scratch:
         use_drawn = missing or not paths
-        store = decoded(draw_faces(scratch) if use_drawn else paths, framing)
+        store = decoded(draw_faces(scratch) if use_drawn else paths, header.framing)
     source = "drawn faces, as the run's own photographs are not here" if use_drawn else f"photographs of {images}"
     return store, source
 
@@ -152,7 +152,7 @@ def to_int8(
     classes, seconds = [], []
     for candidate in (plain, onnx_file.OnnxModel(plain.path, content)):
         began = time.perf_counter()
-        p = candidate.predict(others, INT8_BATCH)
+        p = candidate.predict(others, onnx_int8.BATCH)
         seconds.append(time.perf_counter() - began)
         classes.append(decide(p, header.decision.class_priors, header.decision.tau))
     equal = float(np.mean(classes[0] == classes[1]))

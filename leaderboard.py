@@ -107,7 +107,8 @@ def main(argv: list[str]) -> None:
     for table in (rows, seeds):
         if table:
             say(*as_markdown(table), "")
-    if left_out := len(list(config.sm_output_data_dir.glob(f"*/{PROGRESS}"))) - len(rows):
+    progresses = map(read_progress, {path.parent for path in config.sm_output_data_dir.glob(f"*/{PROGRESS}")})
+    if left_out := sum("row" in progress for progress in progresses) - len(rows):
         say(f"note: {left_out} rows were made with other code, photographs or labels, and are left out")
     if failed:
         raise InputError(f"{', '.join(failed)} failed: see {', '.join(failed.values())}")
@@ -198,6 +199,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
     if "row" in progress and not progress["row"]["note"]:
         say(f"  done before: macro F1 {progress['row']['board_f1']}")
         return progress
+    files.write_json(folder / PROGRESS, progress)  # from now on the folder is taken, by these settings
     try:
         if "run" not in progress or not pathlib.Path(progress["run"], folders.RESULT).exists():
             progress |= train(config, origin, name, folder)

@@ -17,7 +17,6 @@ import asyncio
 
 import model
 from toolkit.config import extras, settings, sources
-from toolkit.serving import model_archive
 from toolkit.serving.endpoint import Endpoint
 from toolkit.system import console, ports
 from toolkit.system.console import listed, say
@@ -27,9 +26,7 @@ def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.ServerSettings, argv[1:] if argv[:1] == ["serve"] else argv)
     extras.need("serve.py", "starlette", "uvicorn")
     with ports.bound(config.serve_host, config.serve_port) as listening:
-        with model_archive.unpacked(config.sm_channel_model) as runs:
-            endpoint = Endpoint.load(config, runs, model.load)
-        serve(config, endpoint, listening)
+        serve(config, Endpoint.warm(config, model.load), listening)
 
 
 def serve(config: settings.ServerSettings, endpoint: Endpoint, listening) -> None:
@@ -41,7 +38,6 @@ def serve(config: settings.ServerSettings, endpoint: Endpoint, listening) -> Non
     from toolkit.serving.nets import Nets
 
     counts, names = Counters(), [run.name for run in endpoint.ensemble.headers]
-    endpoint.answer([endpoint.blank()] * config.serve_batch)  # the first call takes memory and prepares for this size
     with Batcher(endpoint.answer, config.serve_batch, config.serve_wait_ms / 1000, counts) as batcher:
         listening.listen()
         say(f"serving {listed(names)} at {ports.address(listening)}; Ctrl-C ends it")

@@ -26,7 +26,7 @@ import numpy as np
 import dataset
 import model
 from toolkit.config import settings, sources
-from toolkit.config.types import as_folder, is_path
+from toolkit.config.types import is_path
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.runs import folders, lookup
@@ -126,8 +126,7 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
     training = config.training()
     folder = f"folds-{digest_of_folds(config, table)}"
     runs = files.make_folder(config.sm_output_data_dir / folder, "SM_OUTPUT_DATA_DIR")
-    run = as_folder(training["name"])
-    if not (runs / run / folders.RESULT).exists():
+    if not list(runs.glob(f"*/{folders.RESULT}")):
         say(f"training {config.folds} folds for {config.epochs} epochs")
         shared = ("sm_channel_train", "relabel", "max_megapixels", "on_bad_image")
         shared += ("device", "precision", "cache_gib", "cache_dir")
@@ -135,7 +134,9 @@ def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[
         words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
         if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)).status:
             raise InputError(f"folds could not be trained: train.py ended with {status}; its messages stand above")
-    return lookup.find_runs(runs, run, WEIGHTS, read_header)
+    # NAME, or NAME-2 beside one that was stopped and did not go on, as the code has changed since.
+    finished = next(runs.glob(f"*/{folders.RESULT}")).parent
+    return lookup.find_runs(runs, finished.name, WEIGHTS, read_header)
 
 
 def digest_of_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> str:

@@ -24,6 +24,8 @@ from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.serving.endpoint import Endpoint
 
+SCORES = {"epoch": 1, "macro_f1": 0.5}  # of the header
+
 
 @pytest.fixture(scope="module")
 def both(trained, tmp_path_factory) -> pathlib.Path:
@@ -66,7 +68,7 @@ def tiny(monkeypatch, tmp_path):
 
     monkeypatch.setitem(model.OWN, "small", small)
 
-    def make(name: str, head: str = "flat", spoil=lambda net: None) -> pathlib.Path:
+    def make(name: str, head: str = "flat", spoil=lambda net: None, scores=SCORES) -> pathlib.Path:
         torch.manual_seed(1)
         net, _ = model.build("small", (40, 32), head=head)
         net(torch.randn(8, 3, 40, 32))  # sets the statistics of batch norm
@@ -74,9 +76,8 @@ def tiny(monkeypatch, tmp_path):
         three = np.random.default_rng(0).dirichlet(np.full(CLASSES, 5.0), 3)
         smoothing = 0.1 if head == "flat" else 0.0
         decision = Decision(0.2, 0.5, PriorCorrection(*(tuple(map(float, row)) for row in three), smoothing))
-        scores = {"epoch": 1, "macro_f1": 0.5}
         framing = Framing((40, 32), (0.1, 0.2, 0.9, 0.8), "pad")
-        header = Header(name, "small", head, framing, (0.5, 0.4, 0.3), (0.25,) * 3, decision, scores)
+        header = Header(name, "small", head, framing, (0.5, 0.4, 0.3), (0.25,) * 3, decision, dict(scores))
         (tmp_path / "runs" / name).mkdir(parents=True)
         save_weights(tmp_path / "runs" / name / "model.safetensors", net.state_dict(), header)
         return tmp_path / "runs" / name
@@ -207,6 +208,9 @@ def test_a_file_that_fails_a_check_is_not_written(tiny, tmp_path, monkeypatch):
     refused(export(tiny("broken", spoil=lambda net: net[6].bias.data.fill_(torch.nan))), "nan", "nothing is written")
     refused(export(good, SM_OUTPUT_DATA_DIR=good / "model.safetensors"), "SM_OUTPUT_DATA_DIR=", "folder to write to")
     refused(export(good, SM_CHANNEL_TRAIN=tmp_path), "SM_CHANNEL_TRAIN=", "found no such table; leave it unset")
+    of_everybody = run_here("export.py", SM_CHANNEL_MODEL=tiny("all", scores={"epoch": 1}), SM_CHANNEL_TRAIN=tmp_path)
+    assert of_everybody.returncode == 0, of_everybody.stderr  # which has no such table
+    (tmp_path / "runs" / "all" / "model.onnx").unlink()
     (good / "validation.csv").write_text("path\nsomebody/mask1.jpg\n")
     refused(export(good, SM_CHANNEL_TRAIN=tmp_path), f"found no {tmp_path}/somebody/mask1.jpg; leave it unset")
     (tmp_path / "somebody").mkdir()

@@ -95,6 +95,25 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
         leaderboard.refuse_wrong_inputs(config)
 
 
+def test_a_second_leaderboard_takes_another_folder_while_the_first_one_trains(drawn, tmp_path, monkeypatch):
+    def config(seed: int) -> LeaderboardSettings:
+        return LeaderboardSettings(
+            sm_channel_train=drawn.train, sm_channel_eval=drawn.eval, sm_ground_truth_dir=drawn.eval,
+            sm_model_dir=tmp_path / "runs", sm_output_data_dir=tmp_path, seed=seed,
+        )  # fmt: skip
+
+    second = config(2)
+    taken = []
+
+    def train(*_):
+        taken.append(leaderboard.folder_of(second, leaderboard.fingerprint_of(second), "vgg11").name)
+        raise leaderboard.FailedError("stopped", tmp_path / "log")
+
+    monkeypatch.setattr(leaderboard, "train", train)
+    leaderboard.make_row(config(1), {}, leaderboard.fingerprint_of(config(1)), "vgg11")
+    assert taken == ["vgg11-2"]
+
+
 def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_over_seeds(drawn, tmp_path):
     folders = {"sm_channel_train": drawn.train, "sm_channel_eval": drawn.eval, "sm_model_dir": tmp_path / "runs"}
     folders |= {"sm_ground_truth_dir": drawn.eval, "sm_output_data_dir": tmp_path / "out"}

@@ -167,8 +167,12 @@ def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
     first = run_here("suspects.py", **where, **quick)
     assert first.returncode == 0, first.stderr
     assert "training 2 folds" in first.stdout and "epoch   1/1" in capfd.readouterr().out  # a process of its own
+    (runs,) = (tmp_path / "out").glob("folds-*")
+    (made,) = (path for path in runs.iterdir() if path.is_dir())
+    made.rename(runs / f"{made.name}-2")  # as train.py calls it where other code has left an unfinished one
+    made.mkdir()
     again = run_here("suspects.py", **where, **quick)
-    assert again.returncode == 0 and "training" not in again.stdout
+    assert again.returncode == 0 and "training" not in again.stdout and f"{made.name}-2" in again.stdout
     config = SuspectsSettings(sm_channel_train=where["SM_CHANNEL_TRAIN"], sm_output_data_dir=tmp_path)
     table, _ = dataset.read_faces(config.sm_channel_train)
     before = suspects.digest_of_folds(config, table)

@@ -196,7 +196,7 @@ def test_the_prior_counts_once_for_a_person_and_not_for_each_photograph():
     p = np.einsum("ni,nj->nij", np.full((len(table), 6), 1 / 6), ages).reshape(-1, 18)
     found = {one.folder: one for one in evidence.find_label_errors(table, p) if one.kind == "age"}
     suspect = found[table["folder"][unlike].iloc[0]]
-    assert suspect.nats < 0  # each photograph for itself is still more likely one of 45
+    assert suspect.nats == pytest.approx(7 * 2.5, rel=0.01)  # and not 7 log(0.05 / 0.95) less
     assert suspect.probability > 3 * sorted(one.probability for one in found.values())[-2] > 0
 
 

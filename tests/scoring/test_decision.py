@@ -15,6 +15,7 @@ PRIORS = np.outer([5, 1, 1], np.outer([0.386, 0.614], [0.474, 0.455, 0.071])).ra
 EVEN = (1 / CLASSES,) * CLASSES
 SAME_PRIORS = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
 CALIBRATION = {"age": prior_shift.AttributeCalibration(1.1, (0.1, 0.2, -0.3), (0.5, 0.4, 0.1), 120)}
+GENDER = {"gender": prior_shift.AttributeCalibration(1.0, (0.0, 0.0), (0.386, 0.614), 120)}
 SHIFTED = np.outer([5, 1, 1], np.outer([0.6, 0.4], [0.384, 0.366, 0.25])).ravel() / 7
 
 
@@ -180,6 +181,18 @@ def test_the_old_begin_at_another_year_whatever_the_net_was_shown():
     other = decision.Decision(1.0, 0.5, prior, year_priors=tuple(years)).with_old_from(58)
     np.testing.assert_allclose(other.class_priors[:3], np.array([0.4, 0.33, 0.05 + 0.22]) / 6)
     np.testing.assert_allclose(other.prior_correction.sampled_priors, same.prior_correction.sampled_priors)
+
+
+def test_another_year_is_no_shift_of_priors():
+    """The calibration of age is of bands from 60 on, in which 58 is no old age."""
+    years = np.zeros(101)
+    years[[20, 40, 58, 60]] = 0.45, 0.3, 0.18, 0.07
+    prior = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
+    decided = decision.Decision(1.0, 0.5, prior, CALIBRATION | GENDER, tuple(years)).with_old_from(58)
+    assert list(decided.attributes) == ["gender"]
+    p = np.tile(decided.class_priors, (70, 1))  # 25 of a hundred are 58 and more, as in training
+    _, shifts = prior_shift.adapt_priors([p], decided.class_priors, [decided.attributes])
+    assert [shift.attribute for shift in shifts] == ["gender"]
 
 
 def test_a_net_that_cannot_tell_changes_little():

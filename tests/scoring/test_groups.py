@@ -56,6 +56,14 @@ def test_the_interval_of_a_gap_is_that_of_pairs_where_people_are_in_both_groups(
     assert high - low > 0.2 and found["groups"][0]["macro_f1_interval"] is None
 
 
+def test_without_people_the_interval_of_a_gap_is_that_of_groups_that_have_nobody_in_common():
+    """Var(difference) = sum over both groups of accuracy * (1 - accuracy) / photographs."""
+    true = np.zeros(800, int)
+    predicted = np.where(np.arange(800) % 400 < np.repeat([320, 280], 400), 0, 1)
+    low, high = groups.by_group(true, predicted, None, np.repeat(["a", "b"], 400))["gap"]["interval"]
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 400 + 0.7 * 0.3 / 400), rel=0.1)
+
+
 def test_columns_that_group_are_taken_and_others_are_not(people):
     person, place, true, predicted = people
     columns = {"place": place, "file": np.arange(600), "site": ["one"] * 600, "camera": ["x", "", " x "] * 200}

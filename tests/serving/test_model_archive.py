@@ -1,7 +1,9 @@
 """Packed models: real archives, whole, damaged and malicious."""
 
+import gzip
 import io
 import itertools
+import lzma
 import pathlib
 import tarfile
 
@@ -65,13 +67,14 @@ def test_an_archive_of_very_many_files_is_read_no_further_than_the_limit(tmp_pat
         model_archive.refuse_unsafe_members(tmp_path, members, free=2**20)
 
 
-@pytest.mark.parametrize("damage", ["half", "start", "empty", "foreign", "zeros", "a size beyond its end"])
+@pytest.mark.parametrize("damage", ["half", "start", "empty", "foreign", "zeros", "xz", "a size beyond its end"])
 def test_a_damaged_archive_is_refused(tmp_path, damage):
     file = pack(tmp_path) / model_archive.PACKED
     whole = file.read_bytes()
     contents = {"half": whole[: len(whole) // 2], "start": whole[:15], "empty": b"", "foreign": b"x" * 99}
     contents["zeros"] = whole[:30] + bytes(20) + whole[50:]
-    contents["a size beyond its end"] = odd("huge", size=2**20).tobuf() + bytes(1024)
+    contents["xz"] = lzma.compress(gzip.decompress(whole))[:-50]
+    contents["a size beyond its end"] = gzip.compress(odd("huge", size=2**20).tobuf() + bytes(1024))
     file.write_bytes(contents[damage])
     with pytest.raises(InputError, match="model.tar.gz: expected a packed model, found a damaged file"):
         model_archive.unpacked(tmp_path).__enter__()

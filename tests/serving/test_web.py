@@ -306,9 +306,11 @@ def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_t
     handle = SimpleNamespace(record=SimpleNamespace(remote=record), check=SimpleNamespace(remote=service.nets.check))
     front = web.Service(deployment.Front(handle, service.nets.max_megapixels, ""), Counters(predicts=False), "")
     assert asyncio.run(front.ping(None)).status_code == 200 and "batches" not in front.counters.text(0)
-    handle.check.remote = asyncio.Event().wait  # as where no replica is left
+    handle.check.remote = asyncio.Event().wait  # as where no replica is left, or photographs wait before it
+    assert asyncio.run(front.ping(None)).status_code == 200  # one has just answered
     with monkeypatch.context() as patch:
         patch.setattr(web, "PING_SECONDS", 0.01)
+        patch.setattr(deployment, "FRESH_SECONDS", 0)
         assert asyncio.run(front.ping(None)).status_code == 503
     bodies = {name: (content, "image/jpeg") for name, content in list(photographs.items())[:2]}
     bodies |= {name: (body, content_type) for name, (body, content_type, *_) in WRONG.items()}
@@ -316,6 +318,9 @@ def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_t
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         assert respond(front, body, content_type) == respond(service, body, content_type), name
         assert not errors
+    errors += [ray.ActorDiedError() for _ in range(5)]
+    assert ask(front, next(iter(photographs.values())))[0] == 500 and len(errors) == 2  # it may be what kills them
+    errors.clear()
     for error in InputError("too little memory"), MemoryError("no room"):
         errors.append(ray.RayTaskError("record", "Traceback ...", error).as_instanceof_cause())
         told = str(error) if isinstance(error, InputError) else "MemoryError: the server's log says more"
@@ -327,7 +332,8 @@ def test_wrong_settings_are_refused_before_the_net_is_loaded(trained):
         port = taken.getsockname()[1]
         done = run_here("serve.py", SM_CHANNEL_MODEL=trained, SERVE_PORT=port)
         refused(done, f"SERVE_PORT={port}: expected a free port, found one that is in use; name another, or 0")
-    refused(run_here("serve.py", SM_CHANNEL_MODEL=trained, SERVE_HOST="no.such.host.invalid"), "SERVE_HOST=no.such")
+    for host in ("no.such.host.invalid", "192.168..1"):
+        refused(run_here("serve.py", SM_CHANNEL_MODEL=trained, SERVE_HOST=host), f"SERVE_HOST={host}: expected an addr")
     refused(run_here("serve.py", SM_CHANNEL_MODEL=trained, POOL="person"), "POOL: has no effect on a server; remove it")
     with pytest.raises(inference.InputError, match="SERVE_BATCH=0: expected a number greater than or equal to 1"):
         serve.main(["serve", "--sm_channel_model", str(trained), "--serve_batch", "0"])

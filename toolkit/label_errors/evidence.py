@@ -29,7 +29,7 @@ class Finding:
     folder: str
     kind: str  # one of KINDS
     suggestion: str  # as a page shows it: "looks male"
-    nats: float  # log-likelihood ratio of the suggestion to the folder's label
+    nats: float  # log-likelihood ratio of the suggestion to the folder's label, without their priors
     probability: float  # that the folder has any error of this kind
     corrections: list[dict[str, str]]  # rows of a table of corrections that apply the suggestion
     duplicate_of: str = ""  # the other folder, which a person must see to decide
@@ -113,12 +113,12 @@ def _person_findings(table: pd.DataFrame, attribute: str, log_p: np.ndarray) -> 
             folder=row.folder,
             kind=attribute,
             suggestion=f"looks {readable(values[other])}",
-            nats=float(log_l[other] - log_l[own]),
+            nats=float(of_folder[other] - of_folder[own]),
             probability=float(p.sum()),
             corrections=[correction_row(row, "all", attribute, _given_label(row, attribute), values[other])],
         )
-        for row, own, other, log_l, p in zip(
-            first_rows.itertuples(), given, suggested, log_likelihood, p_error, strict=True
+        for row, own, other, of_folder, p in zip(
+            first_rows.itertuples(), given, suggested, evidence, p_error, strict=True
         )
     ]
 
@@ -148,7 +148,7 @@ def _mask_findings(table: pd.DataFrame, log_p: np.ndarray) -> list[Finding]:
         else:
             number, state = np.unravel_index((odds[rows] - is_given[rows]).argmax(), (len(rows), len(priors)))
             row = rows[number]
-            nats = float(log_p[row, state] - log_p[row, given[row]])
+            nats = float(evidence[row, state] - evidence[row, given[row]])
             findings.append(_state_finding(next(table.iloc[[row]].itertuples()), state, nats, probability))
     return findings
 

@@ -24,7 +24,7 @@ class Suspect:
     label: str  # the folder's label as a page shows it: "female, 34 years"
     kinds: tuple[str, ...]  # of evidence, for what is suggested
     suggestion: str  # "looks male"
-    evidence: str  # "gender: 200 times as likely as that the folder is right"
+    evidence: str  # "gender: the photographs fit this 200 times as well as the folder's label"
     probability: float  # that any label of this folder is wrong
     photographs: list[tuple[str, str]]  # path below the image folder, and caption; also those of a duplicate's original
     corrections: list[dict[str, str]]  # rows of a table of corrections that apply the suggestion
@@ -88,5 +88,5 @@ def _evidence(finding: Finding) -> str:
     times = math.exp(min(abs(finding.nats), 50))
     number = f"over {MOST_TIMES:,}" if times > MOST_TIMES else f"{times:.0f}" if times >= 10 else f"{times:.1f}"
     if finding.nats >= 0:
-        return f"{finding.kind}: {number} times as likely as that the folder is right"
-    return f"{finding.kind}: that the folder is right is {number} times as likely"
+        return f"{finding.kind}: the photographs fit this {number} times as well as the folder's label"
+    return f"{finding.kind}: the photographs fit the folder's label {number} times as well"

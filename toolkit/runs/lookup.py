@@ -43,8 +43,9 @@ def find_runs(
 
 def _describe(run: pathlib.Path, header: Header) -> None:
     scores = header.scores
-    found = f"trained on everybody, decides by {header.decided_by}"
-    if "macro_f1" in scores:
+    if header.is_of_everybody:
+        found = f"trained on everybody, decides by {header.decided_by}"
+    else:
         found = f"validation macro F1 {scores['macro_f1']:.4f}"
     say(f"run {run.absolute()}: {header.backbone} at {header.framing}, epoch {scores['epoch']}, {found}")
     if _is_unfinished(run):

@@ -46,6 +46,11 @@ class Header:
 
     REQUIRED = ("run", "backbone", "head", "size", "crop", "fit", "mean", "std", "decision", "scores")
 
+    @property
+    def is_of_everybody(self) -> bool:
+        """Whether everybody was trained on, and nobody validated."""
+        return "macro_f1" not in self.scores
+
     def as_plain(self) -> dict:
         """Of JSON's types, without the checksum, which is the file's own."""
         values = {"format": FORMAT, "classes": CLASS_NAMES, **vars(self), **vars(self.framing)}

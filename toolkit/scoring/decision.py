@@ -58,7 +58,10 @@ class Decision:
         return self.adjusted(logits).argmax(1)
 
     def with_old_from(self, year: int) -> "Decision":
-        """The same with a third age band that begins at another year: class priors move as the years' priors do."""
+        """The same with a third age band that begins at another year: class priors move as the years' priors do.
+
+        Without the calibration of age, which knows the bands of the labels only: a shift of it cannot be told.
+        """
 
         def moved(class_priors: np.ndarray) -> tuple[float, ...]:
             edges = (0, *AGE_FROM_YEARS)
@@ -75,6 +78,7 @@ class Decision:
             prior_correction=replace(
                 self.prior_correction, priors=moved(self.class_priors), sampled_priors=moved(sampled)
             ),
+            attributes={name: one for name, one in self.attributes.items() if name != "age"},
         )
 
 

@@ -25,7 +25,7 @@ def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict
     """
     found = {name: by_group(true, predicted, people, values) for name, values in _of_attributes(true).items()}
     for name, values in columns.items():
-        texts = _decades(values) if name in YEARS else [str(value).strip() or UNKNOWN for value in values]
+        texts = [_decade(value) if name in YEARS else str(value).strip() or UNKNOWN for value in values]
         if 1 < len(set(texts)) <= MAX_GROUPS:
             found[f"column {name}" if name in ATTRIBUTES else name] = by_group(true, predicted, people, texts)
     return found
@@ -37,7 +37,8 @@ def by_group(true, predicted, people, values: Sequence[str]) -> dict:
 
     Macro F1 is over the classes that the group has. The gap is the widest difference of accuracy between groups of at
     least MIN_PEOPLE people; its interval is that of the difference of these two groups. 95 % intervals are over
-    resampled people, the same ones in all groups, as a person may be in several. Without people each photograph is one.
+    resampled people, the same ones in all groups, as a person may be in several. Without people each photograph is one,
+    in one group only, and every group is resampled for itself.
     """
     true, predicted, values = np.asarray(true), np.asarray(predicted), np.asarray(values)
     names, number = np.unique(values, return_inverse=True)
@@ -47,7 +48,7 @@ def by_group(true, predicted, people, values: Sequence[str]) -> dict:
     for k, name in enumerate(names.tolist()):
         rows = np.flatnonzero(number == k)
         if people is None:
-            members, matrices = rows, metrics.bootstrap(true[rows], predicted[rows])
+            members, matrices = rows, metrics.bootstrap(true[rows], predicted[rows], seed=k)
         else:
             members, own = np.unique(keys[rows], return_inverse=True)
             matrices = metrics.resampled(true[rows], predicted[rows], own, times[:, members])
@@ -95,12 +96,8 @@ def _of_attributes(true) -> dict[str, list[str]]:
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 
-def _decades(years: Sequence) -> list[str]:
-    """ "20 to 29" for 25."""
-    return [_decade(value) for value in years]
-
-
 def _decade(value) -> str:
+    """ "20 to 29" for 25."""
     try:
         first = int(float(value)) // 10 * 10
     except (ValueError, OverflowError):  # no number: empty, NaN, a band in words

@@ -64,17 +64,17 @@ def macro_f1_present(matrix: np.ndarray) -> np.ndarray:
     return _ratio((_f1(matrix) * present).sum(-1), present.sum(-1))
 
 
-def bootstrap(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:
+def bootstrap(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> np.ndarray:
     """Confusion matrices of resampled people (the cluster bootstrap): shape (draws, 18, 18).
 
     All photographs of a person are drawn together, as they are right or wrong together. Without `people`, shape (n,),
-    photographs are drawn one by one, and the spread comes out too small.
+    photographs are drawn one by one, by `seed`, and the spread comes out too small.
     """
     if people is not None:
         names, number = np.unique(people, return_inverse=True)
         return resampled(true, predicted, number, draw_people(len(names), draws))
     shares = confusion(true, predicted).ravel() / len(true)
-    return np.random.default_rng(0).multinomial(len(true), shares, draws).reshape(draws, CLASSES, CLASSES)
+    return np.random.default_rng(seed).multinomial(len(true), shares, draws).reshape(draws, CLASSES, CLASSES)
 
 
 def draw_people(people: int, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:

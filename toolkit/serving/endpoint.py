@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.config.settings import ServingSettings
+from toolkit.config.settings import ServerSettings, ServingSettings
 from toolkit.data.framing import Framing
+from toolkit.serving import model_archive
 from toolkit.serving.ensemble import Ensemble
 from toolkit.serving.runtimes import LoadWeights
 from toolkit.system.console import say
@@ -40,6 +41,14 @@ class Endpoint:
             models[run] = runtime.prepare_for_requests(runtime.load(run), header.framing.size)
         say(f"running on {runtime}")
         return cls(ensemble, models)
+
+    @classmethod
+    def warm(cls, config: ServerSettings, load_weights: LoadWeights) -> Endpoint:
+        """The runs of SM_CHANNEL_MODEL, which have answered once: that takes memory, and prepares for SERVE_BATCH."""
+        with model_archive.unpacked(config.sm_channel_model) as runs:
+            endpoint = cls.load(config, runs, load_weights)
+        endpoint.answer([endpoint.blank()] * config.serve_batch)
+        return endpoint
 
     @property
     def max_megapixels(self) -> float:

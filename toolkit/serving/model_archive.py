@@ -33,7 +33,7 @@ def unpacked(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         content = pathlib.Path(temporary) / PACKED  # so that printed paths of runs name the archive
         content.mkdir()
         try:
-            with tarfile.open(archive) as packed:
+            with tarfile.open(archive, "r:gz") as packed:
                 refuse_unsafe_members(archive, packed, shutil.disk_usage(content).free)
                 packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
                 packed.extractall(content)
