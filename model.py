@@ -11,8 +11,8 @@ once. A builder of your own may import them wherever it likes.
 
 from __future__ import annotations
 
+import copy
 import inspect
-import itertools
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,8 +88,15 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
             raise InputError(
                 f"WEIGHTS=imagenet: {trained.name} does not fit NAME={name} at SIZE={height}x{width}: {listed(lacking)}"
             )
-    refuse_unfit_size(net, name, size)
+    refuse_unfit(net, name, size, outputs_of(head))
     return _joined(net, head), start
+
+
+def outputs_of(head: str) -> int:
+    """Columns of the net's outputs."""
+    from toolkit.models import factored_head
+
+    return sum(factored_head.PARTS) if head == "factored" else CLASSES
 
 
 def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
@@ -132,26 +139,31 @@ def _head_names(model: nn.Module) -> list[str]:
     return [name for name in named if name.rpartition(".")[0] == last]
 
 
-def refuse_unfit_size(model: nn.Module, name: str, size: tuple[int, int]) -> None:
-    """Raises InputError if the model does not take photographs of this size.
+def refuse_unfit(model: nn.Module, name: str, size: tuple[int, int], outputs: int) -> None:
+    """Raises InputError if the model does not take photographs of this size, or does not give so many outputs.
 
     It is run on torch's meta device, which has shapes and no numbers, and so takes no time; only if that fails, with
     numbers.
     """
     import torch
 
-    tensors = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
     for device in ("meta", "cpu"):  # some code looks at numbers
-        copies = {key: value.detach().to(device, copy=True) for key, value in tensors.items()}
+        # A copy of the model whose tensors are there: copied with their numbers first, a large one would take a second.
+        there = {id(one): one.detach().to(device, copy=True) for one in (*model.parameters(), *model.buffers())}
+        there |= {id(one): torch.nn.Parameter(there[id(one)]) for one in model.parameters()}
         try:
-            torch.func.functional_call(model, copies, torch.zeros(2, 3, *size, device=device))
-            return
+            found = copy.deepcopy(model, there)(torch.zeros(2, 3, *size, device=device))
+            break
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = first_line(error)
-    height, width = size
-    own = getattr(model, "pretrained_cfg", {}).get("input_size")  # of timm's nets: channels, height, width
-    hint = f"; its own size is {own[1]}x{own[2]}" if own else ""
-    raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {reason}{hint}")
+    else:
+        height, width = size
+        own = getattr(model, "pretrained_cfg", {}).get("input_size")  # of timm's nets: channels, height, width
+        hint = f"; its own size is {own[1]}x{own[2]}" if own else ""
+        raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {reason}{hint}")
+    shape = tuple(getattr(found, "shape", ())) or type(found).__name__
+    if shape != (2, outputs):
+        raise InputError(f"NAME={name}: expected logits of shape (2, {outputs}) for 2 photographs, found {shape}")
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
@@ -194,18 +206,28 @@ def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
 def _with_outputs(name: str, size: tuple[int, int], head: str, trained: pretrained.Trained | None = None) -> nn.Module:
     """The net with a fresh last layer for this head; with trained weights only if its builder is to put them in."""
     from toolkit.backbones import efficientnet_lite
-    from toolkit.models import factored_head
 
-    outputs = sum(factored_head.PARTS) if head == "factored" else CLASSES
+    outputs = outputs_of(head)
     by_builder = trained is not None and trained.state is None
     if name in OWN:
         options = {"pretrained": by_builder} if _may_be_pretrained(OWN[name]) else {}
-        return OWN[name](outputs, **options)
+        return _with_shapes(OWN[name](outputs, **options), size)
     if name == LITE:
         return efficientnet_lite.EfficientNetLite0(outputs)
     if name.startswith(timm_net.PREFIX):
         return timm_net.build(name, size, outputs, trained.file if by_builder else None)
     return torchvision_net.build(name, size, outputs, initialise=trained is None)
+
+
+def _with_shapes(net: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """The same net; lazy layers have learned their shapes from a batch of this size."""
+    import torch
+
+    if any(map(torch.nn.parameter.is_lazy, net.parameters())):
+        with torch.no_grad():
+            net.eval()(torch.zeros(2, 3, *size))
+        net.train()
+    return net
 
 
 def _may_be_pretrained(builder: Callable[..., nn.Module]) -> bool:

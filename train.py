@@ -128,7 +128,7 @@ def read_data(config: settings.TrainSettings) -> Data:
     say(*"\n".join(lines).split("\n"))
     dataset.tell_passed_over(dataset.image_folder(config.sm_channel_train), passed_over)
     held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
-    pretrained.note_people_seen(config.weights, config.sm_channel_train, held_out)
+    pretrained.note_people_seen(config.weights, dataset.image_folder(config.sm_channel_train), held_out)
     found = None
     if folder := config.sm_channel_pseudo:
         probabilities = config.pseudo_probabilities or folder / pseudo_labels.TABLE
@@ -207,7 +207,7 @@ def build_model(config: settings.TrainSettings) -> Backbone:
     machine = device.choose(config.device, config.precision)
     torch.manual_seed(config.seed)
     net, start = model.build(config.name, config.size, config.weights, config.head)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
+    parameters = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     say(f"{config.name} of {parameters:,} weights, pretrained: {start}", f"running on {machine}")
     return Backbone(config.name, placement.to_device(net, machine), start, machine, parameters)
 
@@ -347,12 +347,13 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     config = setup.config
     digest = "/".join(task.digest() for task in tasks)
     fingerprint = make_fingerprint(config.deciding(), digest, setup.backbone.start.sha256)
+    of_nets = setup._replace(origin=defaults.origin_in_folds(setup.origin))
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
             return artefacts.finished_before(folder)
         for number, of_net in cross_validation.untrained(config, folder, done):
             # Every net starts from the same weights, so each gets a copy of its own.
-            train_run(setup._replace(config=of_net), copy.deepcopy(setup.backbone.model), tasks[number])
+            train_run(of_nets._replace(config=of_net), copy.deepcopy(setup.backbone.model), tasks[number])
         if world.rank():
             return None
         scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import tempfile
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.system import files
 from toolkit.system.console import InputError
 from toolkit.training.optimizer import make_optimizer
+from toolkit.training.train_state import EMA
 
 SIZE = (64, 64)
 EVEN = (1 / 18,) * 18
@@ -177,6 +179,52 @@ def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
     assert torch.equal(model.load(tmp_path / "w")[0][2].weight, net[2].weight)
     with pytest.raises(InputError, match="tiny has no ImageNet weights; set WEIGHTS=none"):
         model.build("tiny", SIZE, "imagenet")
+
+
+def layers(*last: torch.nn.Module) -> torch.nn.Sequential:
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), *last)
+
+
+class TwoResults(torch.nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs), inputs
+
+
+@pytest.mark.parametrize(
+    ("builder", "found"),
+    [
+        (lambda outputs: layers(torch.nn.Linear(3, 1000)), "(2, 1000)"),
+        (lambda outputs: layers(TwoResults(3, outputs)), "tuple"),
+    ],
+)
+@pytest.mark.parametrize("head", ["flat", "factored"])
+def test_a_net_that_gives_something_else_than_its_logits_is_refused(builder, found, head, monkeypatch):
+    monkeypatch.setitem(model.OWN, "own", builder)
+    with pytest.raises(InputError, match=re.escape(f"for 2 photographs, found {found}")):
+        model.build("own", SIZE, head=head)
+
+
+def test_a_net_of_ones_own_may_have_lazy_layers_and_a_layer_of_two_names(tmp_path, monkeypatch):
+    class Net(torch.nn.Module):
+        def __init__(self, outputs):
+            super().__init__()
+            self.net = layers(torch.nn.LazyLinear(7), torch.nn.Linear(7, outputs))
+            self.features = self.net[:3]
+
+        def forward(self, inputs):
+            return self.net(inputs)
+
+    monkeypatch.setitem(model.OWN, "own", Net)
+    net, _ = model.build("own", SIZE)
+    assert net.training and net.net[2].weight.shape == (7, 3)
+    save_weights(tmp_path / "w", net.state_dict(), replace(HEADER, backbone="own"))
+    loaded, _ = model.load(tmp_path / "w")
+    assert torch.equal(loaded.net[2].weight, net.net[2].weight) and loaded.features[2] is loaded.net[2]
+    ema = EMA(net, 0.999)
+    before = net.net[2].weight.detach().clone()
+    torch.nn.init.zeros_(net.net[2].weight)
+    ema.update(net, 0)
+    torch.testing.assert_close(ema.model.net[2].weight.detach(), before * 0.1)
 
 
 def test_a_builder_is_asked_for_its_trained_weights_in_training_only(tmp_path, monkeypatch):

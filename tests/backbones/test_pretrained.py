@@ -139,7 +139,7 @@ class Hostile:
         return os.system, ("touch executed",)
 
 
-@pytest.mark.parametrize("content", [b"", b"half", Hostile(), [1, 2], {"a": 1}, {}])
+@pytest.mark.parametrize("content", [b"", b"half", Hostile(), [1, 2], {"a": 1}, {}, {1: torch.ones(2)}])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_that_are_damaged_hostile_or_no_state_dicts_are_refused_and_execute_nothing(
     content, suffix, tmp_path, monkeypatch
@@ -190,7 +190,7 @@ def test_it_says_where_people_are_held_out_whom_the_weights_have_seen(drawn, run
         words = f"note: WEIGHTS={weights} was trained on " * seen
         table, _ = dataset.read_faces(drawn.train)
         held_out = held_out_people(table, 0.2, 0, 0, seed)
-        pretrained.note_people_seen(str(weights), drawn.train, set(held_out))
+        pretrained.note_people_seen(str(weights), dataset.image_folder(drawn.train), set(held_out))
         said = capsys.readouterr().out
         assert said.startswith(words) and bool(said) == bool(words)
 

@@ -73,8 +73,15 @@ def test_a_value_of_a_recipe_without_effect_beside_what_is_given_is_no_mistake(r
     recipe("mine", "LOSS=focal\nGAMMA=3\nBACKBONE_LR=0.1\nWEIGHTS=imagenet\n")
     assert read(RECIPE="mine", PRETRAINED="false")[0].weights == "none"
     recipe("mine", "FOLDS=5\nFINAL=true\n")
-    assert read(RECIPE="mine")[0].has_final()
-    assert not read(RECIPE="mine", FOLDS=0)[0].has_final() and not read(RECIPE="mine", FOLD=2)[0].has_final()
+
+    def resolved(**given):
+        return defaults.resolve(*read(RECIPE="mine", **given))[0]
+
+    assert resolved().final and not resolved(FOLDS=0).final and not resolved(FOLD=2).final
+    recipe("mine", "FOLDS=5\nFOLD=3\nPATIENCE=3\nFREEZE_EPOCHS=2\nBACKBONE_LR=0.1\n")
+    assert resolved(FOLDS=0, VAL_RATIO=0, DECIDE_BY="x").patience == 0 and resolved(FOLDS=0).fold is None
+    scratch = resolved(WEIGHTS="none")
+    assert (scratch.freeze_epochs, scratch.backbone_lr, scratch.fold) == (0, 1.0, 3)
     recipe("mine", "LOSS=focal\nGAMMA=3\n")
     with pytest.raises(InputError, match="GAMMA: has no effect with LOSS=f1"):
         read(RECIPE="mine", LOSS="f1", GAMMA=2)
@@ -111,6 +118,13 @@ def test_settings_of_a_run_are_those_that_were_given_and_the_rest_follows_anew(r
     again, _ = defaults.resolve(*read(SETTINGS=tmp_path / "settings.json"))
     assert again.deciding() == before.deciding() | {"warmup": 0.3}
     assert (again.device, again.run) == ("auto", "resnet18")
+    of_final = (
+        before.model_copy(update={"epochs": 5, "head": "factored", "loss": "factored"}),
+        origin | {"epochs": "flag"},
+    )
+    record = {"settings": of_final[0].model_dump(mode="json"), "origin": defaults.origin_in_folds(of_final[1])}
+    (tmp_path / "final.json").write_text(json.dumps(record))
+    assert defaults.resolve(*read(SETTINGS=tmp_path / "final.json"))[0].head == "factored"
     other, origin = defaults.resolve(*read(SETTINGS=tmp_path / "settings.json", OPTIMIZER="adamw", HEAD="factored"))
     assert (other.lr, other.class_weights, other.size) == (1e-3, "none", (64, 48))
     assert (origin["lr"], origin["class_weights"], origin["size"]) == ("adamw", "auto", "settings.json")

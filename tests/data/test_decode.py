@@ -2,12 +2,14 @@
 
 import os
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from conftest import decode_file
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from toolkit.data import decode, photo_file
 from toolkit.data.framing import Framing
@@ -73,6 +75,30 @@ def test_grey_values_are_as_bright_as_their_range_says(save, kind, greatest):
 def test_grey_values_of_no_known_range_are_refused(save, values):
     with pytest.raises(ValueError, match="expected grey values from 0 to 1, 255 or 65535, found"):
         decode_file(save("a.tiff", Image.fromarray(np.array([values], np.float32))), FRAMING)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+def test_a_photograph_whose_exif_is_damaged_is_read(save, kind):
+    pixels = decode_file(save(f"a.{kind}", scene(), exif=b"Exif\0\0no TIFF at all"), FRAMING)
+    assert np.abs(pixels.astype(int) - decode_file(save(f"b.{kind}", scene()), FRAMING)).max() == 0
+
+
+def test_of_large_photographs_one_is_decoded_at_a_time(save, monkeypatch):
+    """Also where Pillow decodes them to find out how they are turned."""
+    path, at_once, most, load = save("a.png", scene()), [], [], PngImagePlugin.PngImageFile.load
+
+    def slow(photo):
+        at_once.append(photo)
+        most.append(len(at_once))
+        time.sleep(0.02)
+        at_once.pop()
+        return load(photo)
+
+    monkeypatch.setattr(decode, "LARGE", 1000)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode_file, [path] * 8, [FRAMING] * 8))
+    assert len(most) >= 8 and max(most) == 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

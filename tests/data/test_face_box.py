@@ -9,7 +9,9 @@ from PIL import Image
 
 import dataset
 import train
+from toolkit.data import face_box
 from toolkit.data.face_box import FEWEST_PEOPLE, find_box
+from toolkit.data.photo_file import Reading
 
 HEIGHT, WIDTH = 64, 48
 
@@ -64,6 +66,30 @@ def test_nothing_is_suggested_of_few_people_or_of_faces_that_fill_the_photograph
     assert find_box(*photographs(80, (30, 24), 24), HEIGHT / WIDTH) is None
     pixels, masks, names = photographs(80, (24, 24), 9)
     assert find_box(pixels, np.zeros_like(masks), names, HEIGHT / WIDTH) is None  # nobody without a mask
+
+
+@pytest.mark.parametrize("people", [60, 200])
+def test_nothing_is_suggested_where_faces_are_anywhere(people):
+    rng = np.random.default_rng(people)
+    pixels, masks, names = photographs(people, (30, 24), 6)
+    places = rng.integers((-20, -16), (20, 16), (people, 2)).repeat(2, axis=0)
+    pixels = np.stack([np.roll(photo, place, (0, 1)) for photo, place in zip(pixels, places, strict=True)])
+    assert find_box(pixels, masks, names, HEIGHT / WIDTH) is None
+
+
+def test_people_are_taken_who_have_both_kinds_and_a_photograph_of_another_shape_changes_nothing(tmp_path):
+    pixels, masks, names = photographs(60, (30, 24), 9)
+    save(tmp_path, pixels, masks, names)
+    table, _ = dataset.read_table(tmp_path)
+    expected = face_box.find(table, dataset.paths(table, tmp_path), Reading()).box
+    masked = pixels[0].repeat(2, axis=1)  # twice as wide
+    save(tmp_path, np.stack([masked] * 900), np.zeros(900, int), [str(number) for number in range(100, 1000)])
+    table, _ = dataset.read_table(tmp_path)
+    found = face_box.find(table, dataset.paths(table, tmp_path), Reading())
+    assert found.box == expected is not None and found.proportion == HEIGHT / WIDTH
+    Image.fromarray(masked).save(tmp_path / "0_male_x_20" / "normal.png")
+    table, _ = dataset.read_table(tmp_path)
+    assert face_box.find(table, dataset.paths(table, tmp_path), Reading()).proportion == HEIGHT / WIDTH
 
 
 def test_train_takes_the_box_unless_a_crop_is_set(tmp_path, capsys):

@@ -67,12 +67,12 @@ def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
         assert some.wait() == {}
 
 
-def test_a_store_that_is_left_early_stops(paths, monkeypatch):
-    monkeypatch.setattr(decode, "decode_bytes", lambda *given: store.threading.Event().wait(0.05))
+def test_a_store_that_is_left_early_stops_within_a_photograph(paths, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(decode, "decode_bytes", lambda *given: decoded.append(store.threading.Event().wait(0.05)))
     with pytest.raises(ZeroDivisionError), Store(paths, FRAMING) as some:
         raise ZeroDivisionError
-    some._filler.join(timeout=30)
-    assert not some._filler.is_alive()
+    assert not some._filler.is_alive() and len(decoded) <= 2 * store.cpu_count()
 
 
 def full(self, offset, content):

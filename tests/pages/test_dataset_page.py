@@ -49,7 +49,7 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
         f"people with several folders (1): {second.name.partition('_')[0]} (",
         "identical files (2): ",
         f"folders of no age from 1 to 100 (1): {old.name}",
-        "CROP=1: faces fill the photographs, or fewer than 50 people",
+        "CROP=1: faces fill the photographs, or are not in one place, or fewer than 50 people",
     ):
         assert words in done.stdout, words
     with opened(browser, tmp_path / "dataset.html", viewport=PHONE, color_scheme="dark") as shown:
@@ -68,6 +68,10 @@ def test_the_faces_are_found_and_shown_with_the_crop_that_is_set(browser, tmp_pa
     done = run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5")
     assert done.returncode == 0 and re.search(r"^CROP=0\.\d+,0\.\d+,0\.\d+,0\.\d+ holds the faces", done.stdout, re.M)
     assert "photographs smaller than 64x48 CROP=0.5 (120): " in done.stdout
+    with_phone = tmp_path / "images" / "7_female_x_27" / "mask1.png"
+    Image.new("L", (12000, 9000)).save(with_phone)
+    done = run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5", MAX_MEGAPIXELS="200")
+    assert done.returncode == 0 and "(119): " in done.stdout, done.stderr
     with opened(browser, tmp_path / "dataset.html", viewport=PHONE) as shown:
         reads_well(shown)
         mean = shown.get_by_alt_text("Mean photograph with the box of the crop")

@@ -55,6 +55,16 @@ def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(tas
         assert changed == ({"3"} if frozen else {"0", "1", "3"})
 
 
+def test_what_the_builder_has_frozen_never_learns():
+    net = net_with_norm()
+    net[0].requires_grad_(False)
+    state = TrainState(net, list(net[3].parameters()), make_optimizer("sgd", net, 1e-2, 0.05), EMA(net, 0.999))
+    for frozen in (True, False):
+        state.freeze(frozen)
+        learning = {name.partition(".")[0] for name, weight in net.named_parameters() if weight.requires_grad}
+        assert learning == ({"3"} if frozen else {"1", "3"})
+
+
 def test_pretrained_layers_learn_at_their_share_of_the_rate():
     net, _ = model.build("resnet18", (32, 32))
     groups = make_optimizer("adamw", net, 1e-3, 0.05, model.head_weights(net), 0.1).param_groups

@@ -138,7 +138,7 @@ def describe(taken: dict) -> str:
 def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> None:
     """Say so where the weights are of a run that was trained on people who are held out now, in the same data.
 
-    `images`: SM_CHANNEL_TRAIN; `held_out`: people of validation.
+    `images`: the image folder; `held_out`: people of validation.
     """
     if not is_path(weights):
         return
@@ -151,7 +151,8 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
     except (OSError, ValueError, KeyError, InputError):  # no run, or a part of one
         return
     seen = held_out.difference(held_out_then)
-    if seen and os.path.realpath(images_then) == os.path.realpath(images):
+    folders_then = map(os.path.realpath, (images_then, os.path.join(images_then, "images")))
+    if seen and os.path.realpath(images) in folders_then:
         say(
             f"note: WEIGHTS={weights} was trained on {len(seen)} of the {len(held_out)} people who are held out here: "
             f"validation scores will be too high; the same SEED, VAL_RATIO, FOLDS and FOLD hold out the same people"
@@ -193,6 +194,7 @@ def _read_pickled(file: pathlib.Path) -> dict[str, Tensor]:
         raise InputError(f"{file}: expected a state dict, read as weights only, found another file: {reason}") from None
     for key in NESTED:
         state = state.get(key, state) if isinstance(state, dict) else state
-    if not (isinstance(state, dict) and state and all(isinstance(tensor, torch.Tensor) for tensor in state.values())):
+    is_mapping = isinstance(state, dict) and state
+    if not is_mapping or not all(isinstance(key, str) and isinstance(one, torch.Tensor) for key, one in state.items()):
         raise InputError(f"{file}: expected a state dict, names and tensors, found {type(state).__name__}")
     return state

@@ -1,6 +1,6 @@
 """Defaults that depend on other settings, or on the platform: the one place that knows them."""
 
-from toolkit.config import sources
+from toolkit.config import presets, sources
 from toolkit.config.settings import FACTORED, TrainSettings
 from toolkit.config.types import as_folder
 from toolkit.labels import ATTRIBUTES
@@ -11,6 +11,7 @@ from toolkit.system.console import say
 AGAINST_LEARNING_BY_HEART = {"head": "factored", "augment": "strong", "mix": "mixup", "ema": True}
 PLAIN = {"head": "flat", "augment": "light", "mix": "none", "ema": False}
 ENOUGH_EPOCHS = 6
+BY_START = "WEIGHTS, EPOCHS"  # where these values come from
 # A loss of one's choice is taken as it is: the factored head has its own, and not every loss takes mixed photographs.
 OF_LOSS = {"head": "flat", "mix": "none"}
 # Learning rates and weight decay that train resnets from scratch (benchmarks/recipes.py).
@@ -46,13 +47,13 @@ def resolve(
     """
     trained = config.weights != "none"
     unset = {
-        "WEIGHTS, EPOCHS": AGAINST_LEARNING_BY_HEART if trained and config.epochs >= ENOUGH_EPOCHS else PLAIN,
+        BY_START: AGAINST_LEARNING_BY_HEART if trained and config.epochs >= ENOUGH_EPOCHS else PLAIN,
         "WEIGHTS": {"head": head} if head else {},
         "LOSS": OF_LOSS if _has_own_loss(config) else {},
         "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != FACTORED else {},
         config.optimizer: of_optimizer(config.optimizer, config.name, trained),
     }
-    values, origin = {}, dict(origin)
+    values, origin = _without_effect(config), dict(origin)
     for source, found in unset.items():  # later ones win
         here = {name: value for name, value in found.items() if getattr(config, name) is None}
         values |= here
@@ -74,6 +75,25 @@ def resolve(
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):
         values["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
     return config.model_copy(update=values), origin
+
+
+def origin_in_folds(origin: dict[str, str]) -> dict[str, str]:
+    """Where the values of a net of folds come from: what depends on the EPOCHS of all does not on its own."""
+    return {name: presets.OF_FOLDS if source == BY_START else source for name, source in origin.items()}
+
+
+def _without_effect(config: TrainSettings) -> dict:
+    """What values of a recipe become that have no effect beside what is given; given themselves they are refused."""
+    values = {}
+    if config.weights == "none":
+        values |= {"freeze_epochs": 0, "backbone_lr": 1.0}
+    if not config.val_ratio:
+        values["patience"] = 0
+    if not config.folds:
+        values["fold"] = None
+    if not config.folds or config.fold is not None:
+        values["final"] = False
+    return values
 
 
 def _has_own_loss(config: TrainSettings) -> bool:

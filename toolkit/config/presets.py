@@ -18,7 +18,9 @@ from toolkit.system.console import InputError
 
 FOLDER = ROOT / "recipes"
 RECIPE, RECORD = "recipe {}", "settings.json"  # where a value comes from
-GIVEN = ("flag", "environment", "hyperparameter", "drawn faces")  # where values come from that follow from no others
+OF_FOLDS = "folds"  # the same, in a net of a run of folds
+# Where values come from that follow from no others.
+GIVEN = ("flag", "environment", "hyperparameter", "drawn faces", OF_FOLDS)
 
 NOT_TAKEN = set(TrainSettings.RUNTIME_ONLY) - set(TrainSettings.IN_DIGEST)  # of SETTINGS: where and how fast
 

@@ -127,10 +127,6 @@ class TrainSettings(
     tensorboard: bool = False
     """Also write scalars, pictures and hyperparameters for TensorBoard, into the folder tensorboard of the run."""
 
-    def has_final(self) -> bool:
-        """Whether a net of everybody follows the folds."""
-        return self.final and bool(self.folds) and self.fold is None
-
     def deciding(self) -> dict:
         """The settings that change the result of a run, as JSON types."""
         return self.model_dump(mode="json", exclude=set(self.RUNTIME_ONLY))
@@ -146,18 +142,18 @@ class TrainSettings(
                 yield f"{name.upper()}: has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet"
         yield from self.only_with("folds", 0, "val_ratio")
         yield from self.only_with("val_ratio", 0, "decide_by")
-        if self.patience and not self.val_ratio:
+        if self.patience and "patience" in self.model_fields_set and not self.val_ratio:
             yield f"PATIENCE={self.patience}: has no effect with VAL_RATIO=0, as nothing is validated; remove it"
         if self.folds == 1:
             yield "FOLDS=1: expected 0 (off) or 2 and more"
-        if self.fold is not None and not self.folds:
+        if self.fold is not None and "fold" in self.model_fields_set and not self.folds:
             yield f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it"
-        elif self.fold is not None and self.fold >= self.folds:
+        elif self.fold is not None and 0 < self.folds <= self.fold:
             yield f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0"
         for name in ("pseudo_probabilities", "pseudo_from"):
             if name in self.model_fields_set and self.sm_channel_pseudo is None:
                 yield f"{name.upper()}: has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
-        if "final" in self.model_fields_set and self.final and not self.has_final():
+        if self.final and "final" in self.model_fields_set and (not self.folds or self.fold is not None):
             yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
         if self.head == "factored" and tuple(ATTRIBUTES) != FACTORED:
             found = ", ".join(ATTRIBUTES)

@@ -1,6 +1,7 @@
 """Checks of a data set before training: that `read_faces` gave a table, and what is suspicious in it."""
 
 import hashlib
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -116,7 +117,7 @@ def _too_small(table, paths, framing: Framing, bad) -> list[str]:
     """Those of which less than SIZE is used, which is then enlarged."""
     small = []
     for row in (row for row in range(len(paths)) if row not in bad):
-        with photo_file.opened(photo_file.read(paths[row])) as photo:
+        with photo_file.opened(photo_file.read(paths[row]), math.inf) as photo:
             height, width = photo_file.upright_size(photo)
         top, left, bottom, right = framing.box(height, width)
         rows, columns = framing.scaled(bottom - top, right - left)

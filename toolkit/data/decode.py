@@ -27,13 +27,21 @@ def decode_bytes(content: bytes, framing: Framing, max_megapixels: float = photo
     scales it down as far as twice the size is left; the rest is an antialiased bilinear resize. Raises as
     `photo_file.opened`, MissingEndError if a JPEG is cut short, and whatever Pillow raises on what it cannot read.
     """
-    with photo_file.opened(content, max_megapixels) as photo:
+    with photo_file.opened(content, max_megapixels) as photo, contextlib.ExitStack() as stack:
+        can_draft = photo.format in photo_file.DRAFTED
+        if not can_draft:  # Pillow decodes a PNG to find out how it is turned
+            stack.enter_context(_alone_if_large(photo))
         least = framing.least(*photo_file.upright_size(photo))
-        photo.draft(None, least if photo_file.orientation(photo) in photo_file.TRANSPOSED else least[::-1])
-        with LARGE_ALONE if photo.width * photo.height > LARGE else contextlib.nullcontext():
-            pixels = _cut(photo, content, framing)
-            pixels = _resized(pixels, framing.scaled(*pixels.shape[:2]))
+        if can_draft:
+            photo.draft(None, least if photo_file.orientation(photo) in photo_file.TRANSPOSED else least[::-1])
+            stack.enter_context(_alone_if_large(photo))
+        pixels = _cut(photo, content, framing)
+        pixels = _resized(pixels, framing.scaled(*pixels.shape[:2]))
     return pixels if pixels.shape[:2] == framing.size else _padded(pixels, framing.size)
+
+
+def _alone_if_large(photo: Image.Image) -> contextlib.AbstractContextManager:
+    return LARGE_ALONE if photo.width * photo.height > LARGE else contextlib.nullcontext()
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -82,7 +90,7 @@ def _load(photo: Image.Image) -> None:
     try:
         photo.load()
     except OSError as error:  # of which Pillow has no class of its own
-        if photo.format in ("JPEG", "MPO") and "truncated" in str(error):
+        if photo.format in photo_file.DRAFTED and "truncated" in str(error):
             raise photo_file.MissingEndError("its end is missing") from None
         raise
 

@@ -17,12 +17,14 @@ from toolkit.data.framing import Framing
 from toolkit.data.photo_file import Reading
 from toolkit.data.store import Store
 
-FEWEST_PEOPLE, MOST_PEOPLE = 50, 500  # fewer with both kinds of photograph say too little, more nothing new
+FEWEST_PEOPLE, MOST_PEOPLE = 50, 300  # fewer with both kinds of photograph say too little, more nothing new
+LEAST_ALIKE = 0.25  # where photographs are taken alike it is 0.5 and more; where faces are anywhere, up to 0.2
 WORN, NOT_WORN = 0, 2  # of mask, in toolkit/labels.py
 # How far the box reaches beyond the masks, in mask widths: what scored best on real faces (docs/measured.md).
 ABOVE, BELOW, BESIDE = 0.95, 0.15, 0.35
 FILLS = 0.85  # of the photograph's area: a larger box is not worth a crop
 SIZE = (64, 48)  # at which photographs are compared
+SHAPES = 50  # photographs whose height and width are read
 RULE = (
     "The rule: masks are where the difference between a person's photographs with and without one is most alike among "
     f"people; the box reaches {ABOVE} mask widths above the masks, {BELOW} below and {BESIDE} beside them."
@@ -44,35 +46,47 @@ class Faces(NamedTuple):
         if self.box:
             return f"CROP={as_text(self.box)} holds the faces, as their masks show"
         few = f"fewer than {FEWEST_PEOPLE} people have some with and some without a mask"
-        return f"CROP={as_text(WHOLE)}: faces fill the photographs, or {few}"
+        return f"CROP={as_text(WHOLE)}: faces fill the photographs, or are not in one place, or {few}"
 
 
 def find(table: pd.DataFrame, paths: np.ndarray, reading: Reading) -> Faces:
     """Where the faces of a table of photographs are, from those of up to MOST_PEOPLE people that can be read."""
-    people = table["person"].unique()
-    of_some = table["person"].isin(people[:: -(-len(people) // MOST_PEOPLE)])
-    rows = np.flatnonzero(of_some & table["mask"].isin((WORN, NOT_WORN)))
-    store = Store(paths[rows], Framing(SIZE), reading=reading)
-    good = np.setdiff1d(np.arange(len(rows)), list(store.fill()))
+    people = table["person"].astype(str).to_numpy()
+    worn, bare = (table["mask"].to_numpy() == mask for mask in (WORN, NOT_WORN))
+    of_both = np.intersect1d(people[worn], people[bare])
+    names = of_both if len(of_both) >= FEWEST_PEOPLE else np.unique(people)  # these only for a mean photograph
+    some = names[np.linspace(0, len(names), min(MOST_PEOPLE, len(names)), endpoint=False).astype(int)]
+    rows = np.flatnonzero(np.isin(people, some) & (worn | bare))
+    with Store(paths[rows], Framing(SIZE), reading=reading) as store:
+        good = np.setdiff1d(np.arange(len(rows)), list(store.wait()))
     if not len(good):
         return Faces(np.zeros((*SIZE, 3), np.uint8), 1.0, None)
-    with photo_file.opened(store.read(good[0]), reading.max_megapixels) as photo:
+    proportion = float(np.median([_proportion(store, row, reading) for row in good[:SHAPES]]))
+    pixels, rows = store.gather(torch.from_numpy(good)).numpy(), rows[good]
+    box = find_box(pixels, table["mask"].to_numpy()[rows], people[rows], proportion)
+    return Faces(pixels.mean(0).round().astype(np.uint8), proportion, box)
+
+
+def _proportion(store: Store, photograph: int, reading: Reading) -> float:
+    """height / width, by its header."""
+    with photo_file.opened(store.read(photograph), reading.max_megapixels) as photo:
         height, width = photo_file.upright_size(photo)
-    pixels, sample = store.gather(torch.from_numpy(good)).numpy(), table.iloc[rows[good]]
-    box = find_box(pixels, sample["mask"].to_numpy(), sample["person"].astype(str).tolist(), height / width)
-    return Faces(pixels.mean(0).round().astype(np.uint8), height / width, box)
+    return height / width
 
 
 def find_box(
     pixels: np.ndarray, masks: np.ndarray, people: Sequence[str], proportion: float
 ) -> tuple[float, float, float, float] | None:
-    """The box of the faces as CROP takes it, shares from 0 to 1; None where people are too few, or faces fill it all.
+    """The box of the faces as CROP takes it, shares from 0 to 1.
+
+    None where people are too few, masks are not in one place, or faces fill it all.
 
     `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: who is on
     them; `proportion`: height / width of these photographs, before they were scaled.
 
     d = mean of a person's photographs with a mask - mean of those without. Masks are where, summed over the channels,
-    mean(d)^2 / (mean(d)^2 + var(d)) over people is at least half its maximum. The box reaches ABOVE, BELOW, BESIDE.
+    mean(d)^2 / (mean(d)^2 + var(d)) over people is at least half its maximum, which must be LEAST_ALIKE. The box
+    reaches ABOVE, BELOW, BESIDE.
     """
     of_person = pd.Series(np.arange(len(pixels))).groupby([people, masks]).indices
     pairs = [(rows, of_person.get((person, NOT_WORN))) for (person, mask), rows in of_person.items() if mask == WORN]
@@ -81,16 +95,14 @@ def find_box(
         return None
     alike = (np.mean(differences, 0) ** 2).sum(-1)
     share = alike / (alike + np.var(differences, 0).sum(-1) + 1e-9)
-    is_mask = share >= share.max() / 2
+    if share.max() < LEAST_ALIKE:
+        return None
     # Without the outermost hundredths: single pixels elsewhere may be alike by chance.
-    (top, bottom), (left, right) = (_middle(is_mask.sum(axis)) for axis in (1, 0))
+    (top, bottom), (left, right) = (
+        np.quantile(place, (0.02, 0.98), method="inverted_cdf") / length + (0, 1 / length)
+        for place, length in zip(np.nonzero(share >= share.max() / 2), share.shape, strict=True)
+    )
     width, height = right - left, (right - left) / proportion  # one mask width, as a share of width and of height
     box = top - ABOVE * height, left - BESIDE * width, bottom + BELOW * height, right + BESIDE * width
     top, left, bottom, right = np.clip(box, 0, 1).round(2).tolist()
     return (top, left, bottom, right) if (bottom - top) * (right - left) < FILLS else None
-
-
-def _middle(counts: np.ndarray) -> tuple[float, float]:
-    """Where the middle 96 % of these counts along a side lie: shares of the side."""
-    running = np.cumsum(counts) / counts.sum()
-    return np.searchsorted(running, 0.02) / len(counts), (np.searchsorted(running, 0.98) + 1) / len(counts)

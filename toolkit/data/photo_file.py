@@ -6,6 +6,7 @@ import io
 import math
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 # Nothing else: Pillow hands some formats to other programs (EPS to Ghostscript), whatever a file is called.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
+DRAFTED = ("JPEG", "MPO")  # whose decoder can scale down; MPO is several of them in a file
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # kinds of HEIF files
 EXIF_ORIENTATION = 0x0112
 TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
@@ -110,7 +112,10 @@ def orientation(photo: Image.Image) -> int:
     """How an opened photograph must be turned: 1 (not at all) to 8, as EXIF counts."""
     # getexif() takes long even where there is nothing to find, and few photographs have any EXIF.
     tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
-    return photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
+    try:
+        return photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
+    except (SyntaxError, struct.error):  # it is damaged; the pixels need not be
+        return 1
 
 
 def upright_size(photo: Image.Image) -> tuple[int, int]:

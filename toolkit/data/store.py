@@ -237,8 +237,7 @@ class Store:
         """What `work` returns for the first photograph of each chunk, in their order."""
 
         def unless_stopped(first: int):
-            if self._stopped:
-                raise RuntimeError("stopped")
+            self._end_if_stopped()
             return work(first)
 
         # Threads, not processes: Pillow, torch and zlib release the interpreter's lock, and processes must send pixels
@@ -250,10 +249,15 @@ class Store:
                 progress.update(min(CHUNK, len(self) - progress.n))
         return results
 
+    def _end_if_stopped(self) -> None:
+        if self._stopped:
+            raise RuntimeError("stopped")
+
     def _decode_chunk(self, first: int) -> np.ndarray:
         """Decode the chunk that begins there, and store it. Returns its pixels."""
         chunk = np.zeros((min(CHUNK, len(self) - first), *self.size, 3), np.uint8)
         for row in range(len(chunk)):
+            self._end_if_stopped()  # a chunk of large photographs takes half a minute
             pixels = self.decode_or_reason(first + row)
             if isinstance(pixels, str):
                 self.bad[first + row] = pixels

@@ -52,7 +52,7 @@ def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathl
 
 def net_names(config: TrainSettings) -> list[str]:
     """The folders of the nets, in the order in which they are trained."""
-    return [f"fold-{fold}" for fold in range(config.folds)] + [folders.FINAL] * config.has_final()
+    return [f"fold-{fold}" for fold in range(config.folds)] + [folders.FINAL] * config.final
 
 
 def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.ExitStack) -> pathlib.Path:

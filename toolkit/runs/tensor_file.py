@@ -32,6 +32,11 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
     from safetensors.torch import save_file  # and with it torch, which takes seconds
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    storages = set()
+    for name, tensor in tensors.items():  # safetensors refuses a tensor that has two names
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     texts = {key: json.dumps(value) for key, value in {**header, CHECKSUM: PLACEHOLDER}.items()}
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         # In a folder of its own: safetensors writes under a name that we do not know, and a process that is killed

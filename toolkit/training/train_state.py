@@ -25,7 +25,8 @@ class EMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the model after this step, counted from 0."""
         new = 1 - min(self.decay, (1 + step) / (10 + step))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        # Not of state dicts: a tensor with two names would be averaged twice.
+        pairs = list(zip(*((*one.parameters(), *one.buffers()) for one in (self.model, model)), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), new)  # one kernel for all tensors
         for mine, theirs in pairs:
@@ -42,18 +43,21 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     ema: EMA | None = None
 
+    def __post_init__(self):
+        self.learning = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
+
     @property
     def eval_model(self) -> nn.Module:
         """The model that is validated and kept: the moving average, if there is one."""
         return self.ema.model if self.ema else self.model
 
     def freeze(self, frozen: bool) -> None:
-        """Let only the head learn, or all weights."""
+        """Let only the head learn, or all weights; but never those that the model's builder has frozen."""
         head = {id(weight) for weight in self.head}
-        learns = {name: not frozen or id(weight) in head for name, weight in self.model.named_parameters()}
-        for model in (self.model, self.eval_model):
-            for name, weight in model.named_parameters():
-                weight.requires_grad_(learns[name])
+        for (name, weight), averaged in zip(self.model.named_parameters(), self.eval_model.parameters(), strict=True):
+            learns = name in self.learning and (not frozen or id(weight) in head)
+            for one in (weight, averaged):
+                one.requires_grad_(learns)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it as {"model.*" | "ema.*" | "optimizer.*": tensor}; not copies."""
