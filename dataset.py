@@ -182,16 +182,12 @@ def read_corrected(folder: pathlib.Path, relabel: str) -> Corrected:
 
 def paths(table: pd.DataFrame, folder: pathlib.Path | None = None) -> np.ndarray:
     """Every photograph's path, below the image folder or, if `folder` is given, with it: bytes, shape (n,)."""
-    folders, names = (table[column].astype("category").cat for column in ("folder", "file"))
-    above = b"" if folder is None else os.fsencode(image_folder(folder)) + b"/"
-    # Bytes of one length in one array: 18,900 texts of their own would take many times the memory.
-    folder_names = np.array([above + os.fsencode(name) + b"/" for name in folders.categories], bytes)
-    file_names = np.array([os.fsencode(name) for name in names.categories], bytes)
-    joined = np.char.add(folder_names[folders.codes], file_names[names.codes])
-    is_path = np.array([b"/" in name for name in file_names.tolist()], bool)
-    if not is_path.any():
-        return joined
-    return np.where(is_path[names.codes], np.char.add(above, file_names)[names.codes], joined)
+    from toolkit.data.checks import path_of
+
+    above = "" if folder is None else f"{image_folder(folder)}/"
+    places = zip(table["folder"], table["file"], strict=True)
+    # Bytes of one length in one array: as many texts of their own would take many times the memory.
+    return np.array([os.fsencode(above + path_of(*place)) for place in places], bytes)
 
 
 def labels(table: pd.DataFrame) -> np.ndarray:

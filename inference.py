@@ -160,7 +160,7 @@ def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: d
     """Write output.csv and the files beside it. `bad`: {row: reason} of unreadable and repaired photographs."""
     folder, rows, answers = config.sm_output_data_dir, list(bad), {"ans": answer.classes}
     output, probabilities, bad_images = files.as_csv({**info, **answers}), None, None
-    # A process may be killed between two of these files: then this says that they are of two calls.
+    # A process that is killed between two of these files leaves files of two calls: this hash tells.
     report["output_sha256"] = hashlib.sha256(output.encode()).hexdigest()
     if config.probabilities:
         columns = dict(zip(PROBABILITY_COLUMNS, answer.probabilities.T.round(6), strict=True))

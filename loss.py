@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from toolkit.config.settings import TrainSettings
 
 
-# Of age beside mask and gender with HEAD=factored: of all that some hundred faces show, nets learn ages by heart first.
+# Of age beside mask and gender with HEAD=factored: of some hundred faces, nets learn ages by heart first.
 AGE_WEIGHT = 0.3
 
 
@@ -51,13 +51,16 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
     not be taken out again; meant to help the old, they would cost them.
     """
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
-    return ((1 - log_p.exp()) ** gamma * -log_p).mean()
+    # Where p rounds to 1, 0 to a power below 1 has no gradient.
+    return ((-log_p.expm1()).clamp(min=1e-7) ** gamma * -log_p).mean()
 
 
 def factored(outputs: Tensor, targets: Tensor) -> Tensor:
-    """-log p(mask) - log p(gender) - AGE_WEIGHT * log p(age), the mean over the photographs: that of HEAD=factored.
+    """D(mask) + D(gender) + AGE_WEIGHT * D(age), the mean over the photographs: that of HEAD=factored.
 
-    Age is the year or, where that is not known, the age band. Shapes (b, 18 + 101): the outputs of
+    D = sum of q log(q / p), from shares q to predictions p (Kullback and Leibler): 0 for a perfect net, where the cross
+    entropy would be that of soft years and mixed photographs. Age is the year or, where that is not known, the age
+    band. Shapes (b, 18 + 101): the outputs of
     toolkit/models/factored_head.py, and targets with years (toolkit/training/targets.py). Of labels, shape (b,), as in
     validation, it is the cross entropy of the classes.
     """
@@ -74,7 +77,10 @@ def factored(outputs: Tensor, targets: Tensor) -> Tensor:
     unknown = bands - factored_head.in_bands(years, torch.sum)  # what is not known closer than by its band
     mask_and_gender = (classes * log_classes).sum() - (bands * log_bands).sum()
     age = (years * log_years).sum() + (unknown * log_bands).sum()
-    return -(mask_and_gender + AGE_WEIGHT * age) / len(targets)
+    shares = classes.unflatten(1, (-1, 2, 3))
+    entropy = torch.special.entr(shares.sum((2, 3))).sum() + torch.special.entr(shares.sum((1, 3))).sum()
+    entropy_of_age = torch.special.entr(years).sum() + torch.special.entr(unknown.clamp(min=0)).sum()
+    return -(mask_and_gender + entropy + AGE_WEIGHT * (age + entropy_of_age)) / len(targets)
 
 
 def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import hashlib
 import os
 import pathlib
 from typing import TYPE_CHECKING
@@ -26,7 +25,6 @@ import numpy as np
 import dataset
 import model
 from toolkit.config import settings, sources
-from toolkit.config.types import is_path
 from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.runs import folders, lookup
@@ -48,11 +46,11 @@ EXPECTED_AMONG = (25, 50, 100, 200, 400)  # numbers of suspects for which the ex
 def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.SuspectsSettings, argv)
     prepare_folders(config)
-    table, is_reviewed, corrected = read_table(config)
+    table, is_reviewed = read_people(config)
     if is_reviewed.all():
         say("everybody was decided on before: nothing is written")
         return
-    headers = read_folds(config) if config.sm_channel_model else train_folds(config, corrected)
+    headers = read_folds(config) if config.sm_channel_model else train_folds(config)
     folds = held_out_folds(table, is_reviewed, headers)
     table, findings = collect_findings(config, headers, table, folds)
     suspects = list_suspects(config, table, findings)
@@ -77,11 +75,11 @@ def prepare_folders(config: settings.SuspectsSettings) -> None:
     synthetic.ensure_for(config)
 
 
-def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
-    """The table of photographs as folders label them, whether each one's person is reviewed, and the corrected table.
+def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table of photographs as folders label them, and whether each one's person is reviewed.
 
-    The first has no photographs of people that corrections leave out; reviewed (bool, shape (n,)) are those whom a row
-    of RELABEL names. Prints how many people are left.
+    It has no photographs of people that corrections leave out; reviewed (bool, shape (n,)) are those whom a row of
+    RELABEL names. Prints how many people are left.
     """
     from toolkit.label_errors import corrections, evidence
 
@@ -95,7 +93,7 @@ def read_table(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndar
     left = table["folder"][~is_reviewed].nunique()
     decided = as_found["folder"].nunique() - left
     say(*str(report).split("\n"), f"{left} people to look at, {decided} were decided on before")
-    return table, is_reviewed, corrected
+    return table, is_reviewed
 
 
 def read_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
@@ -118,37 +116,20 @@ def fold_of(run: pathlib.Path) -> str:
     return run.name.removeprefix("fold-") if run.name.startswith("fold-") else ""
 
 
-def train_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> dict[pathlib.Path, Header]:
-    """Train folds on the corrected table, or take those of an earlier call with the same files, labels and settings.
+def train_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
+    """Train folds on the corrected labels; train.py finds those of an earlier call with the same settings and files.
 
     Returns the same as `read_folds`.
     """
-    training = config.training()
-    folder = f"folds-{digest_of_folds(config, table)}"
-    runs = files.make_folder(config.sm_output_data_dir / folder, "SM_OUTPUT_DATA_DIR")
-    if not list(runs.glob(f"*/{folders.RESULT}")):
-        say(f"training {config.folds} folds for {config.epochs} epochs")
-        shared = ("sm_channel_train", "relabel", "max_megapixels", "on_bad_image")
-        shared += ("device", "precision", "cache_gib", "cache_dir")
-        training |= {name: getattr(config, name) for name in shared}
-        words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
-        if status := subprocesses.run("train.py", words, sources.without_settings(os.environ)).status:
-            raise InputError(f"folds could not be trained: train.py ended with {status}; its messages stand above")
-    # NAME, or NAME-2 beside one that was stopped and did not go on, as the code has changed since.
-    finished = next(runs.glob(f"*/{folders.RESULT}")).parent
-    return lookup.find_runs(runs, finished.name, WEIGHTS, read_header)
-
-
-def digest_of_folds(config: settings.SuspectsSettings, table: pd.DataFrame) -> str:
-    """12 hexadecimal digits of all that decides the folds: settings, files, labels and the weights they start from."""
-    digest = hashlib.sha256(repr(sorted(config.training().items())).encode())
-    for array in (dataset.paths(table), dataset.labels(table)):
-        digest.update(array.tobytes())
-    for path in filter(os.path.isfile, dataset.paths(table, config.sm_channel_train)):
-        digest.update(files.sha256(path).encode())
-    if is_path(config.weights):
-        digest.update(files.sha256(config.weights).encode())
-    return digest.hexdigest()[:12]
+    runs = files.make_folder(config.sm_output_data_dir / "folds", "SM_OUTPUT_DATA_DIR")
+    shared = ("sm_channel_train", "relabel", "max_megapixels", "on_bad_image")
+    shared += ("device", "precision", "cache_gib", "cache_dir")
+    training = config.training() | {name: getattr(config, name) for name in shared}
+    words = sources.as_flags(training | {"sm_model_dir": runs, "report_photos": False})
+    ended = subprocesses.run("train.py", words, sources.without_settings(os.environ))
+    if ended.status:
+        raise InputError(f"folds could not be trained: train.py ended with {ended.status}; its messages stand above")
+    return lookup.find_runs(runs, pathlib.Path(ended.outcome["folder"]).name, WEIGHTS, read_header)
 
 
 def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[pathlib.Path, Header]) -> np.ndarray:

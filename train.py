@@ -76,7 +76,7 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
 
 
 def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Callable) -> Outcome | None:
-    """Table, split, crop, store, model, task, loop, report: a run for each split."""
+    """Crop, store and model; then for each split task, loop and report."""
     config, origin = crop_to_faces(config, origin, data.table)
     with decoded(config, data) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
@@ -104,9 +104,9 @@ def refuse_what_does_not_fit(config: settings.TrainSettings) -> None:
     if config.tensorboard:
         extras.need("TENSORBOARD=true", "tensorboard")
     if config.decide_by and world.rank() == 0:
-        from toolkit.training import everybody
+        from toolkit.training import decide_by
 
-        everybody.refuse_unlike_folds(config)
+        decide_by.refuse_unlike_folds(config)
 
 
 class Data(NamedTuple):
@@ -145,9 +145,9 @@ def crop_to_faces(
         return config, origin
     crop, source = None, "DECIDE_BY" if config.decide_by else "photographs"
     if world.rank() == 0 and config.decide_by:
-        from toolkit.training import everybody
+        from toolkit.training import decide_by
 
-        crop = everybody.crop(config)
+        crop = decide_by.crop(config)
     elif world.rank() == 0:
         from toolkit.data import face_box
         from toolkit.data.photo_file import Reading
@@ -175,7 +175,7 @@ def decoded(config: settings.TrainSettings, data: Data) -> Iterator[Store]:
 
 
 def without_bad_photographs(config: settings.TrainSettings, data: Data, store: Store) -> tuple[Data, Store]:
-    """The same without what ON_BAD_IMAGE leaves out. Raises InputError that names bad photographs where it is stop."""
+    """Data and store without the photographs that ON_BAD_IMAGE leaves out. Raises InputError where it is stop."""
     table, bad = data.table, dataset.find_bad(data.table, store, config.sm_channel_train, config.on_bad_image)
     if data.pseudo_labels:
         in_order = sorted(store.bad.items())
@@ -235,8 +235,8 @@ def make_task(config: settings.TrainSettings, data: Data, sides: Split, loader: 
         train = np.concatenate([train, np.arange(len(table), len(names))])
     labels = torch.from_numpy(classes).to(device)
     years = torch.from_numpy(years.to_numpy("float32", copy=True)).to(device)
-    shares, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
-    targets = make_targets(labels, years, shares, soften, config.head == "factored")
+    soft, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
+    targets = make_targets(labels, years, soft=soft, soften=soften, with_years=config.head == "factored")
     if pseudo:
         targets[len(table) :, :CLASSES] = torch.from_numpy(pseudo.probabilities).to(device)
     training_loss = loss.for_training(config, torch.bincount(labels[train], minlength=CLASSES))
@@ -283,12 +283,12 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     from toolkit.pages import report
     from toolkit.runs import artefacts, folders, leaderboard, tensorboard
     from toolkit.runs.fingerprint import make_fingerprint
-    from toolkit.training import everybody, loop
+    from toolkit.training import decide_by, loop
     from toolkit.training.checkpointer import Checkpointer
 
     config, rows = setup.config, task.validation
     if not len(rows):
-        task = everybody.with_decision(config, task)
+        task = decide_by.with_decision(config, task)
     fingerprint = make_fingerprint(config.deciding(), task.digest(), setup.backbone.start.sha256)
     validation = artefacts.Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].cpu().numpy())
     with contextlib.ExitStack() as stack:
@@ -299,14 +299,14 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             return run and artefacts.finished_before(run.folder)
         header = make_header(setup, run.folder.name if run else "", task.decided_by)
         checkpointer = Checkpointer(run, fingerprint, header, validation, config.checkpoint_seconds)
-        log = None
+        so_far, log = checkpointer.checkpoint, None
         if run:
             say(f"run folder: {run.folder.absolute()}")
-            more = task.record(fingerprint) | {"started": checkpointer.started}
+            more = task.record(fingerprint) | {"started": so_far.started}
             artefacts.write_settings(run.folder, config, setup.origin, header, more)
             artefacts.write_bad_images(run.folder, setup.data.bad_images)
             if config.tensorboard:
-                log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, checkpointer.history))
+                log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, so_far.history))
         state = loop.make_train_state(config, net, model.head_weights(net))
         page = report.Run(run.folder, config, header, setup.data.table) if run else None
 
@@ -319,7 +319,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         try:
             result = loop.train(config, state, task, checkpointer, after_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
-            if run and checkpointer.kept_epoch:
+            if run and so_far.kept_epoch:
                 report.write(page, net, task, checkpointer.result())
             raise
         if not run:

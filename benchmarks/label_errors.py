@@ -111,7 +111,7 @@ class Case:
         config = self.config.model_copy(update={"sm_channel_model": runs})
         with contextlib.redirect_stdout(io.StringIO()):
             headers = suspects.read_folds(config)
-            table, is_reviewed, _ = suspects.read_table(config)
+            table, is_reviewed = suspects.read_people(config)
             folds = suspects.held_out_folds(table, is_reviewed, headers)
             framing = next(iter(headers.values())).framing
             store = Store(dataset.paths(table, config.sm_channel_train), framing)

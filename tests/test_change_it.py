@@ -101,7 +101,7 @@ from toolkit.labels import CLASS_NAMES, CLASSES, to_class
 from toolkit.training.targets import make_targets
 
 assert CLASSES == 180 and CLASS_NAMES[InferenceSettings().fallback_class] == "worn female 30_to_59 calm without"
-targets = make_targets(torch.tensor([to_class(0, 1, 1, 3, 1)]), torch.tensor([59.0]), False, True, False)
+targets = make_targets(torch.tensor([to_class(0, 1, 1, 3, 1)]), torch.tensor([59.0]), soften=True)
 assert targets[0].nonzero()[:, 0].tolist() == [to_class(0, 1, 1, 3, 1), to_class(0, 1, 2, 3, 1)]
 """
 

@@ -74,6 +74,13 @@ def test_every_loss_takes_18_classes_weighted_or_not_and_falls_under_its_gradien
     assert after < before
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_has_a_gradient_where_the_net_is_certain(gamma):
+    logits = (100.0 * torch.eye(18)).requires_grad_()
+    loss.focal(logits, torch.arange(18), gamma=gamma).backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_class_weights_are_inverse_to_the_counts_with_mean_one_over_the_photographs():
     counts = torch.tensor([100, 25, 0])
     balanced, sqrt = loss.class_weights(counts, "balanced"), loss.class_weights(counts, "sqrt")

@@ -35,6 +35,11 @@ def to_attributes(classes) -> dict:
     return {attribute: values[attribute] for attribute in ATTRIBUTES}
 
 
+def readable(name: str) -> str:
+    """A label or the name of a photograph as a page shows it: "incorrect mask"."""
+    return name.replace("_", " ")
+
+
 def age_band(years):
     """Age band numbers 0..2 from ages in years: a number or an array."""
     middle, old = AGE_FROM_YEARS

@@ -18,7 +18,7 @@ from toolkit.runs import artefacts, cross_validation, folders, leaderboard, look
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.weights import WEIGHTS
 from toolkit.system.console import InputError
-from toolkit.training import everybody
+from toolkit.training import decide_by
 
 DEEP = '{"settings": ' + "[" * 100_000 + "]" * 100_000 + "}"
 FINGERPRINT = {"settings": {"lr": 0.1}, "photographs": "a", "weights": "", "code": {"dataset.py": "0"}}
@@ -73,7 +73,7 @@ def test_settings_of_a_run_with_wrong_values_are_passed_over(run, capsys):
         folders.state_places(run.parent, run.parent, "r")
         folders.is_same_run(run, run.parent, Checkpoint(FINGERPRINT, "now"))
         pretrained.note_people_seen(str(run / WEIGHTS), run, {"b"})
-        everybody.note_other_settings(config, run.parent / "all")
+        decide_by.note_other_settings(config, run.parent / "all")
         with contextlib.suppress(InputError):  # its folder is not here
             export.training_photographs(run, None)
         try:

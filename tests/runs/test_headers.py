@@ -12,7 +12,7 @@ from test_weights import HEADER
 
 from toolkit.models import onnx_file
 from toolkit.runs import lookup
-from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints, Progress
+from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.fingerprint import differences
 from toolkit.runs.weights import Header, read_header
 from toolkit.serving.ensemble import decide_together
@@ -75,7 +75,7 @@ def test_states_with_values_of_wrong_types_are_refused_or_can_be_compared(tmp_pa
     refused = 0
     for values in crafted(STATE):
         try:
-            state = Checkpoint(**Progress.from_plain(values))
+            state = Checkpoint.from_plain(values)
         except ValueError:
             refused += 1
             continue

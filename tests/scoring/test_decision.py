@@ -183,6 +183,14 @@ def test_the_old_begin_at_another_year_whatever_the_net_was_shown():
     np.testing.assert_allclose(other.prior_correction.sampled_priors, same.prior_correction.sampled_priors)
 
 
+def test_an_attribute_of_which_validation_lacks_a_value_is_not_adapted():
+    logits, labels, people = people_of(PRIORS, 60, 0)
+    young = to_attributes(labels)["age"] < 2
+    p = calibration.softmax(logits)
+    assert set(prior_shift.calibrate_attributes(p, labels, people)) == {"gender", "age"}
+    assert set(prior_shift.calibrate_attributes(p[young], labels[young], people[young])) == {"gender"}
+
+
 def test_another_year_is_no_shift_of_priors():
     """The calibration of age is of bands from 60 on, in which 58 is no old age."""
     years = np.zeros(101)
@@ -237,7 +245,7 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
     _, p, found = ensemble.decide_together([one], p[None], "mean", True)
     assert (
         np.isfinite(p).all()
-        and np.isfinite([*found[0].found_priors, *found[1].found_priors]).all()
+        and [shift.attribute for shift in found] == ["gender"]
         and np.isfinite(one.adjusted(np.log(p))).all()
     )
     assert ensemble.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)

@@ -64,6 +64,21 @@ def test_without_people_the_interval_of_a_gap_is_that_of_groups_that_have_nobody
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 400 + 0.7 * 0.3 / 400), rel=0.1)
 
 
+def test_the_widest_of_many_gaps_by_chance_is_mostly_said_to_be_none():
+    """Groups of few people, all equally often right: the interval of the widest gap excludes 0 in few draws."""
+    rng, excluded = np.random.default_rng(0), 0
+    for _ in range(40):
+        person = np.repeat(np.arange(8 * 15), 7)
+        right = rng.random(len(person)) < np.repeat(rng.beta(9, 1, 8 * 15), 7)
+        gap = groups.by_group(np.zeros(len(person), int), 1 - right, person, (person // 15).astype(str))["gap"]
+        excluded += gap["interval"][0] > 0
+    assert excluded <= 4
+    person, right = np.repeat(np.arange(24), 7), np.tile(np.arange(7) < 7, 24)
+    right[12 * 7 :] = np.tile(np.arange(7) < 5, 12)
+    gap = groups.by_group(np.zeros(len(person), int), 1 - right, person, (person // 12).astype(str))["gap"]
+    assert gap["interval"][1] - gap["interval"][0] > 0.2
+
+
 def test_columns_that_group_are_taken_and_others_are_not(people):
     person, place, true, predicted = people
     columns = {"place": place, "file": np.arange(600), "site": ["one"] * 600, "camera": ["x", "", " x "] * 200}

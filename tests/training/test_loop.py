@@ -129,8 +129,8 @@ def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
             outputs, decision = torch.from_numpy(evidence), Decision(1.0, 0.0, PriorCorrection(EVEN, EVEN))
             macro_f1 = metrics.headline_scores(labels, decision.classes(evidence))["macro_f1"]
             checkpointer.end_epoch({"epoch": epoch, "macro_f1": macro_f1}, outputs, decision, is_last=True)
-        chosen.append(checkpointer.kept_epoch)
-        best.append(best_epoch(checkpointer.history))
+        chosen.append(checkpointer.checkpoint.kept_epoch)
+        best.append(best_epoch(checkpointer.checkpoint.history))
     assert min(best) <= 6 and min(chosen) >= 8 and sum(chosen) >= sum(best) + 6, (best, chosen)
 
 

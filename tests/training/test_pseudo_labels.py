@@ -13,10 +13,11 @@ import dataset
 import loss
 import train
 from toolkit.data.split import held_out_people, split_by_person
-from toolkit.labels import PROBABILITY_COLUMNS
+from toolkit.labels import CLASSES, PROBABILITY_COLUMNS
 from toolkit.scoring import pseudo_labels
 from toolkit.system import device
 from toolkit.system.console import InputError
+from toolkit.training.sampler import balanced_sampling_weights
 
 
 def write_table(path, p: np.ndarray, names) -> None:
@@ -93,6 +94,18 @@ def test_they_are_trained_on_and_nothing_else(sure, drawn):
         assert weights is None or weights.sum() == pytest.approx(1)
         counts = torch.bincount(torch.cat([plain.labels[sides.train], torch.tensor([3, 3, 16])]), minlength=18)
         np.testing.assert_allclose(task.loss_weights, loss.for_training(config, counts).loss_weights)
+
+
+def test_with_a_balanced_sampler_they_do_not_outvote_photographs_with_labels():
+    """Ten people with five photographs of class 0 and one of class 12, and as many photographs with pseudo-labels."""
+    people, classes = pd.Series(np.repeat([f"{number}" for number in range(10)], 6)), np.tile([0] * 5 + [12], 10)
+    p = np.eye(CLASSES, dtype=np.float32)[np.repeat([0, 12, 17], [50, 10, 3])]
+    pseudo = pseudo_labels.PseudoLabels(np.array([b"a"] * 63), np.array([b"a"] * 63), p, {})
+    _, together, labels, _ = pseudo.joined(np.array([b"b"] * 60), people, classes, pd.Series([20.0] * 60))
+    weights = balanced_sampling_weights(labels, together)
+    assert weights[:60][classes == 0].sum() == pytest.approx(weights[60:][pseudo.classes == 0].sum())
+    assert weights[:60][classes == 12].sum() == pytest.approx(weights[60:][pseudo.classes == 12].sum())
+    assert weights[60:][pseudo.classes == 17].sum() == pytest.approx(1 / 3)
 
 
 def test_folds_and_the_final_net_take_them_and_tell_of_them(drawn, trained, tmp_path):

@@ -18,13 +18,13 @@ YEARS = torch.tensor([59.0, 60.0, float("nan")])
 
 
 def test_labels_stay_labels_where_nothing_is_soft():
-    assert make_targets(LABELS, YEARS, False, False, False) is LABELS
-    table = make_targets(LABELS, YEARS, True, False, False)
+    assert make_targets(LABELS, YEARS) is LABELS
+    table = make_targets(LABELS, YEARS, soft=True)
     assert torch.equal(table.argmax(1), LABELS) and table.shape == (3, CLASSES) and (table.sum(1) == 1).all()
 
 
 def test_border_ages_are_shared_with_the_old():
-    table = make_targets(LABELS, YEARS, False, True, False)
+    table = make_targets(LABELS, YEARS, soften=True)
     old = 0.5 * math.erfc(0.25 / math.sqrt(2))  # a Gaussian around 59 with a spread of 2, from 59.5 on
     assert table[0, LABELS[0]] == pytest.approx(1 - old) and table[0, LABELS[0] + 1] == pytest.approx(old)
     assert to_attributes(int(LABELS[0]) + 1) == {"mask": 0, "gender": 1, "age": 2}
@@ -32,7 +32,7 @@ def test_border_ages_are_shared_with_the_old():
 
 
 def test_years_are_soft_and_nothing_where_unknown():
-    years = make_targets(LABELS, YEARS, False, False, True)[:, CLASSES:]
+    years = make_targets(LABELS, YEARS, with_years=True)[:, CLASSES:]
     assert years.argmax(1)[:2].tolist() == [59, 60] and years[:2].sum(1).tolist() == pytest.approx([1, 1])
     assert years[0, 57] / years[0, 59] == pytest.approx(math.exp(-0.5 / 9)) and (years[2] == 0).all()
 
@@ -42,7 +42,7 @@ def test_the_years_of_a_person_lie_in_the_bands_of_the_label():
     years = torch.tensor([18.0, 29.0, 30.0, 57.0, 58.0, 59.0, 60.0, 100.0, 61.0])
     ages = torch.tensor([0, 0, 1, 1, 1, 1, 2, 2, 1])  # the last was corrected to another band
     for soften in (False, True):
-        table = make_targets(to_class(0, 1, ages), years, False, soften, True)
+        table = make_targets(to_class(0, 1, ages), years, soften=soften, with_years=True)
         bands = torch.stack([table[:, CLASSES + a : CLASSES + b].sum(1) for a, b in ((0, 30), (30, 60), (60, 101))], 1)
         torch.testing.assert_close(bands, table[:, :CLASSES].view(-1, 6, 3).sum(1))
         assert ((bands[:, 2] > 0) == ((ages == 2) | (soften & (years > 56) & (years < 60)))).all()
@@ -51,7 +51,7 @@ def test_the_years_of_a_person_lie_in_the_bands_of_the_label():
 
 def test_the_best_net_for_somebody_who_is_certainly_old_says_old():
     parts = torch.zeros(1, sum(factored_head.PARTS), requires_grad=True)
-    target = make_targets(torch.tensor([17]), torch.tensor([60.0]), False, False, True)
+    target = make_targets(torch.tensor([17]), torch.tensor([60.0]), with_years=True)
     criterion, net = loss.factored, factored_head.FactoredHead(nn.Identity())
     descent = torch.optim.LBFGS([parts], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -92,17 +92,26 @@ def test_the_third_band_can_begin_at_another_year():
 def test_the_factored_loss_counts_age_less_and_takes_the_band_where_the_year_is_unknown():
     logits = outputs()
     labels, years = torch.tensor([3, 4, 5, 16, 17]), torch.tensor([20.0, 58.0, 60.0, float("nan"), 60.0])
-    table = make_targets(labels, years, False, False, True)
+    table = make_targets(labels, years, with_years=True)
     mask, gender, age = (logits[:, :CLASSES].view(-1, 3, 2, 3).logsumexp(sides) for sides in ((2, 3), (1, 3), (1, 2)))
     of = to_attributes(labels)
     plain = sum(F.nll_loss(log_p, of[name]) for log_p, name in ((mask, "mask"), (gender, "gender")))
-    each = -(table[:, CLASSES:] * logits[:, CLASSES:]).sum(1)
+    soft = table[:, CLASSES:]
+    each = (torch.special.xlogy(soft, soft) - soft * logits[:, CLASSES:]).sum(1)
     each[3] = -age[3, of["age"][3]]
     torch.testing.assert_close(loss.factored(logits, table), plain + loss.AGE_WEIGHT * each.mean())
     torch.testing.assert_close(loss.factored(logits, labels), plain + F.nll_loss(age, of["age"]))
-    mixed = torch.lerp(table, table[[3, 0, 1, 2, 4]], 0.3)  # one whose year is known with one whose is not
-    apart = 0.7 * loss.factored(logits, table) + 0.3 * loss.factored(logits, table[[3, 0, 1, 2, 4]])
-    torch.testing.assert_close(loss.factored(logits, mixed), apart)
+    other = table[[3, 0, 1, 2, 4]]
+    mixed = torch.lerp(table, other, 0.3)  # one whose year is known with one whose is not
+
+    def gradient(targets: torch.Tensor) -> torch.Tensor:
+        given = logits.detach().clone().requires_grad_()
+        loss.factored(given, targets).backward()
+        return given.grad
+
+    torch.testing.assert_close(gradient(mixed), 0.7 * gradient(table) + 0.3 * gradient(other))
+    perfect = table[[0, 1, 2, 4]].clamp(min=1e-30).log()
+    torch.testing.assert_close(loss.factored(perfect, table[[0, 1, 2, 4]]), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
 def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first():

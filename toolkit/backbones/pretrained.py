@@ -118,7 +118,10 @@ def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> d
 
 
 def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
-    """The same, where all but the head came with the net. Without a file the SHA-256 is of the tensors."""
+    """What `fit` returns, of a net whose builder put in all but the head.
+
+    Without a file the SHA-256 is of the tensors.
+    """
     state = net.state_dict()
     body = sorted(state.keys() - head)
     digest = hashlib.sha256()

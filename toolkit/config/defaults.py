@@ -53,7 +53,7 @@ def resolve(
         "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != FACTORED else {},
         config.optimizer: of_optimizer(config.optimizer, config.name, trained),
     }
-    values, origin = _without_effect(config), dict(origin)
+    values, origin = {name: TrainSettings.model_fields[name].default for name in config.idle()}, dict(origin)
     for source, found in unset.items():  # later ones win
         here = {name: value for name, value in found.items() if getattr(config, name) is None}
         values |= here
@@ -80,20 +80,6 @@ def resolve(
 def origin_in_folds(origin: dict[str, str]) -> dict[str, str]:
     """Where the values of a net of folds come from: what depends on the EPOCHS of all does not on its own."""
     return {name: presets.OF_FOLDS if source == BY_START else source for name, source in origin.items()}
-
-
-def _without_effect(config: TrainSettings) -> dict:
-    """What values of a recipe become that have no effect beside what is given; given themselves they are refused."""
-    values = {}
-    if config.weights == "none":
-        values |= {"freeze_epochs": 0, "backbone_lr": 1.0}
-    if not config.val_ratio:
-        values["patience"] = 0
-    if not config.folds:
-        values["fold"] = None
-    if not config.folds or config.fold is not None:
-        values["final"] = False
-    return values
 
 
 def _has_own_loss(config: TrainSettings) -> bool:

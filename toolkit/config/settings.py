@@ -11,7 +11,7 @@ from pydantic import Field
 
 from toolkit.config import shared
 from toolkit.config.shared import DEMO
-from toolkit.config.types import Corrections, InputFile, InputFolder, NameOrPath, RunName, Weights, is_path
+from toolkit.config.types import Corrections, InputFile, InputFolder, NameOrPath, RunName, Weights, as_text, is_path
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES, to_class
 
 FALLBACK_CLASS = to_class(*({"gender": 1, "age": 1}.get(name, 0) for name in ATTRIBUTES))
@@ -27,7 +27,7 @@ class TrainSettings(
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small model from scratch, in about a minute on two cores: drawn faces need no ImageNet weights.
     DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "96x72", "epochs": 7}
-    # They change a result by what they come to, which is in the task's digest.
+    # Paths and limits: not compared themselves; what they select is in the task's digest.
     IN_DIGEST: ClassVar[tuple[str, ...]] = (
         "decide_by", "sm_channel_pseudo", "pseudo_probabilities", "max_megapixels", "on_bad_image",
     )  # fmt: skip
@@ -65,7 +65,7 @@ class TrainSettings(
     """Folder of photographs, in its `images/` or in itself, that join training with pseudo-labels; unset: none."""
     pseudo_probabilities: InputFile | None = None
     """`probabilities.csv` that inference.py wrote of them; unset: the one in SM_CHANNEL_PSEUDO."""
-    pseudo_from: float = Field(0.9, gt=0, le=1)
+    pseudo_from: float = Field(0.7, gt=0, le=1)
     """Probability that the most probable class of such a photograph must have."""
     augment: Literal["none", "flip", "light", "strong"] | None = None
     """Augmentation policy for training photographs; unset: by WEIGHTS and EPOCHS."""
@@ -131,30 +131,38 @@ class TrainSettings(
         """The settings that change the result of a run, as JSON types."""
         return self.model_dump(mode="json", exclude=set(self.RUNTIME_ONLY))
 
+    def idle(self) -> dict[str, str]:
+        """{setting: why it has no effect beside the others}. Where it is given it is refused, in a recipe unset."""
+        found = {}
+        if self.weights == "none":
+            for name in ("backbone_lr", "freeze_epochs"):
+                found[name] = "has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet"
+        if not self.val_ratio:
+            found["patience"] = "has no effect with VAL_RATIO=0, as nothing is validated; remove it"
+        if not self.folds:
+            found["fold"] = "has no effect without FOLDS; set FOLDS, or remove it"
+        if not self.folds or self.fold is not None:
+            found["final"] = "expected all folds before it; set FOLDS, and leave FOLD unset"
+        if self.sm_channel_pseudo is None:
+            for name in ("pseudo_probabilities", "pseudo_from"):
+                found[name] = "has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
+        return found
+
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         if self.loss:
             yield from self.only_with("loss", "label_smoothing", "smoothing")
         yield from self.only_with("loss", "focal", "gamma")
         yield from self.only_with("loss", "logit_adjusted", "tau")
-        for name in ("backbone_lr", "freeze_epochs"):
-            if name in self.model_fields_set and self.weights == "none":
-                yield f"{name.upper()}: has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet"
         yield from self.only_with("folds", 0, "val_ratio")
         yield from self.only_with("val_ratio", 0, "decide_by")
-        if self.patience and "patience" in self.model_fields_set and not self.val_ratio:
-            yield f"PATIENCE={self.patience}: has no effect with VAL_RATIO=0, as nothing is validated; remove it"
         if self.folds == 1:
             yield "FOLDS=1: expected 0 (off) or 2 and more"
-        if self.fold is not None and "fold" in self.model_fields_set and not self.folds:
-            yield f"FOLD={self.fold}: has no effect without FOLDS; set FOLDS, or remove it"
-        elif self.fold is not None and 0 < self.folds <= self.fold:
+        if self.fold is not None and 0 < self.folds <= self.fold:
             yield f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0"
-        for name in ("pseudo_probabilities", "pseudo_from"):
-            if name in self.model_fields_set and self.sm_channel_pseudo is None:
-                yield f"{name.upper()}: has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
-        if self.final and "final" in self.model_fields_set and (not self.folds or self.fold is not None):
-            yield "FINAL=true: expected all folds before it; set FOLDS, and leave FOLD unset"
+        for name, reason in self.idle().items():
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
+                yield f"{name.upper()}={as_text(getattr(self, name))}: {reason}"
         if self.head == "factored" and tuple(ATTRIBUTES) != FACTORED:
             found = ", ".join(ATTRIBUTES)
             yield f"HEAD=factored: predicts {', '.join(FACTORED)}, found {found} in toolkit/labels.py; set HEAD=flat"
@@ -164,6 +172,11 @@ class TrainSettings(
             yield (
                 f"CLASS_WEIGHTS={self.class_weights}: counts classes, but HEAD=factored learns years of age; set "
                 "SAMPLER=balanced in its place, or HEAD=flat"
+            )
+        if self.loss == "logit_adjusted" and self.sampler == "balanced":
+            yield (
+                "SAMPLER=balanced: LOSS=logit_adjusted sees to rare classes itself, and both would do it twice; leave "
+                "SAMPLER unset, or set LOSS=label_smoothing"
             )
         if self.loss == "focal" and self.class_weights in ("sqrt", "balanced"):
             yield (

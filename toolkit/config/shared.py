@@ -101,7 +101,7 @@ class TrainingData(Photographs):
 
 
 class SplitTrainingData(TrainingData):
-    """The same, with people held out."""
+    """`TrainingData`, with people held out."""
 
     val_ratio: float = Field(0.2, ge=0, lt=1)
     """Share of people held out for validation; 0: everybody trains, for all epochs, and nothing is validated."""

@@ -179,7 +179,7 @@ def crop_box(value) -> tuple[float, float, float, float]:
 
 
 def crop_box_or_auto(value) -> tuple[float, float, float, float] | str:
-    """The same, or "auto"."""
+    """`crop_box`, or "auto"."""
     return "auto" if str(value).strip().lower() == "auto" else crop_box(value)
 
 

@@ -1,6 +1,5 @@
 """Checks of a data set before training: that `read_faces` gave a table, and what is suspicious in it."""
 
-import hashlib
 import math
 import os
 import pathlib
@@ -12,6 +11,7 @@ import pandas as pd
 from toolkit.data import photo_file
 from toolkit.data.framing import Framing
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_class
+from toolkit.system import files
 from toolkit.system.console import InputError, listed
 
 TEXTS = ("folder", "file", "person", "photograph")  # columns of the table; then ATTRIBUTES, and years if they are known
@@ -149,8 +149,7 @@ def _identical(table, paths, bad) -> list[str]:
     sizes = pd.Series([-row - 1 if row in bad else os.path.getsize(path) for row, path in enumerate(paths)])
     rows_of_content: dict[str, list[int]] = {}
     for row in np.flatnonzero(sizes.duplicated(keep=False)):
-        with open(paths[row], "rb") as file:
-            rows_of_content.setdefault(hashlib.sha256(file.read()).hexdigest(), []).append(row)
+        rows_of_content.setdefault(files.sha256(paths[row]), []).append(row)
     return [" = ".join(_name(table, row) for row in rows) for rows in rows_of_content.values() if len(rows) > 1]
 
 

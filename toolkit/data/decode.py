@@ -12,7 +12,7 @@ from toolkit.data.framing import Framing
 
 try:
     import simplejpeg
-except ImportError:  # no more than quicker than Pillow: see `_cut`
+except ImportError:  # only faster than Pillow: see `_cut`
     simplejpeg = None
 
 LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is

@@ -28,14 +28,14 @@ OF_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, err
 END_OF_JPEG = b"\xff\xd9"
 MOST_MISSING = 0.25  # of a JPEG's rows: with fewer it lacks only its end
 
-# Of photographs that it reads all the same, and without their names: of broken EXIF, say.
+# Pillow warns of broken EXIF without naming the file; the photograph is read all the same.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit cannot be raised for one photograph; ours is in `opened`
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Which photographs are read."""
+    """Limits of reading: the largest photograph, and whether to repair a JPEG without its end."""
 
     max_megapixels: float = MEGAPIXELS
     repair: bool = False  # also JPEGs whose end is missing
@@ -128,6 +128,14 @@ def is_of_the_machine(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno not in OF_THE_FILE
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch has no class for it
+
+
+def no_fault(error: Exception) -> str:
+    """What is said where `is_of_the_machine`, in one line."""
+    return (
+        f"it cannot be read now ({type(error).__name__}: {error}); this is no fault of the photograph, so nothing is "
+        "done without it; mend that and start again"
+    )
 
 
 def reason(error: Exception) -> str:

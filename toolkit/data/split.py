@@ -35,6 +35,7 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     Stratified: people are sorted by all attributes but the mask and by a hash of seed and id, and every k-th of that
     row is held out, so each group keeps its share to within one person. A group of two people and more always has
     somebody held out (or, in folds, as many folds as it has people); else small sets say nothing about the old. The
+    only person of a group is trained on, or nothing would be known of it: but for folds, and for sets of such only. The
     result depends on the seed, the people and their folders, and on no library's random numbers. `table` is the one
     before corrections, so that RELABEL does not change it.
     """
@@ -48,9 +49,13 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
         return set(people.index[number[:-1] % folds == fold])
     # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
     is_held_out = np.diff(np.floor(number * ratio + 0.5)) > 0
-    for rows in people.groupby(OF_PERSON).indices.values():
+    groups = people.groupby(OF_PERSON).indices.values()
+    for rows in groups:
         if len(rows) > 1 and not is_held_out[rows].any():
             is_held_out[rows[0]] = True
+    alone = [rows[0] for rows in groups if len(rows) == 1]
+    if np.delete(is_held_out, alone).any():
+        is_held_out[alone] = False
     return set(people.index[is_held_out])
 
 

@@ -138,15 +138,12 @@ class Store:
             return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
 
     def decode_or_reason(self, photograph: int) -> np.ndarray | str:
-        """The same, or why it cannot be read. Raises InputError where that is no fault of the photograph."""
+        """One photograph's pixels, or why it cannot be read. Raises InputError on errors of the machine."""
         try:
             return self.decode(photograph)
         except Exception as error:  # Pillow may raise anything on a damaged file
             if photo_file.is_of_the_machine(error):
-                raise InputError(
-                    f"photograph {photograph + 1} of {len(self)} cannot be read now ({type(error).__name__}: {error}); "
-                    "this is no fault of the photograph, so nothing is done without it; mend it and start again"
-                ) from error
+                raise InputError(f"photograph {photograph + 1} of {len(self)}: {photo_file.no_fault(error)}") from error
             return photo_file.reason(error)
 
     def read(self, photograph: int) -> bytes:

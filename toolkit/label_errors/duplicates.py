@@ -1,8 +1,8 @@
 """Folders that hold the photographs of another folder: copied, scaled, cropped a little or mirrored.
 
 The similarity s of two folders is the mean cosine of their photographs of the same name, the better one of plain and
-mirrored. Photographs are compared in grey and small, along the principal axes of all of them, whitened: so unlike
-photographs have a similarity near 0, whatever all photographs have in common.
+mirrored; that of a photograph which one of them lacks is 0. Photographs are compared in grey and small, along the
+principal axes of all of them, whitened: so unlike photographs have a similarity near 0, whatever all have in common.
 
     no duplicate: s of the most similar folder is the largest of many, and follows Gumbel's law:
                   density exp(-z - exp(-z)) / scale, z = (s - location) / scale, fitted to the quartiles of all folders

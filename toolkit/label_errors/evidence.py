@@ -13,7 +13,7 @@ import pandas as pd
 
 from toolkit.data.checks import path_of
 from toolkit.label_errors import noise
-from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, readable
 from toolkit.scoring import metrics
 
 KINDS = (*(name for name in ATTRIBUTES if name != "mask"), "mask", "duplicate")
@@ -84,11 +84,6 @@ def correction_row(row, photograph: str, field: str, given: str, correct: str, n
         "certainty": "sure",
         "note": note,
     }
-
-
-def readable(name: str) -> str:
-    """A label or photograph name as a page shows it: "incorrect mask"."""
-    return name.replace("_", " ")
 
 
 def _person_findings(table: pd.DataFrame, attribute: str, log_p: np.ndarray) -> list[Finding]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from toolkit.data.checks import path_of
-from toolkit.label_errors.evidence import Finding, readable
-from toolkit.labels import ATTRIBUTES
+from toolkit.label_errors.evidence import Finding
+from toolkit.labels import ATTRIBUTES, readable
 
 LIKELY = 0.5  # findings of at least this probability are suggested together
 LEAST_PROBABILITY = 0.01  # of an error, for a person to be looked at

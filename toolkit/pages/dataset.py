@@ -16,7 +16,7 @@ from toolkit.data.face_box import Faces
 from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.data.store import Store
-from toolkit.labels import ATTRIBUTES, CLASSES
+from toolkit.labels import ATTRIBUTES, CLASSES, readable
 from toolkit.pages.parts import charts, pictures, render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
 
@@ -100,7 +100,7 @@ def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[in
     rows = []
     for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in attributes)):
         names = (ATTRIBUTES[name][value] for name, value in zip(attributes, values, strict=True))
-        rows.append((" ".join(names).replace("_", " "), [int(side.get(values, 0)) for side in people]))
+        rows.append((readable(" ".join(names)), [int(side.get(values, 0)) for side in people]))
     return rows
 
 
@@ -163,7 +163,7 @@ def _corrected_people(as_found: pd.DataFrame, corrected: pd.DataFrame, store: St
 def _augmented(store: Store, seed: int) -> list[list]:
     """Photographs at even distances through the store: for each a list of pictures, one for each policy."""
     count = min(MAX_AUGMENTED, len(store))
-    pixels = store.gather(torch.arange(len(store)).float().quantile(torch.linspace(0, 1, count)).long())
+    pixels = store.gather(torch.linspace(0, len(store) - 1, count).long())
     mean, std, draws = torch.full((3,), 0.5), torch.full((3,), 0.25), augment.draw(seed, 0, count)
     of_policies = [
         augment.to_pixels(augment.prepare(pixels, mean, std, policy, draws), mean, std)

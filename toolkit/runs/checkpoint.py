@@ -6,7 +6,7 @@ import contextlib
 import pathlib
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
@@ -37,8 +37,8 @@ class Progress:
     decision: dict = field(default_factory=dict)  # of that epoch, as plain types
 
     @classmethod
-    def from_plain(cls, values: dict) -> dict:
-        """The fields, of their types. Raises ValueError if they are of others, or do not fit together."""
+    def from_plain(cls, values: dict) -> Self:
+        """The inverse of `Checkpoint.as_plain`. Raises ValueError if they are of others, or do not fit together."""
         found = _adapter().validate_python(values)
         for name in ("settings", "code"):
             if not isinstance(found.fingerprint.get(name, {}), dict):
@@ -47,7 +47,7 @@ class Progress:
             raise ValueError("history: expected rows of epochs, and the kept one among them")
         if found.kept_epoch:
             Decision.from_plain(found.decision)
-        return vars(found)
+        return cls(**vars(found))
 
 
 @cache
@@ -57,7 +57,7 @@ def _adapter() -> TypeAdapter:
 
 @dataclass
 class Checkpoint(Progress):
-    """The same with its tensors, named by part:
+    """`Progress`, with tensors named by part:
 
     model.*, ema.* and optimizer.* are those of training; kept.* are the weights of the kept epoch, and validation its
     logits of the validation photographs, from which the run's files are written again; best_classes are what the best
@@ -97,7 +97,7 @@ class Checkpoints:
         self.headers: dict[pathlib.Path, Checkpoint] = {}  # of the files that can be read, without their tensors
         for path in self.paths:
             try:
-                self.headers[path] = Checkpoint(**Progress.from_plain(tensor_file.read_header(path)))
+                self.headers[path] = Checkpoint.from_plain(tensor_file.read_header(path))
             except FileNotFoundError:
                 continue
             except (DamagedError, ValueError):

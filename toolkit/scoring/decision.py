@@ -100,7 +100,7 @@ def fit_decision(
 def fit_on_posterior(
     log_posterior: np.ndarray, labels: np.ndarray, people: np.ndarray, correction: PriorCorrection, tau: float
 ) -> Decision:
-    """The same from PriorCorrection.log_posterior, shape (n, 18)."""
+    """`fit_decision`, from PriorCorrection.log_posterior, shape (n, 18)."""
     shift = correction.log_prior_shift()
     temperature = cross_validated_temperature(log_posterior, labels, people, shift)
     attributes = calibrate_attributes(softmax(log_posterior, temperature, shift), labels, people)

@@ -3,11 +3,13 @@
 The measures are those of Fairlearn's MetricFrame: a score of each group, and the difference between groups.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_attributes
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, readable, to_attributes
 from toolkit.scoring import metrics
 
 MAX_GROUPS = 20  # of a column: one with more values is no grouping
@@ -36,7 +38,7 @@ def by_group(true, predicted, people, values: Sequence[str]) -> dict:
     ...], "gap": {"difference", "interval", "lowest", "highest"} or None}, as plain values for JSON; sorted by group.
 
     Macro F1 is over the classes that the group has. The gap is the widest difference of accuracy between groups of at
-    least MIN_PEOPLE people; its interval is that of the difference of these two groups. 95 % intervals are over
+    least MIN_PEOPLE people, with an interval that takes their choice into account. 95 % intervals are over
     resampled people, the same ones in all groups, as a person may be in several. Without people each photograph is one,
     in one group only, and every group is resampled for itself.
     """
@@ -76,10 +78,20 @@ def _group(name: str, matrix: np.ndarray, matrices: np.ndarray, people: int) -> 
 
 
 def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> dict:
+    """`drawn`: accuracies of resampled people, of each group.
+
+    The widest of many gaps is wide by chance, too: its level is 1 - 0.05 / pairs (Bonferroni). Of few people the
+    resampled ones say too little, and Wilson's intervals of both groups stand in for them.
+    """
     low, high = (choose(compared, key=lambda k: groups[k]["accuracy"]) for choose in (min, max))
+    difference, sd = groups[high]["accuracy"] - groups[low]["accuracy"], float(np.nanstd(drawn[high] - drawn[low]))
+    if any((groups[k]["people"] or groups[k]["photographs"]) < metrics.FEW_PEOPLE for k in (low, high)):
+        widths = [np.subtract(*groups[k]["accuracy_interval"]) / (2 * metrics.Z) for k in (low, high)]
+        sd = max(sd, math.hypot(*widths))
+    half = NormalDist().inv_cdf(1 - 0.025 / math.comb(len(compared), 2)) * sd
     return {
-        "difference": groups[high]["accuracy"] - groups[low]["accuracy"],
-        "interval": metrics.middle(drawn[high] - drawn[low]),
+        "difference": difference,
+        "interval": (max(difference - half, -1.0), min(difference + half, 1.0)),
         "lowest": groups[low]["group"],
         "highest": groups[high]["group"],
     }
@@ -90,9 +102,9 @@ def _of_attributes(true) -> dict[str, list[str]]:
     numbers = to_attributes(np.asarray(true))
     names = {name: [ATTRIBUTES[name][k] for k in numbers[name]] for name in ATTRIBUTES}
     of_people = [name for name in ATTRIBUTES if name != "mask"]
-    columns = {name: [text.replace("_", " ") for text in names[name]] for name in ATTRIBUTES}
+    columns = {name: [readable(text) for text in names[name]] for name in ATTRIBUTES}
     columns[" x ".join(of_people)] = list(map(" ".join, zip(*(columns[name] for name in of_people), strict=True)))
-    columns[" x ".join(ATTRIBUTES)] = [CLASS_NAMES[number].replace("_", " ") for number in np.asarray(true)]
+    columns[" x ".join(ATTRIBUTES)] = [readable(CLASS_NAMES[number]) for number in np.asarray(true)]
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 

@@ -1,5 +1,7 @@
 """Every score from one 18 x 18 confusion matrix: counts add up over batches and processes, means of means do not."""
 
+import math
+
 import numpy as np
 
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, to_attributes
@@ -15,9 +17,11 @@ def confusion(true, predicted, classes: int = CLASSES) -> np.ndarray:
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def membership(attribute: str) -> np.ndarray:
-    """Which value of "mask", "gender" or "age" each class has, one-hot: int64, shape (18, values)."""
-    return np.eye(len(ATTRIBUTES[attribute]), dtype=np.int64)[to_attributes(np.arange(CLASSES))[attribute]]
+def membership(*attributes: str) -> np.ndarray:
+    """Which combination of values of these attributes each class has, one-hot: int64, shape (18, combinations)."""
+    values, shape = to_attributes(np.arange(CLASSES)), [len(ATTRIBUTES[name]) for name in attributes]
+    numbers = np.ravel_multi_index([values[name] for name in attributes], shape)
+    return np.eye(math.prod(shape), dtype=np.int64)[numbers]
 
 
 def scores(matrix: np.ndarray) -> dict:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
+from toolkit.labels import ATTRIBUTES
+from toolkit.scoring import metrics
 from toolkit.scoring.prior_correction import at_least, normalised
 
 OF_PERSON = ("gender", "age")  # the attributes that all photographs of a person have in common
@@ -23,18 +24,10 @@ def pool(p: np.ndarray, people: Sequence[str]) -> np.ndarray:
     A person's only photograph keeps its probabilities.
     """
     names, person, photographs = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
-    shared, own = _membership(OF_PERSON), _membership([name for name in ATTRIBUTES if name not in OF_PERSON])
+    own = metrics.membership(*(name for name in ATTRIBUTES if name not in OF_PERSON))
+    shared = metrics.membership(*OF_PERSON)
     sums = np.zeros((len(names), shared.shape[1]))
     np.add.at(sums, person, np.log(at_least(p @ shared)))
     pooled = normalised(np.exp(sums / photographs[:, None]))[person]
     together = (p @ own @ own.T) * (pooled @ shared.T)
     return np.where(photographs[person][:, None] > 1, together, p)
-
-
-def _membership(attributes: Sequence[str]) -> np.ndarray:
-    """1 where a class has a combination of values of these attributes: shape (18, combinations)."""
-    values = to_attributes(np.arange(CLASSES))
-    numbers = np.ravel_multi_index(
-        [values[name] for name in attributes], [len(ATTRIBUTES[name]) for name in attributes]
-    )
-    return np.eye(numbers.max() + 1)[numbers]

@@ -68,7 +68,8 @@ class PriorShift:
 def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) -> dict[str, AttributeCalibration]:
     """Scale and biases with the highest posterior: of p, shape (n, 18), labels and people, shape (n,), of validation.
 
-    Every person counts once. A standard normal prior on log scale and biases keeps few people from fitting noise.
+    None of an attribute of which validation lacks a value. Every person counts once. A standard normal prior on log
+    scale and biases keeps few people from fitting noise.
     """
     from scipy.optimize import minimize  # slow to import, and only training needs it
 
@@ -76,6 +77,8 @@ def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) 
     for attribute in SHIFTING:
         values, true = p @ metrics.membership(attribute), to_attributes(labels)[attribute]
         log_p, one_hot = np.log(at_least(values)), np.eye(values.shape[1])[true]
+        if not one_hot.any(0).all():  # how the net sees a value that nobody here has is not known
+            continue
 
         def loss(parameters: np.ndarray, log_p=log_p, one_hot=one_hot) -> tuple[float, np.ndarray]:
             """The negative log-posterior of (log scale, biases), and its gradient."""

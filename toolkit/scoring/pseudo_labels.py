@@ -47,12 +47,20 @@ class PseudoLabels:
         return "\n".join([f"pseudo-labels: {found}", f"{'class':>5}  {'':32} {'pseudo-labels':>13}", *lines])
 
     def joined(self, names: np.ndarray, people: "pd.Series", classes: np.ndarray, years: "pd.Series") -> tuple:
-        """These columns of a table, and those of these photographs below: each a person of its own, of unknown age."""
+        """These columns of a table, and those of these photographs below: of unknown people of unknown age.
+
+        As many of a class count as a person as people have photographs of it: SAMPLER=balanced takes all people of a
+        class equally often, and these photographs would else outvote those with labels.
+        """
         import pandas as pd
 
+        known = people.groupby(classes, observed=True).agg(["size", "nunique"]).reindex(range(CLASSES), fill_value=1)
+        per_person = (known["size"] / known["nunique"]).round().astype(int)[self.classes].to_numpy()
+        number = pd.Series(self.classes).groupby(self.classes).cumcount() // per_person
+        unknown = [f"pseudo-labels {label}/{one}" for label, one in zip(self.classes, number, strict=True)]
         return (
             np.concatenate([names, self.names]),
-            pd.Series([*people, *map(os.fsdecode, self.names)]),
+            pd.Series([*people, *unknown]),
             np.concatenate([classes, self.classes]),
             pd.Series([*years, *[math.nan] * len(self)]),
         )

@@ -14,7 +14,7 @@ from toolkit.data.framing import Framing
 from toolkit.serving import model_archive
 from toolkit.serving.ensemble import Ensemble
 from toolkit.serving.runtimes import LoadWeights
-from toolkit.system.console import say
+from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,18 +57,18 @@ class Endpoint:
 
     def decode(self, content: bytes | RequestError) -> Photograph:
         """A photograph of a request, in the framings of all runs. Raises InputError on errors of the machine."""
-        from toolkit.data.photo_file import Reading  # imports torch, as the others here do
-        from toolkit.serving.requests import UNREADABLE, RequestError, RequestStore
+        from toolkit.data import decode, photo_file  # which take torch, as requests do
+        from toolkit.serving.requests import UNREADABLE, RequestError
 
         if isinstance(content, RequestError):
             return str(content)
-        pixels, reading = {}, Reading.of(self.ensemble.config)
-        for framing in self.ensemble.by_framing():
-            found = RequestStore([content], framing, reading=reading).decode_or_reason(0)
-            if isinstance(found, str):
-                return f"{UNREADABLE}: {found}"
-            pixels[framing] = found
-        return pixels
+        try:
+            framings = self.ensemble.by_framing()
+            return {framing: decode.decode_bytes(content, framing, self.max_megapixels) for framing in framings}
+        except Exception as error:  # Pillow may raise anything on a damaged file
+            if photo_file.is_of_the_machine(error):
+                raise InputError(photo_file.no_fault(error)) from error
+            return f"{UNREADABLE}: {photo_file.reason(error)}"
 
     def answer(self, photographs: Sequence[Photograph]) -> list[dict]:
         """A record for each: the same answer as inference.py gives with ADAPT_PRIORS=false.

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from toolkit.data import photo_file
-from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.system import csv_text
 from toolkit.system.console import InputError
@@ -52,13 +51,6 @@ def as_client_errors():
 def is_batch_transform() -> bool:
     """Whether the request belongs to a batch transform, where an error response would lose the whole input file."""
     return os.environ.get("SAGEMAKER_BATCH", "").lower() == "true"
-
-
-class RequestStore(Store):
-    """A store of photographs that are not in files: in place of paths it has their bytes."""
-
-    def read(self, photograph: int) -> bytes:
-        return self.paths[photograph]
 
 
 class DecodedPhotographs:

@@ -14,7 +14,7 @@ import traceback
 
 from toolkit.system import signals, subprocesses, world
 
-SECONDS_BETWEEN_LINES = 10  # of progress, where is no terminal: a log keeps every line
+SECONDS_BETWEEN_LINES = 10  # of progress, where there is no terminal: a log keeps every line
 LONGEST_LINE = 100_000  # characters
 INDENTED = "\n       "  # before a further line of an error
 LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left"
@@ -85,7 +85,7 @@ def say(*lines: str) -> None:
 
 
 def warn(*lines: str) -> None:
-    """The same on stderr, on every rank."""
+    """Print lines on stderr, on every rank."""
     with _without_bars():
         _write(sys.stderr, *lines)
 

@@ -79,7 +79,7 @@ def data_parallel(model):
 
 
 def shard(items):
-    """This process's part of a sequence: every size()-th item, from the rank() on."""
+    """This process's part of a sequence: items[rank::size]."""
     return items[world.rank() :: world.size()]
 
 

@@ -44,18 +44,21 @@ def best_epoch(history: list[dict]) -> int:
 
 
 class Checkpointer:
-    """Rank 0 has the run and writes files; other ranks have no run, and only track progress."""
+    """Rank 0 has the run and writes files; other ranks have no run, and only track progress.
+
+    `checkpoint` says how far the run has come.
+    """
 
     def __init__(
         self, run: Run | None, fingerprint: dict, header: Header, validation: Validation, every_seconds: float
     ):
         """Begins with the checkpoint of the run, or a fresh one: the same in all processes. Says where it goes on."""
         self.run, self.header, self.validation, self.every_seconds = run, header, validation, every_seconds
-        self._checkpoint = self._begin(fingerprint)
+        self.checkpoint = self._begin(fingerprint)
         self._train_state: TrainState | None = None
         self._losses: torch.Tensor | None = None  # of this epoch's steps: read from the device only to be saved
-        self._seconds_before, self._began = self._checkpoint.seconds, time.monotonic()
-        self._saved, self._saved_at, self._save_seconds = self._checkpoint.steps, self._began, 0.0
+        self._seconds_before, self._began = self.checkpoint.seconds, time.monotonic()
+        self._saved, self._saved_at, self._save_seconds = self.checkpoint.steps, self._began, 0.0
 
     def _begin(self, fingerprint: dict) -> Checkpoint:
         checkpoint = self.run.checkpoint if self.run else None
@@ -71,7 +74,7 @@ class Checkpointer:
 
     def restore(self, train_state: TrainState) -> None:
         """Load the checkpoint into this state, and write the run's files again: a killed process may not have."""
-        self._train_state, checkpoint = train_state, self._checkpoint
+        self._train_state, checkpoint = train_state, self.checkpoint
         if checkpoint.tensors:
             self._refuse_other_tensors()
             try:
@@ -84,7 +87,7 @@ class Checkpointer:
 
     def _refuse_other_tensors(self) -> None:
         """Raises InputError unless the checkpoint has the tensors of this net, and what it predicted."""
-        found, own = self._checkpoint, self._train_state
+        found, own = self.checkpoint, self._train_state
         rows = len(self.validation.labels)
         expected = {name: value.shape for name, value in own.tensors().items() if not name.startswith("optimizer.")}
         if self.run and found.kept_epoch:
@@ -96,41 +99,9 @@ class Checkpointer:
 
     def _refuse_state(self, found: str) -> None:
         raise InputError(
-            f"the saved state of run {self.header.run}, {self._checkpoint.where()}: expected the tensors of this net, "
+            f"the saved state of run {self.header.run}, {self.checkpoint.where()}: expected the tensors of this net, "
             f"found {found}; RESUME=never begins a new run"
         )
-
-    @property
-    def started(self) -> str:
-        return self._checkpoint.started
-
-    @property
-    def epoch(self) -> int:
-        """Epochs that are done."""
-        return self._checkpoint.epoch
-
-    @property
-    def losses(self) -> list[float]:
-        """Of the steps that are done of the next epoch."""
-        return self._checkpoint.losses
-
-    @property
-    def history(self) -> list[dict]:
-        return self._checkpoint.history
-
-    @property
-    def kept_epoch(self) -> int:
-        """From 1; 0 before there is one."""
-        return self._checkpoint.kept_epoch
-
-    @property
-    def micro_batch_size(self) -> int | None:
-        """Set when memory runs out; a run that goes on keeps it."""
-        return self._checkpoint.micro_batch_size
-
-    @micro_batch_size.setter
-    def micro_batch_size(self, size: int) -> None:
-        self._checkpoint.micro_batch_size = size
 
     def after_step(self, losses: torch.Tensor) -> None:
         """Take the losses of this epoch's steps so far; save if it is time."""
@@ -144,7 +115,7 @@ class Checkpointer:
         Kept is the latest epoch that is as good as the best: the highest macro F1 of a few people is partly luck, and
         later weights are better where these people cannot tell. Saves if the epoch was long enough to be worth it.
         """
-        checkpoint, validation = self._checkpoint, self.validation
+        checkpoint, validation = self.checkpoint, self.validation
         classes = decision.classes(outputs[:, :CLASSES].double().numpy())
         is_best = best_epoch([*checkpoint.history, row]) == row["epoch"]
         best_classes = classes if is_best else checkpoint.tensors["best_classes"].numpy()
@@ -167,7 +138,7 @@ class Checkpointer:
 
     def save(self) -> bool:
         """Write the checkpoint if anything has changed. Returns whether the disk has all steps that are done."""
-        checkpoint, began = self._checkpoint, time.monotonic()
+        checkpoint, began = self.checkpoint, time.monotonic()
         # On a GPU, where a step that is not finite is found at the end of the epoch only: nothing after it is saved.
         if getattr(self._train_state.optimizer, "found_inf", None):
             return False
@@ -187,13 +158,13 @@ class Checkpointer:
         try:
             yield
         except KeyboardInterrupt:
-            if self.save() and self._checkpoint.steps != (0, 0):
-                say(f"saved at {self._checkpoint.where()}; the same command goes on from there")
+            if self.save() and self.checkpoint.steps != (0, 0):
+                say(f"saved at {self.checkpoint.where()}; the same command goes on from there")
             raise
 
     def result(self) -> Result:
         """Of rank 0, after an epoch at least."""
-        checkpoint = self._checkpoint
+        checkpoint = self.checkpoint
         return Result(
             history=checkpoint.history,
             kept=self._kept,
@@ -206,14 +177,14 @@ class Checkpointer:
 
     @property
     def _kept(self) -> dict:
-        return self._checkpoint.history[self._checkpoint.kept_epoch - 1]
+        return self.checkpoint.history[self.checkpoint.kept_epoch - 1]
 
     @property
     def _logits(self) -> np.ndarray:
-        return self._checkpoint.tensors["validation"].double().numpy()
+        return self.checkpoint.tensors["validation"].double().numpy()
 
     def _write_files(self, is_kept: bool) -> None:
-        checkpoint, folder = self._checkpoint, self.run.folder
+        checkpoint, folder = self.checkpoint, self.run.folder
         if is_kept:
             header = replace(self.header, scores=self._kept, decision=Decision.from_plain(checkpoint.decision))
             artefacts.write_kept_epoch(folder, header, checkpoint.part("kept"), self.validation, self._logits)

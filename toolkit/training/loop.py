@@ -47,15 +47,16 @@ def train(
     """
     batches = split_into_batches(task.train, config.batch_size)
     _refuse_small_batches(config.batch_size, batches)
-    recipe = make_recipe(config, len(batches), checkpointer.micro_batch_size)
+    so_far = checkpointer.checkpoint
+    recipe = make_recipe(config, len(batches), so_far.micro_batch_size)
     checkpointer.restore(state)
     train_model = None
     with (
         checkpointer.saving_on_stop(),
         device.out_of_memory_advice("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE, with which a new run begins"),
     ):
-        while not _is_over(config, checkpointer.history):
-            epoch, started, done = checkpointer.epoch, time.monotonic(), len(checkpointer.losses)
+        while not _is_over(config, so_far.history):
+            epoch, started, done = so_far.epoch, time.monotonic(), len(so_far.losses)
             if train_model is None or epoch == config.freeze_epochs:
                 # Both wrappers note which weights learn when they are made, so they are made again when that changes.
                 state.freeze(epoch < config.freeze_epochs)
@@ -63,17 +64,17 @@ def train(
                 train_model = placement.compiled(
                     train_model, task.loader.machine, config.compile, config.epochs * len(batches)
                 )
-            train_loss, recipe = _train_one_epoch(config, train_model, state, task, recipe, checkpointer)
+            train_loss, recipe = _train_within_memory(config, train_model, state, task, recipe, checkpointer)
             trained = time.monotonic()
             evaluation = evaluate(state.eval_model, task, recipe, epoch, config.logit_adjustment)
             last_rate = recipe.learning_rate((epoch + 1) * len(batches) - 1)
             row = {"epoch": epoch + 1, "lr": last_rate, "train_loss": train_loss, **evaluation.scores}
-            is_last = _is_over(config, [*checkpointer.history, row])
+            is_last = _is_over(config, [*so_far.history, row])
             checkpointer.end_epoch(row, evaluation.outputs, evaluation.decision, is_last)
             per_second = sum(map(len, batches[done:])) / (trained - started)
-            say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, checkpointer.kept_epoch))
+            say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, so_far.kept_epoch))
             on_epoch(row)
-    if checkpointer.epoch < config.epochs:
+    if so_far.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
     return checkpointer.result() if world.rank() == 0 else None
 
@@ -118,7 +119,7 @@ def _is_over(config: TrainSettings, history: list[dict]) -> bool:
     return len(history) >= config.epochs or bool(history and config.patience and without_better >= config.patience)
 
 
-def _train_one_epoch(
+def _train_within_memory(
     config: TrainSettings,
     train_model: nn.Module,
     state: TrainState,
@@ -131,9 +132,10 @@ def _train_one_epoch(
     Microbatches get smaller only before the first step, or before the first step of all weights: batch norm sees each
     microbatch alone, so a run that has begun must end as it began.
     """
-    epoch, optimizer = checkpointer.epoch, state.optimizer
+    so_far, optimizer = checkpointer.checkpoint, state.optimizer
+    epoch = so_far.epoch
     steps_per_epoch = len(split_into_batches(task.train, recipe.batch_size))
-    no_step_yet = (epoch, len(checkpointer.losses)) in ((0, 0), (config.freeze_epochs, 0))
+    no_step_yet = (epoch, len(so_far.losses)) in ((0, 0), (config.freeze_epochs, 0))
     moments = len(optimizer.state)
 
     def after_step(losses: torch.Tensor) -> None:
@@ -143,7 +145,7 @@ def _train_one_epoch(
 
     while True:
         try:
-            loss = train_one_epoch(train_model, optimizer, task, recipe, epoch, checkpointer.losses, after_step)
+            loss = train_one_epoch(train_model, optimizer, task, recipe, epoch, so_far.losses, after_step)
             return loss, recipe
         except RuntimeError as error:
             smaller = math.ceil((recipe.micro_batch_size or recipe.batch_size) / 2)
@@ -151,7 +153,7 @@ def _train_one_epoch(
             begun = len(optimizer.state) > moments
             if not device.is_out_of_memory(error) or not no_step_yet or begun or world.size() > 1 or smaller < 2:
                 raise
-        checkpointer.micro_batch_size = smaller
+        so_far.micro_batch_size = smaller
         recipe = dataclasses.replace(recipe, micro_batch_size=smaller)
         say(
             f"note: out of memory; a step now takes its {recipe.batch_size} photographs {smaller} at a time: the loss "
@@ -185,13 +187,13 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     adjusted = Decision(1.0, tau, task.prior_correction).adjusted
     own = predict(model, loader, distributed.shard(task.validation), batch_size, adjusted)
     outputs = distributed.all_gather_rows(own, len(task.validation))
-    _refuse_non_finite(outputs.isfinite().all(1), "logits", recipe, epoch)
+    _refuse_diverged(outputs.isfinite().all(1), "logits", recipe, epoch)
     evaluation = score(outputs, task, tau)
-    _refuse_non_finite(torch.tensor([math.isfinite(evaluation.scores["val_loss"])]), "losses", recipe, epoch)
+    _refuse_diverged(torch.tensor([math.isfinite(evaluation.scores["val_loss"])]), "losses", recipe, epoch)
     return evaluation
 
 
-def _refuse_non_finite(is_finite: torch.Tensor, what: str, recipe: Recipe, epoch: int) -> None:
+def _refuse_diverged(is_finite: torch.Tensor, what: str, recipe: Recipe, epoch: int) -> None:
     """Raises InputError unless all are finite; bool, shape (n,). No step of training was at fault, so none says it."""
     if not is_finite.all():
         raise InputError(

@@ -117,7 +117,7 @@ def train_one_epoch(
             after_step(losses[: number + 1])
     if found_inf:
         photographs = [inputs_of_epoch.order[batch] for batch in batches]
-        _refuse_non_finite(losses, gradient_norms, photographs, recipe, task, epoch)
+        _refuse_step(losses, gradient_norms, photographs, recipe, task, epoch)
     # In float64, and weighted: batches differ by one photograph.
     return float(losses.cpu().double().numpy() @ [len(batch) for batch in batches]) / len(task.train)
 
@@ -160,7 +160,7 @@ def _backward(
     return loss.detach()
 
 
-def _refuse_non_finite(losses, gradient_norms, batches: list[np.ndarray], recipe: Recipe, task: Task, epoch: int):
+def _refuse_step(losses, gradient_norms, batches: list[np.ndarray], recipe: Recipe, task: Task, epoch: int):
     first = int((losses + gradient_norms).isfinite().cpu().numpy().argmin())
     paths = (os.fsdecode(task.loader.store.paths[photograph]) for photograph in batches[first])
     raise InputError(

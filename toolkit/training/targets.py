@@ -11,16 +11,16 @@ BORDER_SPREAD = 2.0  # years: standard deviation of the ages that the people of 
 
 
 def make_targets(
-    labels: torch.Tensor, years: torch.Tensor, shares: bool, soften: bool, with_years: bool
+    labels: torch.Tensor, years: torch.Tensor, *, soft: bool = False, soften: bool = False, with_years: bool = False
 ) -> torch.Tensor:
     """The targets of photographs with these classes (int64) and ages (float years, NaN if unknown), shape (n,) each.
 
     `labels` itself if nothing is soft; else float32 of shape (n, 18) or, `with_years`, (n, 18 + factored_head.YEARS).
-    `shares`: wanted in any case, as photographs are mixed or have pseudo-labels. `soften` moves a part of BORDER_YEARS
-    to the class of 60 and over: that of a Gaussian around their age which lies above 59.5. The shares of years agree
-    with those of the classes.
+    `soft`: shares are wanted in any case, as photographs are mixed or have pseudo-labels. `soften` moves a part of
+    BORDER_YEARS to the class of 60 and over: that of a Gaussian around their age which lies above 59.5. The shares of
+    years agree with those of the classes.
     """
-    if not (shares or soften or with_years):
+    if not (soft or soften or with_years):
         return labels
     table = torch.nn.functional.one_hot(labels, CLASSES).float()
     if soften:

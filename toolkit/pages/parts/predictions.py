@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, to_attributes
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, readable, to_attributes
 from toolkit.pages.parts import charts, pictures
 from toolkit.scoring import calibration, groups, metrics
 
@@ -102,9 +102,7 @@ def _matrices(matrix: np.ndarray, shown: Counter[str]) -> list[dict]:
     matrices = [_matrix(f"{CLASSES} classes", CLASS_MATRIX, numbered, matrix, shown)]
     for attribute, values in ATTRIBUTES.items():
         of_attribute = metrics.attribute_confusion(matrix, attribute)
-        matrices.append(
-            _matrix(attribute, attribute, [value.replace("_", " ") for value in values], of_attribute, shown)
-        )
+        matrices.append(_matrix(attribute, attribute, list(map(readable, values)), of_attribute, shown))
     return matrices
 
 
@@ -212,4 +210,4 @@ def _by_person(predictions: Predictions, mistakes: Sequence[dict]) -> list[dict]
 
 def class_name(number: int) -> str:
     """A class as a page shows it: "worn male under 30"."""
-    return CLASS_NAMES[number].replace("_", " ")
+    return readable(CLASS_NAMES[number])

@@ -15,7 +15,7 @@ from toolkit.runs.weights import load_weights, read_header
 from toolkit.scoring.calibration import softmax
 from toolkit.scoring.decision import fit_decision
 from toolkit.scoring.prior_correction import PriorCorrection
-from toolkit.training import everybody
+from toolkit.training import decide_by
 
 SCORES = ("macro_f1", "accuracy", "mask", "gender", "age", "val_loss")
 
@@ -71,7 +71,7 @@ def test_it_decides_as_a_run_of_folds_does(drawn, folds, tmp_path):
     header = read_header(tmp_path / "shufflenet_v2_x0_5" / "model.safetensors")
     assert header.decided_by == "out-of-fold predictions of shufflenet_v2_x0_5"
     decision = header.decision
-    fitted = everybody.fit_out_of_fold(folds / "shufflenet_v2_x0_5", decision.prior_correction, 0.25)
+    fitted = decide_by.fit_out_of_fold(folds / "shufflenet_v2_x0_5", decision.prior_correction, 0.25)
     assert decision.tau == 0.25 and len(decision.year_priors) == 101
     assert (decision.temperature, decision.attributes) == (fitted.temperature, fitted.attributes)
     assert decision.prior_correction.priors == pytest.approx(all_priors(folds))
@@ -101,7 +101,7 @@ def test_what_is_fitted_on_probabilities_is_what_would_be_fitted_on_logits(folds
     table.to_csv(tmp_path / "run" / "out_of_fold.csv", index=False)
     people = pd.factorize(table["person"])[0]
     expected = fit_decision(logits, labels, people, correction, 0.5)
-    found = everybody.fit_out_of_fold(tmp_path / "run", correction, 0.5)
+    found = decide_by.fit_out_of_fold(tmp_path / "run", correction, 0.5)
     assert expected.temperature != 1 and found.temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert found.attributes["age"].people == len(set(people))
 
@@ -126,6 +126,6 @@ def test_a_run_that_cannot_decide_is_refused_before_any_work(drawn, folds, train
 
 def test_another_decision_begins_another_run(task):
     config = from_scratch(val_ratio=0)
-    decided = everybody.with_decision(config, task)
-    other = everybody.with_decision(config.model_copy(update={"logit_adjustment": 0.25}), task)
+    decided = decide_by.with_decision(config, task)
+    other = decide_by.with_decision(config.model_copy(update={"logit_adjustment": 0.25}), task)
     assert len({task.digest(), decided.digest(), other.digest()}) == 3
