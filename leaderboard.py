@@ -17,7 +17,6 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -218,8 +217,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
 def folder_of(config: settings.LeaderboardSettings, fingerprint: dict, name: str) -> pathlib.Path:
     """The folder of a backbone with these settings: its name, or name-2 and so on where other settings have that."""
     free = None
-    for number in itertools.count(1):
-        folder = config.sm_output_data_dir / (as_folder(name) if number == 1 else f"{as_folder(name)}-{number}")
+    for folder in map(config.sm_output_data_dir.joinpath, folders.numbered(as_folder(name))):
         before = of_training(read_progress(folder).get("fingerprint", {}))
         if before == of_training(fingerprint):
             return folder
@@ -350,7 +348,7 @@ def write_page(
     config: settings.LeaderboardSettings, rows: list[dict], seeds: list[dict], made: dict[pathlib.Path, dict]
 ) -> None:
     """leaderboard.html: all rows, and the training curves and predictions of the backbones that are done."""
-    from toolkit.pages import leaderboard as leaderboard_page
+    from toolkit.pages import comparison as comparison_page
     from toolkit.scoring import submission
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
@@ -359,13 +357,13 @@ def write_page(
         with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
             answers = submission.answers_to(truth, submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR"))
             predicted = np.array(list(answers.values()))
-            history = leaderboard_page.read_history(pathlib.Path(progress["run"]))
-            compared.append(leaderboard_page.ComparedRun(folder.name, history, predicted))
+            history = comparison_page.read_history(pathlib.Path(progress["run"]))
+            compared.append(comparison_page.ComparedRun(folder.name, history, predicted))
     images = config.sm_channel_eval / "images" if config.report_photos else None
     page = config.sm_output_data_dir / "leaderboard.html"
-    links = [leaderboard_page.links_of(folder, one.get("run"), page.parent) for folder, one in made.items()]
-    comparison = leaderboard_page.Comparison(rows, seeds, links, compared)
-    leaderboard_page.write(page, comparison, truth, images, config.pixelate)
+    links = [comparison_page.links_of(folder, one.get("run"), page.parent) for folder, one in made.items()]
+    comparison = comparison_page.Comparison(rows, seeds, links, compared)
+    comparison_page.write(page, comparison, truth, images, config.pixelate)
 
 
 def as_markdown(rows: list[dict]) -> list[str]:

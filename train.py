@@ -89,9 +89,9 @@ def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Ca
         return find_lr(config, backbone.model, tasks[0])
     outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
     if world.rank() == 0:
-        from toolkit.pages import runs
+        from toolkit.pages import leaderboard as leaderboard_page
 
-        runs.write(config.sm_model_dir)
+        leaderboard_page.write(config.sm_model_dir)
     return outcome
 
 

@@ -1,6 +1,7 @@
 """Types of settings beyond those of pydantic: text to value, with an error that says what was expected, and back."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -8,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, TypeAdapter
 
 # Below 32 the deepest backbones have no pixel left after their pooling; above 2048 no machine has the memory.
 SIDES_PX = range(32, 2049)
@@ -206,6 +207,9 @@ def as_text(value) -> str:
         return "x".join(map(str, value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
+
+# What makes a dataclass of plain values, or raises ValueError; it takes milliseconds to build.
+adapter = functools.cache(TypeAdapter)
 
 Device = Annotated[Literal["auto", "cuda", "mps", "cpu"], BeforeValidator(whole_device)]
 NameOrPath = Annotated[str, AfterValidator(os.path.expanduser)]

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, to_attributes
+from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, OF_PERSON, to_attributes
 from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from toolkit.config.settings import TrainSettings
-
-OF_PERSON = [name for name in ATTRIBUTES if name != "mask"]  # what people, not photographs, are held out by
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     """
     if not (ratio or folds):
         return None
-    people = table.groupby("person", observed=True)[OF_PERSON].first()
+    people = table.groupby("person", observed=True)[list(OF_PERSON)].first()
     people["hash"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
     people = people.sort_values([*OF_PERSON, "hash"])
     number = np.arange(len(people) + 1)
@@ -49,7 +47,7 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
         return set(people.index[number[:-1] % folds == fold])
     # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
     is_held_out = np.diff(np.floor(number * ratio + 0.5)) > 0
-    groups = people.groupby(OF_PERSON).indices.values()
+    groups = people.groupby(list(OF_PERSON)).indices.values()
     for rows in groups:
         if len(rows) > 1 and not is_held_out[rows].any():
             is_held_out[rows[0]] = True

@@ -16,7 +16,7 @@ from toolkit.data.face_box import Faces
 from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.data.store import Store
-from toolkit.labels import ATTRIBUTES, CLASSES, readable
+from toolkit.labels import ATTRIBUTES, CLASSES, OF_PERSON, readable
 from toolkit.pages.parts import charts, pictures, render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
 
@@ -95,11 +95,10 @@ def _lacking(findings: Findings) -> dict[str, list[str]]:
 
 def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[int]]]:
     """The people of each gender, age band and so on, of training and of validation: of all that masks do not change."""
-    attributes = [name for name in ATTRIBUTES if name != "mask"]
-    people = [table.iloc[rows].groupby(attributes)["person"].nunique() for rows in (sides.train, sides.validation)]
+    people = [table.iloc[rows].groupby(list(OF_PERSON))["person"].nunique() for rows in (sides.train, sides.validation)]
     rows = []
-    for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in attributes)):
-        names = (ATTRIBUTES[name][value] for name, value in zip(attributes, values, strict=True))
+    for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in OF_PERSON)):
+        names = (ATTRIBUTES[name][value] for name, value in zip(OF_PERSON, values, strict=True))
         rows.append((readable(" ".join(names)), [int(side.get(values, 0)) for side in people]))
     return rows
 

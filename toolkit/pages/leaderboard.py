@@ -1,121 +1,51 @@
-"""leaderboard.html: runs side by side, their curves in one chart, and any two of them photograph by photograph."""
+"""leaderboard.html beside leaderboard.csv: all finished runs of a folder, with the settings that differ."""
 
-import os
 import pathlib
 import urllib.parse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
+from toolkit.pages import report
+from toolkit.pages.parts import render
+from toolkit.runs import leaderboard
+from toolkit.runs.artefacts import INTERVAL, SCORES
+from toolkit.system import files, locks
 
-from toolkit.labels import CLASSES
-from toolkit.pages.parts import charts, pictures, render
-from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
-from toolkit.system import files, spelling
-
-MAX_PHOTOGRAPHS, HEIGHT_PX = 150, 96
-CURVES = {"macro_f1": "Macro F1 of validation", "val_loss": "Loss of validation", "train_loss": "Loss of training"}
+PAGE = "leaderboard.html"
+OF_MACRO_F1 = "95 % interval"
+# Columns beside scores; all others are settings.
+ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "started", "finished")
 
 
-@dataclass(frozen=True)
-class ComparedRun:
-    """A run, the columns of its history.csv, and its predicted class of each photograph: int64, shape (n,)."""
-
-    name: str
-    history: Mapping[str, Sequence[str]]
-    predicted: np.ndarray
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared."""
-
-    rows: Sequence[dict]  # of the leaderboard, also those of runs that failed
-    seeds: Sequence[dict]  # means over several seeds
-    links: Sequence[Mapping[str, str]]  # of each row: {name: address} of its pages
-    runs: Sequence[ComparedRun]
-
-
-def write(
-    path: pathlib.Path,
-    comparison: Comparison,
-    truth: Mapping[str, int],
-    images: pathlib.Path | None,
-    pixelate: bool = False,
-) -> None:
-    """Write the page.
-
-    `truth`: ImageID -> class of n photographs; `images`: their folder, None keeps photographs out of the page.
-    """
-    true, names, runs = np.array(list(truth.values())), list(truth), comparison.runs
-    photos = {}
-    if images is not None:
-        shown = most_disputed(true, np.array([run.predicted for run in runs]).reshape(len(runs), len(true)))
-        paths = spelling.paths(images, [names[number] for number in shown], "gt.csv")
-        photos = {int(row): pictures.thumbnail(path, HEIGHT_PX) for row, path in zip(shown, paths, strict=True)}
-    render.write(
-        path,
-        "leaderboard.html",
-        title="Comparison of runs",
-        rows=comparison.rows,
-        seeds=comparison.seeds,
-        links=comparison.links,
-        runs=runs,
-        curves=[_chart(title, column, runs) for column, title in CURVES.items()],
-        data={
-            "classes": [class_name(number) for number in range(CLASSES)],
-            "images": names,
-            "truth": _letters(true),
-            "runs": {run.name: _letters(run.predicted) for run in runs},
-            "photos": {number: _uri(photo, pixelate) for number, photo in photos.items()},  # "": cannot be read
-            "missing": ""
-            if images is None
-            else f"no photograph: only the {len(photos)} that runs dispute most are here",
-        },
-        why_no_photographs=NO_PHOTOGRAPHS if images is None else "",
-    )
+@render.unless_it_fails()
+def write(folder: pathlib.Path) -> None:
+    """Write the page of a folder of runs: the best macro F1 first, settings that differ before scores."""
+    with locks.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page
+        table = files.read_csv(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
+        rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+        if not rows:  # nobody can write the table, which was said
+            return
+        rows.sort(key=lambda row: float(row["macro_f1"] or "-inf"), reverse=True)
+        scores = [name for name in SCORES if name in table]
+        settings = [name for name in table if name not in ("run", *scores, *INTERVAL, *ABOUT_RUN)]
+        differing = [name for name in settings if len(set(table[name])) > 1]
+        columns = ["run", *differing, *scores, *(name for name in ABOUT_RUN if name in table and name != "started")]
+        columns.insert(columns.index("macro_f1") + 1, OF_MACRO_F1)
+        pages = [f"{row['run']}/{report.PAGE}" for row in rows]
+        render.write(
+            folder / PAGE,
+            "leaderboard.html",
+            title="Runs",
+            folder=folder.absolute(),
+            same={name: table[name][0] for name in settings if name not in differing},
+            rows=[{name: _short(name, row) for name in columns} for row in rows],
+            seeds=leaderboard.over_seeds(rows, [name for name in differing if name != "seed"], scores),
+            links=[{"report": urllib.parse.quote(page)} if (folder / page).exists() else {} for page in pages],
+        )
 
 
-def most_disputed(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """At most MAX_PHOTOGRAPHS photographs on which the runs disagree: numbers; from (n,) and (runs, n).
-
-    The evenest split of right and wrong first; those on which all are wrong, but not alike, last.
-    """
-    right = (predicted == true).sum(0)
-    minority = np.minimum(right, len(predicted) - right)
-    disputed = np.flatnonzero((predicted != predicted[:1]).any(0))
-    return disputed[np.argsort(-minority[disputed], kind="stable")][:MAX_PHOTOGRAPHS]
-
-
-def read_history(folder: pathlib.Path) -> dict[str, list[str]]:
-    """The columns of a run's history.csv; without validation people it has none of validation."""
-    return files.read_csv(folder / "history.csv", ("epoch", "train_loss"), "SM_MODEL_DIR")
-
-
-def links_of(folder: pathlib.Path, run: str | None, start: pathlib.Path) -> dict[str, str]:
-    """{name: address} of the pages of a backbone that are there, as seen from the folder `start`."""
-    pages = {"report": pathlib.Path(run or folder, "report.html"), "evaluation": folder / "evaluation.html"}
-    found = {name: os.path.relpath(path, start) for name, path in pages.items() if path.exists()}
-    return {name: urllib.parse.quote(path.replace(os.sep, "/")) for name, path in found.items()}
-
-
-def _uri(photo: Image.Image | None, pixelate: bool) -> str:
-    return pictures.data_uri(pictures.pixelated(photo) if pixelate else photo) if photo else ""
-
-
-def _chart(title: str, column: str, runs: Sequence[ComparedRun]):
-    curves = {
-        run.name: [
-            (float(x or "nan"), float(y or "nan"))
-            for x, y in zip(run.history["epoch"], run.history[column], strict=True)
-        ]
-        for run in runs
-        if column in run.history
-    }
-    return charts.chart(curves, title, "epoch")
-
-
-def _letters(classes: np.ndarray) -> str:
-    """One letter for each photograph, "a" for class 0: 18 runs of 12,600 photographs take a quarter of a megabyte."""
-    return "".join(chr(ord("a") + number) for number in classes.tolist())
+def _short(name: str, row: dict[str, str]) -> str:
+    """A cell of the table, without digits that tell nothing."""
+    if name == OF_MACRO_F1:  # older runs have none
+        return " to ".join(f"{float(row[bound]):.3f}" for bound in INTERVAL if row.get(bound))
+    if name == "finished":
+        return row[name][:16].replace("T", " ")
+    return f"{float(row[name]):.4f}" if name in SCORES and row[name] else row[name]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, FiniteFloat, TypeAdapter
+from pydantic import Field, FiniteFloat
 
-from toolkit.config.types import NotNegative, Whole
+from toolkit.config.types import NotNegative, Whole, adapter
 from toolkit.runs import tensor_file
 from toolkit.scoring.decision import Decision
 from toolkit.system.console import say
@@ -39,7 +38,7 @@ class Progress:
     @classmethod
     def from_plain(cls, values: dict) -> Self:
         """The inverse of `Checkpoint.as_plain`. Raises ValueError if they are of others, or do not fit together."""
-        found = _adapter().validate_python(values)
+        found = adapter(Progress).validate_python(values)
         for name in ("settings", "code"):
             if not isinstance(found.fingerprint.get(name, {}), dict):
                 raise ValueError(f"fingerprint.{name}: expected a dictionary")
@@ -48,11 +47,6 @@ class Progress:
         if found.kept_epoch:
             Decision.from_plain(found.decision)
         return cls(**vars(found))
-
-
-@cache
-def _adapter() -> TypeAdapter:
-    return TypeAdapter(Progress)
 
 
 @dataclass

@@ -5,7 +5,6 @@ with the first net that is not done.
 """
 
 import contextlib
-import itertools
 import json
 import math
 import pathlib
@@ -76,8 +75,7 @@ def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.Exi
     if not folder:
         if _backup_of(config, runs / name) != runs / name:
             folders.clear_finished(config.sm_checkpoint_dir, name)
-        names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-        folder = next(folder for folder in map(runs.joinpath, names) if claim(folder, _begins))
+        folder = next(folder for folder in map(runs.joinpath, folders.numbered(name)) if claim(folder, _begins))
     say(f"run of {config.folds} folds: {folder.absolute()}")
     return folder
 

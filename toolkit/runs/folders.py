@@ -264,11 +264,15 @@ def is_same_run(run_folder: pathlib.Path, checkpoint_folder: pathlib.Path, check
 
 
 def _make_new(runs: pathlib.Path, checkpoints: pathlib.Path, name: str, stack: contextlib.ExitStack) -> Run:
-    for number in itertools.count(1):
-        folder = runs / (name if number == 1 else f"{name}-{number}")
+    for folder in map(runs.joinpath, numbered(name)):
         folders = dict.fromkeys((folder, checkpoints / folder.name))
         if claim(folders, partial(are_free, folders), stack):
             return Run(folder, Checkpoints(checkpoints / folder.name), None)
+
+
+def numbered(name: str) -> Iterator[str]:
+    """name, name-2, name-3, ..."""
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
 
 
 def are_free(folders: Iterable[pathlib.Path], new: bool, alone: bool) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import FiniteFloat
 
-from toolkit.config.types import RUN_WEIGHTS, Positive, Whole
+from toolkit.config.types import RUN_WEIGHTS, Positive, Whole, adapter
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import tensor_file
@@ -64,7 +63,7 @@ class Header:
             cls._refuse_other_files(values, path)
             known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
             known |= {"framing": Framing.from_plain(values), "decision": Decision.from_plain(values["decision"])}
-            header = _adapter().validate_python(known)
+            header = adapter(Header).validate_python(known)
             if "epoch" not in header.scores:
                 raise ValueError("scores: expected those of an epoch")
             return header
@@ -86,11 +85,6 @@ class Header:
                 f"{path}: expected the {len(CLASS_NAMES)} classes of toolkit/labels.py, "
                 f"found {len(names)}, of which differ {', '.join(differing[:3]) or 'the last'}"
             )
-
-
-@cache
-def _adapter() -> TypeAdapter:
-    return TypeAdapter(Header)
 
 
 def save_weights(path: pathlib.Path, state: dict[str, Tensor], header: Header) -> None:

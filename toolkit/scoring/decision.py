@@ -1,12 +1,11 @@
 """From logits to classes: temperature, priors and logit adjustment."""
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 
 import numpy as np
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import FiniteFloat
 
-from toolkit.config.types import NotNegative, Positive
+from toolkit.config.types import NotNegative, Positive, adapter
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES
 from toolkit.scoring import metrics
 from toolkit.scoring.calibration import cross_validated_temperature, softmax
@@ -31,7 +30,7 @@ class Decision:
     @classmethod
     def from_plain(cls, values: dict) -> "Decision":
         """The inverse of `as_plain`, also after JSON has made lists of the tuples. Raises ValueError on others."""
-        decision = _adapter().validate_python(values)
+        decision = adapter(Decision).validate_python(values)
         for name, one in decision.attributes.items():
             lengths = {len(one.bias), len(one.priors)}
             if name not in SHIFTING or lengths != {len(ATTRIBUTES[name])} or not sum(one.priors) > 0:
@@ -80,11 +79,6 @@ class Decision:
             ),
             attributes={name: one for name, one in self.attributes.items() if name != "age"},
         )
-
-
-@cache
-def _adapter() -> TypeAdapter:
-    return TypeAdapter(Decision)
 
 
 def fit_decision(

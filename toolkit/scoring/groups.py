@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, readable, to_attributes
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, OF_PERSON, readable, to_attributes
 from toolkit.scoring import metrics
 
 MAX_GROUPS = 20  # of a column: one with more values is no grouping
@@ -101,9 +101,8 @@ def _of_attributes(true) -> dict[str, list[str]]:
     """The group of each photograph: by attribute, by all that masks do not change, and by class."""
     numbers = to_attributes(np.asarray(true))
     names = {name: [ATTRIBUTES[name][k] for k in numbers[name]] for name in ATTRIBUTES}
-    of_people = [name for name in ATTRIBUTES if name != "mask"]
     columns = {name: [readable(text) for text in names[name]] for name in ATTRIBUTES}
-    columns[" x ".join(of_people)] = list(map(" ".join, zip(*(columns[name] for name in of_people), strict=True)))
+    columns[" x ".join(OF_PERSON)] = list(map(" ".join, zip(*(columns[name] for name in OF_PERSON), strict=True)))
     columns[" x ".join(ATTRIBUTES)] = [readable(CLASS_NAMES[number]) for number in np.asarray(true)]
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 

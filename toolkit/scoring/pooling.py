@@ -15,7 +15,7 @@ from toolkit.labels import ATTRIBUTES
 from toolkit.scoring import metrics
 from toolkit.scoring.prior_correction import at_least, normalised
 
-OF_PERSON = ("gender", "age")  # the attributes that all photographs of a person have in common
+POOLED = ("gender", "age")  # the attributes that all photographs of a person have in common
 
 
 def pool(p: np.ndarray, people: Sequence[str]) -> np.ndarray:
@@ -24,8 +24,8 @@ def pool(p: np.ndarray, people: Sequence[str]) -> np.ndarray:
     A person's only photograph keeps its probabilities.
     """
     names, person, photographs = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
-    own = metrics.membership(*(name for name in ATTRIBUTES if name not in OF_PERSON))
-    shared = metrics.membership(*OF_PERSON)
+    own = metrics.membership(*(name for name in ATTRIBUTES if name not in POOLED))
+    shared = metrics.membership(*POOLED)
     sums = np.zeros((len(names), shared.shape[1]))
     np.add.at(sums, person, np.log(at_least(p @ shared)))
     pooled = normalised(np.exp(sums / photographs[:, None]))[person]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from browser import PHONE, opened, reads_well
 
+from toolkit.pages import comparison as comparison_page
 from toolkit.pages import leaderboard as leaderboard_page
-from toolkit.pages import runs as runs_page
 from toolkit.system import files
 
 
@@ -16,14 +16,14 @@ def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path)
     of_everybody = {"epoch": ["1", "2"], "train_loss": ["2.5", "1.5"]}
     history = of_everybody | {"macro_f1": ["0.1", "0.3"], "val_loss": ["2", "1"]}
     runs = [
-        leaderboard_page.ComparedRun(name, columns, predicted)
+        comparison_page.ComparedRun(name, columns, predicted)
         for name, columns, predicted in (("a", history, half), ("b<i>", history, true), ("c", of_everybody, true))
     ]
     rows = [{"model": run.name, "seconds": seconds} for run, seconds in zip(runs, (9, 100, 20), strict=True)]
     seeds = [{"model": "a", "seeds": "1, 2", "seconds": "9.0000 (8.0000 to 10.0000)"}]
     links = [{"report": "a/report.html", "evaluation": "b%3Ci%3E/evaluation.html"}, {}, {}]
-    comparison = leaderboard_page.Comparison(rows, seeds, links, runs)
-    leaderboard_page.write(tmp_path / "page.html", comparison, truth, drawn.eval / "images")
+    comparison = comparison_page.Comparison(rows, seeds, links, runs)
+    comparison_page.write(tmp_path / "page.html", comparison, truth, drawn.eval / "images")
     with opened(browser, tmp_path / "page.html", viewport=PHONE, color_scheme="dark") as shown:
         reads_well(shown)
         names = shown.locator("#table tbody th")
@@ -45,7 +45,7 @@ def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path)
 
 def test_photographs_on_which_all_are_wrong_but_not_alike_are_disputed_last():
     true, predicted = np.zeros(4, int), np.array([[0, 1, 2, 0], [0, 1, 3, 1]])
-    assert leaderboard_page.most_disputed(true, predicted).tolist() == [3, 2]
+    assert comparison_page.most_disputed(true, predicted).tolist() == [3, 2]
 
 
 def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_mean_and_spread(browser, tmp_path):
@@ -60,7 +60,7 @@ def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_me
         "seed": [1, 2, 3],
     }
     files.write_csv(tmp_path / "leaderboard.csv", table)
-    runs_page.write(tmp_path)
+    leaderboard_page.write(tmp_path)
     with opened(browser, tmp_path / "leaderboard.html", viewport=PHONE, color_scheme="light") as shown:
         reads_well(shown)
         assert shown.locator("#table tbody th").all_text_contents() == ["b & <i>? report", "a", "c"]
