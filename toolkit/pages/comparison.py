@@ -1,4 +1,4 @@
-"""leaderboard.html of leaderboard.py: runs side by side, their curves in one chart, any two photograph by photograph."""
+"""leaderboard.html of leaderboard.py: runs side by side, their curves in a chart, two of them by photograph."""
 
 import os
 import pathlib
