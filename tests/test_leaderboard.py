@@ -9,6 +9,7 @@ from conftest import ROOT, refused, repaint, run_here, run_script
 
 import leaderboard
 from toolkit.config.settings import LeaderboardSettings
+from toolkit.pages.parts import predictions
 from toolkit.runs import lookup
 from toolkit.runs.leaderboard import EDITED
 from toolkit.system.console import InputError
@@ -34,6 +35,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     refused(done, f"inception_v3 failed: see {tmp_path / 'out' / 'inception_v3' / 'train.log'}")
     pages = [*tmp_path.rglob("*.html")]
     assert len(pages) == 4 and not any("data:image" in page.read_text() for page in pages)
+    assert sum(predictions.NO_PHOTOGRAPHS in page.read_text() for page in pages) == 3
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")
     assert table.columns.tolist()[:5] == ["epoch", "batch size", "val_acc", "board_f1", "board_acc"]
     assert "does not take SIZE=32x32" in table.loc["inception_v3", "note"]

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FOLDS, QUICK, refused, run_here
+from conftest import FOLDS, QUICK, run_here
 from faults import Forked
 
 import dataset
+import suspects
 import train
-from toolkit.config.settings import TrainSettings
+from toolkit.config.settings import SuspectsSettings, TrainSettings
 from toolkit.runs import cross_validation, leaderboard
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.weights import load_weights, read_header
@@ -254,8 +255,12 @@ def test_a_final_net_that_is_killed_goes_on_also_on_another_machine(drawn, with_
     assert not list(states.rglob("state-*")) and (states / "squeezenet1_1" / "finished.json").exists()
 
 
-def test_suspects_are_judged_by_folds_alone(drawn, with_final, tmp_path):
-    given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_CHANNEL_MODEL": with_final.parent, "SM_OUTPUT_DATA_DIR": tmp_path}
-    done = run_here("suspects.py", **given, DEVICE="cpu")
-    assert done.returncode == 0 and "final is not asked: it was trained on everybody" in done.stdout, done.stderr
-    refused(run_here("suspects.py", **given, NAME="squeezenet1_1/final"), "expected one run of folds")
+def test_suspects_are_judged_by_folds_alone(drawn, with_final, tmp_path, capsys):
+    def ask(name: str) -> list[str]:
+        given = {"sm_channel_train": drawn.train, "sm_channel_model": with_final.parent, "sm_output_data_dir": tmp_path}
+        return [run.name for run in suspects.read_folds(SuspectsSettings(**given, name=name))]
+
+    assert ask("squeezenet1_1") == ["fold-0", "fold-1"]
+    assert "final is not asked: it was trained on everybody" in capsys.readouterr().out
+    with pytest.raises(InputError, match="expected one run of folds"):
+        ask("squeezenet1_1/final")
