@@ -3,7 +3,9 @@
 To add one, write a function like these and name it in LOSSES. If photographs are mixed or labels softened, a label is a
 distribution over the classes instead, float32 (b, 18); a loss that takes those is named in TAKES_SOFT_TARGETS too. With
 a parameter `weight`, float32 (18,) or None, it gets CLASS_WEIGHTS; the decision takes them out again, as is right for a
-loss that is a sum over photographs, each times the weight of its class.
+loss that is a sum over photographs, each times the weight of its class. Validation always gives it whole labels. A loss
+whose best net does not give the posterior, since it knows priors or smooths labels, says so in `for_training`. It keeps
+nothing between calls: each net of a run of folds has a copy of its own, and a run that goes on begins with a new one.
 
 torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
 name is answered at once. A loss of your own may import it wherever it likes.
@@ -11,6 +13,7 @@ name is answered at once. A loss of your own may import it wherever it likes.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -138,6 +141,7 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
     if config.head == "factored":
         return TrainingLoss(factored, plain, 0.0)
     criterion = build(config.loss, weight, **options.get(config.loss, {}))
+    refuse_unfit(config.loss, criterion, counts.device)
     smoothing = config.smoothing if config.loss == "label_smoothing" else 0.0
     weights = loss_weights(config.loss, plain if weight is None else weight, priors, config.tau)
     return TrainingLoss(criterion, weights, smoothing)
@@ -148,7 +152,36 @@ def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tenso
 
     `options` are the loss's own keywords; a loss gets `weight` only where there is one.
     """
-    return partial(LOSSES[name], **options, **({} if weight is None else {"weight": weight}))
+    return partial(copy.deepcopy(LOSSES[name]), **options, **({} if weight is None else {"weight": weight}))
+
+
+def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], device) -> None:
+    """Raises InputError unless the loss gives one number that follows from the logits, for all targets that it takes.
+
+    Found now and not after an epoch: validation has whole labels, and training may have soft targets.
+    """
+    import torch
+
+    if isinstance(LOSSES[name], torch.nn.Module) and list(LOSSES[name].parameters()):
+        raise InputError(
+            f"LOSS={name}: expected a loss without parameters: they would not learn; put them into the net"
+        )
+    labels = torch.arange(4, device=device)
+    targets = [labels] + [torch.nn.functional.one_hot(labels, CLASSES).float()] * (name in TAKES_SOFT_TARGETS)
+    for given in targets:
+        logits = torch.linspace(-1, 1, 4 * CLASSES, device=device).view(4, CLASSES).requires_grad_()
+        try:
+            found = criterion(logits.clone(), given)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise InputError(
+                f"LOSS={name}: expected a number for logits of shape (4, {CLASSES}) and targets of shape "
+                f"{tuple(given.shape)}, found {what}; its own keywords get their values in for_training in loss.py"
+            ) from error
+        is_tensor = isinstance(found, torch.Tensor)
+        if not is_tensor or found.numel() != 1 or not found.requires_grad:
+            kind = f"a tensor of shape {tuple(found.shape)}" if is_tensor else type(found).__name__
+            raise InputError(f"LOSS={name}: expected one number that follows from the logits, found {kind}")
 
 
 def takes_weight(name: str | None) -> bool:

@@ -163,7 +163,10 @@ def refuse_unfit(model: nn.Module, name: str, size: tuple[int, int], outputs: in
         raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {reason}{hint}")
     shape = tuple(getattr(found, "shape", ())) or type(found).__name__
     if shape != (2, outputs):
-        raise InputError(f"NAME={name}: expected logits of shape (2, {outputs}) for 2 photographs, found {shape}")
+        raise InputError(
+            f"NAME={name}: expected logits of shape (2, {outputs}) for 2 photographs, found {shape}; its builder is "
+            f"given the number of outputs, which depends on HEAD"
+        )
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
@@ -211,12 +214,25 @@ def _with_outputs(name: str, size: tuple[int, int], head: str, trained: pretrain
     by_builder = trained is not None and trained.state is None
     if name in OWN:
         options = {"pretrained": by_builder} if _may_be_pretrained(OWN[name]) else {}
-        return _with_shapes(OWN[name](outputs, **options), size)
+        return _with_shapes(_called(name, outputs, **options), size)
     if name == LITE:
         return efficientnet_lite.EfficientNetLite0(outputs)
     if name.startswith(timm_net.PREFIX):
         return timm_net.build(name, size, outputs, trained.file if by_builder else None)
     return torchvision_net.build(name, size, outputs, initialise=trained is None)
+
+
+def _called(name: str, outputs: int, **options) -> nn.Module:
+    """What the builder in OWN gives. Raises InputError where that is no net that can learn."""
+    import torch
+
+    try:
+        net = OWN[name](outputs, **options)
+    except TypeError as error:  # it takes other arguments
+        raise InputError(f"NAME={name}: expected a function of the number of outputs in OWN: {error}") from error
+    if not isinstance(net, torch.nn.Module) or not any(weight.requires_grad for weight in net.parameters()):
+        raise InputError(f"NAME={name}: expected a module with weights that learn from OWN, found {type(net).__name__}")
+    return net
 
 
 def _with_shapes(net: nn.Module, size: tuple[int, int]) -> nn.Module:

@@ -122,6 +122,8 @@ class Data(NamedTuple):
 def read_data(config: settings.TrainSettings) -> Data:
     """The table, its splits and the pseudo-labels. Prints how many photographs there are of each class."""
     table, as_found, report, passed_over = dataset.read_corrected(config.sm_channel_train, config.relabel)
+    if config.border_ages != "keep" and table["years"].isna().all():
+        say(f"note: BORDER_AGES={config.border_ages} has no effect: no years of age are known")
     splits = split.make_splits(config, as_found, table)
     labels = dataset.labels(table)
     lines = [str(report), split.describe(labels, table["person"], splits[0]), *split.missing_groups(labels, splits)]

@@ -182,6 +182,9 @@ ROWS = {
             "expected photographs at folder/file in .*, found none at images/a/mask1.jpg",
         ),
         ({name: [] for name in ROWS}, "expected a row for each photograph, found none"),
+        ({"years": ["20 years", "40"]}, "expected in years numbers, or nothing where it is unknown; found 1 of 2"),
+        ({"years": [20, 60]}, "expected in age the band of the column years, from .30, 60. on; found 1 of 2 rows"),
+        ({"file": ["/a/mask1.jpg", "/b/normal.jpg"]}, "expected in file paths below .*; found 2 of 2 rows"),
     ],
 )
 def test_a_table_of_ones_own_that_is_none_is_refused_in_one_line(tmp_path, wrong, expected):

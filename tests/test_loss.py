@@ -9,7 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 import loss
 from toolkit.config import defaults
-from toolkit.config.settings import TrainSettings
+from toolkit.config.settings import BUILT_IN_LOSSES, TrainSettings
 from toolkit.system.console import InputError
 
 # Two photographs, two classes: p of the true class is 3/4 and 1/5.
@@ -72,6 +72,56 @@ def test_every_loss_takes_18_classes_weighted_or_not_and_falls_under_its_gradien
     before.backward()
     after = criterion(logits - logits.grad, labels)
     assert after < before
+
+
+class Learning(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, labels):
+        return (self.scale * logits).sum()
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        (lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"), r"found a tensor of shape \(4,\)"),
+        (lambda logits, labels: F.cross_entropy(logits, labels).item(), "found float"),
+        (lambda logits, labels: F.cross_entropy(logits, labels).detach(), r"found a tensor of shape \(\)"),
+        (lambda logits, labels: None, "found NoneType"),
+        (lambda logits, labels, beta: logits.sum(), "missing 1 required positional argument: 'beta'.*for_training"),
+        (torch.nn.BCEWithLogitsLoss(), "found ValueError"),
+        (Learning(), "expected a loss without parameters"),
+    ],
+)
+def test_a_loss_of_ones_own_that_gives_no_number_to_learn_from_is_refused(own, found, monkeypatch):
+    monkeypatch.setitem(loss.LOSSES, "own", own)
+    with pytest.raises(InputError, match=f"^LOSS=own: .*{found}"):
+        loss.for_training(TrainSettings(loss="own", head="flat", class_weights="none"), torch.full((18,), 9))
+
+
+def test_a_loss_of_ones_own_may_write_into_logits_and_each_net_has_its_own(monkeypatch):
+    class Margin(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, logits, labels):
+            self.calls += 1
+            logits[torch.arange(len(labels)), labels] -= 3
+            return F.cross_entropy(logits, labels)
+
+    monkeypatch.setitem(loss.LOSSES, "own", Margin())
+    for _ in range(2):
+        config = TrainSettings(loss="own", head="flat", class_weights="none")
+        criterion = loss.for_training(config, torch.full((18,), 9)).criterion
+        assert criterion.func.calls == 1
+    assert loss.LOSSES["own"].calls == 0
+
+
+def test_the_settings_know_the_losses_that_are_built_in():
+    assert list(loss.LOSSES) == list(BUILT_IN_LOSSES)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

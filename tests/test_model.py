@@ -204,6 +204,22 @@ def test_a_net_that_gives_something_else_than_its_logits_is_refused(builder, fou
         model.build("own", SIZE, head=head)
 
 
+@pytest.mark.parametrize(
+    ("builder", "found"),
+    [
+        (lambda: layers(torch.nn.Linear(3, 18)), "takes 0 positional arguments but 1 was given"),
+        (lambda outputs: None, "found NoneType"),
+        (lambda outputs: torch.nn.Linear, "found type"),
+        (lambda outputs: torch.nn.Flatten(), "found Flatten"),
+        (lambda outputs: layers(torch.nn.Linear(3, outputs)).requires_grad_(False), "found Sequential"),
+    ],
+)
+def test_a_builder_that_gives_no_net_is_refused(builder, found, monkeypatch):
+    monkeypatch.setitem(model.OWN, "own", builder)
+    with pytest.raises(InputError, match=f"NAME=own: expected a .* OWN.*{found}"):
+        model.build("own", SIZE)
+
+
 def test_a_net_of_ones_own_may_have_lazy_layers_and_a_layer_of_two_names(tmp_path, monkeypatch):
     class Net(torch.nn.Module):
         def __init__(self, outputs):

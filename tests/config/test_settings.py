@@ -8,7 +8,7 @@ from pydantic import ValidationError
 import loss
 from toolkit.config import defaults, presets, settings, sources, synonyms
 from toolkit.config.settings import EvaluationSettings, InferenceSettings, TrainSettings
-from toolkit.config.types import words_of
+from toolkit.config.types import the_word, words_of
 from toolkit.data import augment
 from toolkit.system.console import InputError
 from toolkit.training import optimizer
@@ -254,6 +254,17 @@ def test_settings_without_effect_are_refused(cls, other, dependent):
     for name, value in dependent.items():
         with pytest.raises(ValidationError, match=rf"{name.upper()}(=\S+)?: has no effect "):
             cls(**other, **{name: value})
+
+
+def test_a_word_is_taken_in_its_own_case_or_in_that_of_the_only_one_alike():
+    words = ["net", "Net", "Focal"]
+    assert [the_word(word, words) for word in ("Net", "net", "focal", "FOCAL")] == ["Net", "net", "Focal", "Focal"]
+    assert the_word("NET", words) == "NET"  # which is refused
+
+
+def test_a_loss_of_ones_own_may_take_any_keyword(given, monkeypatch):
+    monkeypatch.setitem(loss.LOSSES, "mine", loss.focal)
+    assert given(LOSS="mine", GAMMA=3, TAU=0.5, SMOOTHING=0.2)[0].gamma == 3
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """A run goes on under code that cannot change its result, and under no other."""
 
 import fnmatch
+import importlib.util
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -137,3 +139,15 @@ def test_an_edit_begins_a_new_run_exactly_where_it_can_change_the_result(
         assert (run.folder.name, run.checkpoint is not None) == (("a", True) if goes_on else ("a-2", False))
     assert differences(before, after) == ([] if goes_on else [f"{edited} has changed"])
     assert goes_on or f"does not go on: {edited} has changed" in capsys.readouterr().out
+
+
+def test_a_module_of_ones_own_that_is_imported_counts(copy, monkeypatch):
+    monkeypatch.setattr(fingerprint, "ROOT", copy)
+    (copy / "mynet.py").write_text("WIDTH = 8\n")
+    before = make_fingerprint({}, "p")
+    spec = importlib.util.spec_from_file_location("mynet", copy / "mynet.py")
+    monkeypatch.setitem(sys.modules, "mynet", importlib.util.module_from_spec(spec))
+    with_it = make_fingerprint({}, "p")
+    assert with_it["code"].keys() - before["code"].keys() == {"mynet.py"}
+    (copy / "mynet.py").write_text("WIDTH = 16\n")
+    assert differences(with_it, make_fingerprint({}, "p")) == ["mynet.py has changed"]

@@ -69,6 +69,27 @@ def test_moments_of_other_shapes_types_or_names_are_refused_before_they_meet_a_w
             optimizer.load_state_tensors(fresh, whole | {key: torch.zeros(1)})
 
 
+class Counting(torch.optim.SGD):
+    """Its count of steps is a number, as in many optimizers from elsewhere."""
+
+    def step(self):
+        super().step()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.state[weight]["count"] = self.state[weight].get("count", 0) + 1
+
+
+def test_the_moments_of_an_optimizer_of_ones_own_may_be_numbers(monkeypatch):
+    monkeypatch.setitem(optimizer.OPTIMIZERS, "counting", Counting)
+    model = nn.Linear(3, 2)
+    used, fresh = (make_optimizer("counting", model, lr=0.1, weight_decay=0.1) for _ in range(2))
+    model(torch.ones(1, 3)).sum().backward()
+    used.step()
+    optimizer.load_state_tensors(fresh, optimizer.state_tensors(used))
+    assert [fresh.state[weight]["count"] for weight in model.parameters()] == [1, 1]
+    assert all(isinstance(fresh.state[weight]["count"], int) for weight in model.parameters())
+
+
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
 def test_layers_that_were_frozen_learn_beside_a_head_that_has_learned(name):
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))

@@ -16,6 +16,7 @@ from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES, to_class
 
 FALLBACK_CLASS = to_class(*({"gender": 1, "age": 1}.get(name, 0) for name in ATTRIBUTES))
 
+BUILT_IN_LOSSES = ("cross_entropy", "label_smoothing", "logit_adjusted", "focal", "f1")  # of loss.py
 FACTORED = ("mask", "gender", "age")  # the attributes of toolkit/labels.py that HEAD=factored is made for
 
 
@@ -150,10 +151,11 @@ class TrainSettings(
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        if self.loss:
+        if self.loss in BUILT_IN_LOSSES:  # one's own may take any
             yield from self.only_with("loss", "label_smoothing", "smoothing")
-        yield from self.only_with("loss", "focal", "gamma")
-        yield from self.only_with("loss", "logit_adjusted", "tau")
+        if self.loss is None or self.loss in BUILT_IN_LOSSES:
+            yield from self.only_with("loss", "focal", "gamma")
+            yield from self.only_with("loss", "logit_adjusted", "tau")
         yield from self.only_with("folds", 0, "val_ratio")
         yield from self.only_with("val_ratio", 0, "decide_by")
         if self.folds == 1:

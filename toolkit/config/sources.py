@@ -260,6 +260,8 @@ def _wrong_choice(name: str, value, allowed, source: str) -> str:
     close = difflib.get_close_matches(str(value).lower(), allowed, n=3, cutoff=0.5)
     expected = f"one of {', '.join(close or list(allowed)[:20])}"
     line = f"{name.upper()}={value}: expected {expected}{' (the nearest names)' if close else ''}, found {value!r}"
+    if name in ("name", "loss"):
+        line += f"; one of your own is named in {'OWN in model.py' if name == 'name' else 'LOSSES in loss.py'}"
     if name == "name" and source == "environment":  # WSL, among others, has NAME for the machine's name
         line += "; some systems set NAME themselves: give NAME=resnet18, say"
     return line

@@ -58,8 +58,10 @@ def _all_of(annotation) -> list:
 
 
 def the_word(value: str, words: Iterable[str]) -> str:
-    """The one of these words that `value` is, whatever its case; `value` itself if it is none."""
-    return {word.lower(): word for word in words}.get(value.lower(), value)
+    """The one of these words that `value` is, else the only one that differs in case; `value` itself if it is none."""
+    words = list(words)
+    alike = [word for word in words if word.lower() == value.lower()]
+    return alike[0] if value not in words and len(alike) == 1 else value
 
 
 def existing_folder(path: pathlib.Path) -> pathlib.Path:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from toolkit.data import photo_file
 from toolkit.data.framing import Framing
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, to_class
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASS_NAMES, age_band, to_class
 from toolkit.system import files
 from toolkit.system.console import InputError, listed
 
@@ -48,7 +48,13 @@ def checked(answer, images: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         _refuse_values(table, name, ~table[name].isin(list(numbers)), f"numbers as in toolkit/labels.py, {numbers}")
         types[name] = "int8"
     years = pd.to_numeric(table["years"], errors="coerce") if "years" in table else np.nan
+    if "years" in table:
+        is_given = table["years"].notna() & (table["years"].astype(str).str.strip() != "")
+        _refuse_values(table, "years", is_given & years.isna(), "numbers, or nothing where it is unknown")
+        is_other = years.notna() & (age_band(years) != table["age"]) if "age" in ATTRIBUTES else years.isna() & False
+        _refuse_values(table, "age", is_other, f"the band of the column years, from {AGE_FROM_YEARS} on")
     table = table.astype(types).assign(years=years).astype({"years": float})
+    _refuse_values(table, "file", table["file"].astype(str).str.startswith("/"), f"paths below {images}")
     _refuse_values(table, "file", table.duplicated(["folder", "file"]), "every photograph once")
     rows = np.linspace(0, len(table) - 1, min(SAMPLE, len(table))).astype(int)
     sample = [path_of(table["folder"].iloc[row], table["file"].iloc[row]) for row in rows]

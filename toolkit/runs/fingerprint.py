@@ -1,6 +1,8 @@
 """The fingerprint of a run: all that decides its result. An unfinished run goes on only where it is the same."""
 
 import hashlib
+import pathlib
+import sys
 from collections.abc import Iterable
 
 from pydantic import BaseModel, Field
@@ -24,9 +26,17 @@ CODE = (
     "toolkit/system/device.py",  # precision and batch sizes
     "toolkit/system/distributed.py", "toolkit/system/world.py",  # which photographs each process takes
 )  # fmt: skip
+OURS = ("toolkit", "tests", "benchmarks")  # folders: of other modules, those that are imported count
 # config/ is not here: the values of all settings, defaults too, are in the fingerprint themselves. Nor are the other
 # modules of runs/ and system/: they decide where files lie and when they are written, not what they hold.
 NOT_CODE = (
+    "inference.py",
+    "evaluation.py",
+    "suspects.py",
+    "leaderboard.py",
+    "export.py",
+    "serve.py",
+    "deployment.py",
     "toolkit/*/__init__.py",  # a docstring each
     "toolkit/data/checks.py",
     "toolkit/models/onnx_*.py",  # for export.py and inference.py
@@ -49,8 +59,16 @@ def make_fingerprint(settings: dict, photographs: str, weights: str = "") -> dic
     """The fingerprint, of JSON's types: settings that change the result, digests of the photographs and of the file
     of WEIGHTS, and the code.
     """
-    code = digests(set(matching(CODE)) - set(matching(NOT_CODE)))
+    code = digests((set(matching(CODE)) | _modules_beside()) - set(matching(NOT_CODE)))
     return {"settings": settings, "photographs": photographs, "weights": weights, "code": code}
+
+
+def _modules_beside() -> set[str]:
+    """The modules of one's own that are imported and lie in this repository: nets that model.py takes, say."""
+    files = filter(None, [getattr(module, "__file__", None) for module in list(sys.modules.values())])
+    paths = [pathlib.Path(file).relative_to(ROOT) for file in files if pathlib.Path(file).is_relative_to(ROOT)]
+    own = [path for path in paths if path.parts[0] not in OURS and "site-packages" not in path.parts]
+    return {path.as_posix() for path in own if (ROOT / path).is_file()}
 
 
 def is_record_of(record: dict, fingerprint: dict) -> bool:

@@ -209,7 +209,8 @@ def score(outputs: torch.Tensor, task: Task, tau: float) -> Evaluation:
     people = pd.factorize(task.people.iloc[task.validation])[0]
     decision = fit_decision(logits, labels.cpu().numpy(), people, task.prior_correction, tau)
     decision = dataclasses.replace(decision, year_priors=task.year_priors)
-    val_loss = task.criterion(outputs.to(labels.device), labels).item()
+    with torch.no_grad():  # a copy: a loss may write into its logits, which those of inference mode do not let it
+        val_loss = task.criterion(outputs.to(labels.device).clone(), labels).item()
     scores = metrics.headline_scores(labels.cpu(), decision.classes(logits))
     return Evaluation(outputs, {"val_loss": val_loss, **scores}, decision)
 

@@ -59,7 +59,7 @@ def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's moments and counts, as {"number of the weight.name": tensor}."""
     return {
-        f"{number}.{name}": value
+        f"{number}.{name}": torch.as_tensor(value)
         for number, moments in optimizer.state_dict()["state"].items()
         for name, value in moments.items()
     }
@@ -79,14 +79,19 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, state: dict[str, torch.
         if value.shape == weight.shape:
             # In the weight's memory layout: fused optimizers walk through both side by side, and a file has lost it.
             value = torch.empty_like(weight).copy_(value)
-        moments_of_weight.setdefault(int(number), {})[name] = value
+        is_number = not isinstance(expected[int(number)].get(name), tuple)  # a count of steps, say
+        moments_of_weight.setdefault(int(number), {})[name] = value.item() if is_number and value.ndim == 0 else value
     for number, moments in moments_of_weight.items():
-        if {name: (value.shape, value.dtype) for name, value in moments.items()} != expected[number]:
+        if {name: _kind(value) for name, value in moments.items()} != expected[number]:
             raise ValueError(f"moments of weight {number}: {', '.join(moments)}")
     optimizer.load_state_dict({"state": moments_of_weight, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _moments_of_a_step(optimizer: torch.optim.Optimizer) -> list[dict[str, tuple[torch.Size, torch.dtype]]]:
+def _kind(value) -> tuple[torch.Size, torch.dtype] | type:
+    return (value.shape, value.dtype) if isinstance(value, torch.Tensor) else type(value)
+
+
+def _moments_of_a_step(optimizer: torch.optim.Optimizer) -> list[dict]:
     """{name: shape and type} of each weight's moments once there was a step; only a step tells, here one of a copy."""
     copied = copy.deepcopy(optimizer)
     copied.state.clear()
@@ -94,4 +99,4 @@ def _moments_of_a_step(optimizer: torch.optim.Optimizer) -> list[dict[str, tuple
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     copied.step()
-    return [{name: (value.shape, value.dtype) for name, value in copied.state[weight].items()} for weight in weights]
+    return [{name: _kind(value) for name, value in copied.state[weight].items()} for weight in weights]

@@ -148,7 +148,9 @@ def _backward(
     with torch.set_grad_enabled(len(batch) == 1):
         logits = torch.cat([logits_of(number) for number in range(len(batch))])
     own = logits if len(batch) == 1 else logits.requires_grad_()
-    loss = task.criterion(distributed.all_gather_rows(own, len(targets)), targets)
+    # A loss may write into its logits: in microbatches into a copy, as those are a leaf of the gradient.
+    given = own if len(batch) == 1 else own.clone()
+    loss = task.criterion(distributed.all_gather_rows(given, len(targets)), targets)
     # DistributedDataParallel averages gradients over the processes; the sum is wanted, as each has its own rows only.
     (loss * world.size()).backward()
     if len(batch) > 1:
