@@ -120,14 +120,16 @@ class Front:
     async def _ask(self, method, *arguments):
         from ray.exceptions import RayActorError, RayTaskError
 
+        from toolkit.serving import web
+
         for tries_left in reversed(range(MOST_TRIES)):
             try:
                 found = await method.remote(*arguments)
                 self.answered = time.monotonic()
                 return found
-            except RayActorError:
+            except RayActorError as error:
                 if not tries_left:
-                    raise
+                    raise web.BusyError("the nets died under it; send it again") from error
                 await asyncio.sleep(RETRY_SECONDS)
             except RayTaskError as error:
                 raise error.cause from None

@@ -8,7 +8,8 @@ whose best net does not give the posterior, since it knows priors or smooths lab
 nothing between calls: each net of a run of folds has a copy of its own, and a run that goes on begins with a new one.
 
 torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
-name is answered at once. A loss of your own may import it wherever it likes.
+name is answered at once. A loss of your own may import it wherever it likes; modules of your own at the top, so that a
+run knows them.
 """
 
 from __future__ import annotations
@@ -77,12 +78,14 @@ def factored(outputs: Tensor, targets: Tensor) -> Tensor:
     log_classes, log_years = outputs[:, :CLASSES], outputs[:, CLASSES:]
     bands = classes.unflatten(1, (-1, 3)).sum(1)  # age is the last digit of a class
     log_bands = factored_head.in_bands(log_years, torch.logsumexp)
-    unknown = bands - factored_head.in_bands(years, torch.sum)  # what is not known closer than by its band
+    known = factored_head.in_bands(years, torch.sum)
+    unknown = bands - known  # what is not known closer than by its band
     mask_and_gender = (classes * log_classes).sum() - (bands * log_bands).sum()
     age = (years * log_years).sum() + (unknown * log_bands).sum()
     shares = classes.unflatten(1, (-1, 2, 3))
-    entropy = torch.special.entr(shares.sum((2, 3))).sum() + torch.special.entr(shares.sum((1, 3))).sum()
-    entropy_of_age = torch.special.entr(years).sum() + torch.special.entr(unknown.clamp(min=0)).sum()
+    entr = torch.special.entr
+    entropy = entr(shares.sum((2, 3))).sum() + entr(shares.sum((1, 3))).sum()
+    entropy_of_age = entr(bands).sum() + entr(years).sum() - entr(known).sum()
     return -(mask_and_gender + entropy + AGE_WEIGHT * (age + entropy_of_age)) / len(targets)
 
 

@@ -6,7 +6,7 @@ WEIGHTS=imagenet, False otherwise. If the module has `pretrained_cfg`, a diction
 `std` are those of the inputs.
 
 torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
-once. A builder of your own may import them wherever it likes.
+once. A builder of your own may import them wherever it likes; modules of your own at the top, so that a run knows them.
 """
 
 from __future__ import annotations
@@ -150,9 +150,13 @@ def refuse_unfit(model: nn.Module, name: str, size: tuple[int, int], outputs: in
     for device in ("meta", "cpu"):  # some code looks at numbers
         # A copy of the model whose tensors are there: copied with their numbers first, a large one would take a second.
         there = {id(one): one.detach().to(device, copy=True) for one in (*model.parameters(), *model.buffers())}
-        there |= {id(one): torch.nn.Parameter(there[id(one)]) for one in model.parameters()}
+        there |= {id(one): torch.nn.Parameter(there[id(one)], one.requires_grad) for one in model.parameters()}
         try:
-            found = copy.deepcopy(model, there)(torch.zeros(2, 3, *size, device=device))
+            copied = copy.deepcopy(model, there)
+        except (RuntimeError, TypeError) as error:
+            raise InputError(f"NAME={name}: expected a net that copy.deepcopy copies: {first_line(error)}") from error
+        try:
+            found = copied(torch.zeros(2, 3, *size, device=device))
             break
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = first_line(error)
@@ -227,9 +231,10 @@ def _called(name: str, outputs: int, **options) -> nn.Module:
     import torch
 
     try:
-        net = OWN[name](outputs, **options)
-    except TypeError as error:  # it takes other arguments
+        inspect.signature(OWN[name]).bind(outputs, **options)
+    except TypeError as error:
         raise InputError(f"NAME={name}: expected a function of the number of outputs in OWN: {error}") from error
+    net = OWN[name](outputs, **options)
     if not isinstance(net, torch.nn.Module) or not any(weight.requires_grad for weight in net.parameters()):
         raise InputError(f"NAME={name}: expected a module with weights that learn from OWN, found {type(net).__name__}")
     return net
@@ -239,7 +244,7 @@ def _with_shapes(net: nn.Module, size: tuple[int, int]) -> nn.Module:
     """The same net; lazy layers have learned their shapes from a batch of this size."""
     import torch
 
-    if any(map(torch.nn.parameter.is_lazy, net.parameters())):
+    if any(map(torch.nn.parameter.is_lazy, (*net.parameters(), *net.buffers()))):
         with torch.no_grad():
             net.eval()(torch.zeros(2, 3, *size))
         net.train()

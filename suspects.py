@@ -117,7 +117,7 @@ def fold_of(run: pathlib.Path) -> str:
 
 
 def train_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
-    """Train folds on the corrected labels; train.py finds those of an earlier call with the same settings and files.
+    """Train folds on the corrected labels; train.py finds those of an earlier call with the same settings, files, code.
 
     Returns the same as `read_folds`.
     """

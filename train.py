@@ -349,13 +349,13 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     config = setup.config
     digest = "/".join(task.digest() for task in tasks)
     fingerprint = make_fingerprint(config.deciding(), digest, setup.backbone.start.sha256)
-    of_nets = setup._replace(origin=defaults.origin_in_folds(setup.origin))
     with cross_validation.open_folds(config, fingerprint) as (folder, done):
         if distributed.broadcast((folder / folders.RESULT).exists()):
             return artefacts.finished_before(folder)
         for number, of_net in cross_validation.untrained(config, folder, done):
             # Every net starts from the same weights, so each gets a copy of its own.
-            train_run(of_nets._replace(config=of_net), copy.deepcopy(setup.backbone.model), tasks[number])
+            origin = setup.origin if of_net.epochs == config.epochs else defaults.origin_in_folds(setup.origin)
+            train_run(setup._replace(config=of_net, origin=origin), copy.deepcopy(setup.backbone.model), tasks[number])
         if world.rank():
             return None
         scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -81,6 +82,12 @@ def test_grey_values_of_no_known_range_are_refused(save, values):
 def test_a_photograph_whose_exif_is_damaged_is_read(save, kind):
     pixels = decode_file(save(f"a.{kind}", scene(), exif=b"Exif\0\0no TIFF at all"), FRAMING)
     assert np.abs(pixels.astype(int) - decode_file(save(f"b.{kind}", scene()), FRAMING)).max() == 0
+    turned = struct.pack("<HHII", 0x0112, 3, 1, 6)  # then an entry whose value lies beyond the end
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + struct.pack("<HHII", 0x8298, 2, 99, 9999) + bytes(4)
+    pixels = decode_file(save(f"c.{kind}", scene(), exif=exif), FRAMING)
+    good = Image.Exif()
+    good[photo_file.EXIF_ORIENTATION] = 6
+    assert np.abs(pixels.astype(int) - decode_file(save(f"d.{kind}", scene(), exif=good), FRAMING)).max() == 0
 
 
 def test_of_large_photographs_one_is_decoded_at_a_time(save, monkeypatch):

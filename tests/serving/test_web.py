@@ -319,7 +319,7 @@ def test_with_ray_serve_another_replica_is_asked_where_one_dies_and_bodies_are_t
         assert respond(front, body, content_type) == respond(service, body, content_type), name
         assert not errors
     errors += [ray.ActorDiedError() for _ in range(5)]
-    assert ask(front, next(iter(photographs.values())))[0] == 500 and len(errors) == 2  # it may be what kills them
+    assert ask(front, next(iter(photographs.values())))[0] == 503 and len(errors) == 2  # it may be what kills them
     errors.clear()
     for error in InputError("too little memory"), MemoryError("no room"):
         errors.append(ray.RayTaskError("record", "Traceback ...", error).as_instanceof_cause())

@@ -70,13 +70,14 @@ def test_moments_of_other_shapes_types_or_names_are_refused_before_they_meet_a_w
 
 
 class Counting(torch.optim.SGD):
-    """Its count of steps is a number, as in many optimizers from elsewhere."""
+    """Its count of steps and a product are numbers, as in many optimizers from elsewhere."""
 
     def step(self):
         super().step()
         for group in self.param_groups:
             for weight in group["params"]:
                 self.state[weight]["count"] = self.state[weight].get("count", 0) + 1
+                self.state[weight]["product"] = self.state[weight].get("product", 1.0) * 0.96
 
 
 def test_the_moments_of_an_optimizer_of_ones_own_may_be_numbers(monkeypatch):
@@ -86,8 +87,9 @@ def test_the_moments_of_an_optimizer_of_ones_own_may_be_numbers(monkeypatch):
     model(torch.ones(1, 3)).sum().backward()
     used.step()
     optimizer.load_state_tensors(fresh, optimizer.state_tensors(used))
-    assert [fresh.state[weight]["count"] for weight in model.parameters()] == [1, 1]
-    assert all(isinstance(fresh.state[weight]["count"], int) for weight in model.parameters())
+    for weight in model.parameters():
+        assert [fresh.state[weight][name] for name in ("count", "product")] == [1, 0.96]
+        assert isinstance(fresh.state[weight]["count"], int)
 
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)

@@ -112,6 +112,10 @@ def test_the_factored_loss_counts_age_less_and_takes_the_band_where_the_year_is_
     torch.testing.assert_close(gradient(mixed), 0.7 * gradient(table) + 0.3 * gradient(other))
     perfect = table[[0, 1, 2, 4]].clamp(min=1e-30).log()
     torch.testing.assert_close(loss.factored(perfect, table[[0, 1, 2, 4]]), torch.tensor(0.0), atol=1e-5, rtol=0)
+    half = make_targets(labels[[0, 0]], torch.tensor([20.0, float("nan")]), with_years=True).mean(0, keepdim=True)
+    best = half.clone()
+    best[:, CLASSES:] *= 2  # years that are not known are spread as the known ones are
+    torch.testing.assert_close(loss.factored(best.clamp(min=1e-30).log(), half), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
 def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first():

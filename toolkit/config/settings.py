@@ -138,8 +138,10 @@ class TrainSettings(
         if self.weights == "none":
             for name in ("backbone_lr", "freeze_epochs"):
                 found[name] = "has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet"
-        if not self.val_ratio:
+        if not self.val_ratio and not self.folds:
             found["patience"] = "has no effect with VAL_RATIO=0, as nothing is validated; remove it"
+        if self.val_ratio or self.folds:
+            found["decide_by"] = "has no effect where people are validated; remove it, or set VAL_RATIO=0 without FOLDS"
         if not self.folds:
             found["fold"] = "has no effect without FOLDS; set FOLDS, or remove it"
         if not self.folds or self.fold is not None:
@@ -157,7 +159,6 @@ class TrainSettings(
             yield from self.only_with("loss", "focal", "gamma")
             yield from self.only_with("loss", "logit_adjusted", "tau")
         yield from self.only_with("folds", 0, "val_ratio")
-        yield from self.only_with("val_ratio", 0, "decide_by")
         if self.folds == 1:
             yield "FOLDS=1: expected 0 (off) or 2 and more"
         if self.fold is not None and 0 < self.folds <= self.fold:

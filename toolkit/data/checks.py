@@ -49,7 +49,7 @@ def checked(answer, images: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         types[name] = "int8"
     years = pd.to_numeric(table["years"], errors="coerce") if "years" in table else np.nan
     if "years" in table:
-        is_given = table["years"].notna() & (table["years"].astype(str).str.strip() != "")
+        is_given = ~table["years"].astype(str).str.strip().str.lower().isin(("", "nan", "none", "<na>"))
         _refuse_values(table, "years", is_given & years.isna(), "numbers, or nothing where it is unknown")
         is_other = years.notna() & (age_band(years) != table["age"]) if "age" in ATTRIBUTES else years.isna() & False
         _refuse_values(table, "age", is_other, f"the band of the column years, from {AGE_FROM_YEARS} on")

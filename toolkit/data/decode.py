@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from toolkit.data import photo_file
 from toolkit.data.framing import Framing
@@ -17,6 +17,7 @@ except ImportError:  # only faster than Pillow: see `_cut`
 
 LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is
 LARGE_ALONE = threading.Lock()
+TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))  # by EXIF orientation
 GREATEST = (1, 255, 65535)  # value of a channel, in files of floats or of more than 8 bits
 
 
@@ -76,8 +77,8 @@ def _cut(photo: Image.Image, content: bytes, framing: Framing) -> np.ndarray:
                 top, left, bottom, right = framing.box(photo.height, photo.width)
                 return pixels[top:bottom, left:right]
     _load(photo)
-    if orientation != 1:
-        photo = ImageOps.exif_transpose(photo)
+    if orientation in TURNS:  # not exif_transpose: it writes the EXIF anew, and fails where that is damaged
+        photo = photo.transpose(TURNS[orientation])
     photo = _to_8_bits(photo)
     top, left, bottom, right = framing.box(photo.height, photo.width)
     if (left, top, right, bottom) != (0, 0, *photo.size):

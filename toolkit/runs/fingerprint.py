@@ -64,9 +64,17 @@ def make_fingerprint(settings: dict, photographs: str, weights: str = "") -> dic
 
 
 def _modules_beside() -> set[str]:
-    """The modules of one's own that are imported and lie in this repository: nets that model.py takes, say."""
-    files = filter(None, [getattr(module, "__file__", None) for module in list(sys.modules.values())])
-    paths = [pathlib.Path(file).relative_to(ROOT) for file in files if pathlib.Path(file).is_relative_to(ROOT)]
+    """The modules of one's own that are imported and lie in this repository: nets that model.py takes, say.
+
+    Not the script that calls train.main: it says only with which settings.
+    """
+    modules = [module for name, module in list(sys.modules.items()) if name != "__main__"]
+    files = filter(None, [getattr(module, "__file__", None) for module in modules])
+    paths = [
+        path.relative_to(ROOT)
+        for path in map(pathlib.Path.resolve, map(pathlib.Path, files))
+        if path.is_relative_to(ROOT)
+    ]
     own = [path for path in paths if path.parts[0] not in OURS and "site-packages" not in path.parts]
     return {path.as_posix() for path in own if (ROOT / path).is_file()}
 

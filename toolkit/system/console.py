@@ -167,9 +167,7 @@ def run(main) -> None:
         except KeyboardInterrupt as stopped:
             _stop(getattr(stopped, "number", signal.SIGINT))
         if world.size() > 1:
-            # Threads of torch.distributed may hold Python objects while Python ends, which aborts the process.
-            sys.stdout.flush()
-            os._exit(0)
+            _end(0)
 
 
 def _run(main) -> None:
@@ -192,7 +190,16 @@ def _run(main) -> None:
 def _stop(number: int) -> None:
     signals.uninstall()
     warn("interrupted" if number == signal.SIGINT else "terminated")
-    sys.exit(128 + number)
+    _end(128 + number)
+
+
+def _end(status: int) -> None:
+    """End the process without Python's own end: threads of libraries that were just imported may abort that one, and
+    those of torch.distributed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def _refuse(*lines: str) -> None:

@@ -59,7 +59,7 @@ def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's moments and counts, as {"number of the weight.name": tensor}."""
     return {
-        f"{number}.{name}": torch.as_tensor(value)
+        f"{number}.{name}": torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
         for number, moments in optimizer.state_dict()["state"].items()
         for name, value in moments.items()
     }

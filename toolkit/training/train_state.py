@@ -25,13 +25,17 @@ class EMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the model after this step, counted from 0."""
         new = 1 - min(self.decay, (1 + step) / (10 + step))
-        # Not of state dicts: a tensor with two names would be averaged twice.
-        pairs = list(zip(*((*one.parameters(), *one.buffers()) for one in (self.model, model)), strict=True))
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), new)  # one kernel for all tensors
         for mine, theirs in pairs:
             if not mine.is_floating_point():
                 mine.copy_(theirs)
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    """What is saved of the model, each tensor once: one with two names would be averaged twice."""
+    return list({id(one): one for one in model.state_dict(keep_vars=True).values()}.values())
 
 
 @dataclass
