@@ -3,7 +3,8 @@
 To add one of your own, name the function that builds it in OWN: number of outputs -> module that gives logits, shape
 (b, outputs). If it can start from trained weights, it has a second parameter `pretrained`: True in training with
 WEIGHTS=imagenet, False otherwise. If the module has `pretrained_cfg`, a dictionary as timm's nets have, its `mean` and
-`std` are those of the inputs.
+`std` are those of the inputs. Its head, which is fresh and with FREEZE_EPOCHS learns alone, is what its method
+`get_classifier` gives, as in timm's nets, else the layer that was made last.
 
 torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
 once. A builder of your own may import them wherever it likes; modules of your own at the top, so that a run knows them.
