@@ -106,8 +106,8 @@ def main(argv: list[str]) -> None:
     for table in (rows, seeds):
         if table:
             say(*as_markdown(table), "")
-    progresses = map(read_progress, {path.parent for path in config.sm_output_data_dir.glob(f"*/{PROGRESS}")})
-    if left_out := sum("row" in progress for progress in progresses) - len(rows):
+    made = [path.parent for path in config.sm_output_data_dir.glob(f"*/{PROGRESS}")]
+    if left_out := sum("row" in read_progress(folder) for folder in made) - len(rows):
         say(f"note: {left_out} rows were made with other code, photographs or labels, and are left out")
     if failed:
         raise InputError(f"{', '.join(failed)} failed: see {', '.join(failed.values())}")

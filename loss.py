@@ -64,9 +64,8 @@ def factored(outputs: Tensor, targets: Tensor) -> Tensor:
 
     D = sum of q log(q / p), from shares q to predictions p (Kullback and Leibler): 0 for a perfect net, where the cross
     entropy would be that of soft years and mixed photographs. Age is the year or, where that is not known, the age
-    band. Shapes (b, 18 + 101): the outputs of
-    toolkit/models/factored_head.py, and targets with years (toolkit/training/targets.py). Of labels, shape (b,), as in
-    validation, it is the cross entropy of the classes.
+    band. Shapes (b, 18 + 101): the outputs of toolkit/models/factored_head.py, and targets with years
+    (toolkit/training/targets.py). Of labels, shape (b,), as in validation, it is the cross entropy of the classes.
     """
     if not targets.is_floating_point():
         return cross_entropy(outputs[:, :CLASSES], targets)

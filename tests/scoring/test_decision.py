@@ -246,6 +246,7 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
     assert (
         np.isfinite(p).all()
         and [shift.attribute for shift in found] == ["gender"]
+        and np.isfinite(found[0].found_priors).all()
         and np.isfinite(one.adjusted(np.log(p))).all()
     )
     assert ensemble.decide_together([one], p[None, :0], "mean", True)[0].shape == (0,)

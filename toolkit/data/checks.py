@@ -47,11 +47,12 @@ def checked(answer, images: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         numbers = {number: value for number, value in enumerate(values)}
         _refuse_values(table, name, ~table[name].isin(list(numbers)), f"numbers as in toolkit/labels.py, {numbers}")
         types[name] = "int8"
-    years = pd.to_numeric(table["years"], errors="coerce") if "years" in table else np.nan
+    years = np.nan
     if "years" in table:
+        years = pd.to_numeric(table["years"], errors="coerce")
         is_given = ~table["years"].astype(str).str.strip().str.lower().isin(("", "nan", "none", "<na>"))
         _refuse_values(table, "years", is_given & years.isna(), "numbers, or nothing where it is unknown")
-        is_other = years.notna() & (age_band(years) != table["age"]) if "age" in ATTRIBUTES else years.isna() & False
+        is_other = years.notna() & (age_band(years) != table["age"])
         _refuse_values(table, "age", is_other, f"the band of the column years, from {AGE_FROM_YEARS} on")
     table = table.astype(types).assign(years=years).astype({"years": float})
     _refuse_values(table, "file", table["file"].astype(str).str.startswith("/"), f"paths below {images}")

@@ -17,7 +17,11 @@ except ImportError:  # only faster than Pillow: see `_cut`
 
 LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is
 LARGE_ALONE = threading.Lock()
-TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))  # by EXIF orientation
+TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 GREATEST = (1, 255, 65535)  # value of a channel, in files of floats or of more than 8 bits
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from toolkit.system.console import InputError
+
 # Nothing else: Pillow hands some formats to other programs (EPS to Ghostscript), whatever a file is called.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
 DRAFTED = ("JPEG", "MPO")  # whose decoder can scale down; MPO is several of them in a file
@@ -130,12 +132,14 @@ def is_of_the_machine(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch has no class for it
 
 
-def no_fault(error: Exception) -> str:
-    """What is said where `is_of_the_machine`, in one line."""
-    return (
-        f"it cannot be read now ({type(error).__name__}: {error}); this is no fault of the photograph, so nothing is "
-        "done without it; mend that and start again"
-    )
+def reason_or_raise(error: Exception, which: str) -> str:
+    """`reason`. Raises InputError about the photograph `which` where that is no fault of it."""
+    if is_of_the_machine(error):
+        raise InputError(
+            f"{which} cannot be read now ({type(error).__name__}: {error}); this is no fault of the photograph, so "
+            "nothing is done without it; mend it and start again"
+        ) from error
+    return reason(error)
 
 
 def reason(error: Exception) -> str:

@@ -142,9 +142,7 @@ class Store:
         try:
             return self.decode(photograph)
         except Exception as error:  # Pillow may raise anything on a damaged file
-            if photo_file.is_of_the_machine(error):
-                raise InputError(f"photograph {photograph + 1} of {len(self)}: {photo_file.no_fault(error)}") from error
-            return photo_file.reason(error)
+            return photo_file.reason_or_raise(error, f"photograph {photograph + 1} of {len(self)}")
 
     def read(self, photograph: int) -> bytes:
         """The content of its file."""

@@ -30,20 +30,15 @@ OURS = ("toolkit", "tests", "benchmarks")  # folders: of other modules, those th
 # config/ is not here: the values of all settings, defaults too, are in the fingerprint themselves. Nor are the other
 # modules of runs/ and system/: they decide where files lie and when they are written, not what they hold.
 NOT_CODE = (
-    "inference.py",
-    "evaluation.py",
-    "suspects.py",
-    "leaderboard.py",
-    "export.py",
-    "serve.py",
-    "deployment.py",
+    "inference.py", "evaluation.py", "suspects.py", "leaderboard.py",  # which train nothing themselves
+    "export.py", "serve.py", "deployment.py",
     "toolkit/*/__init__.py",  # a docstring each
     "toolkit/data/checks.py",
     "toolkit/models/onnx_*.py",  # for export.py and inference.py
     "toolkit/scoring/pooling.py",
     "toolkit/scoring/submission.py",  # for inference.py and evaluation.py
     "toolkit/training/lr_finder.py",  # it trains, but nothing of it is kept
-)
+)  # fmt: skip
 
 
 class Fingerprint(BaseModel):
@@ -68,15 +63,11 @@ def _modules_beside() -> set[str]:
 
     Not the script that calls train.main: it says only with which settings.
     """
-    modules = [module for name, module in list(sys.modules.items()) if name != "__main__"]
-    files = filter(None, [getattr(module, "__file__", None) for module in modules])
-    paths = [
-        path.relative_to(ROOT)
-        for path in map(pathlib.Path.resolve, map(pathlib.Path, files))
-        if path.is_relative_to(ROOT)
-    ]
-    own = [path for path in paths if path.parts[0] not in OURS and "site-packages" not in path.parts]
-    return {path.as_posix() for path in own if (ROOT / path).is_file()}
+    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name != "__main__"]
+    # Of thousands of files most are packages', whose paths need not be resolved.
+    paths = {pathlib.Path(file).resolve() for file in files if file and "site-packages" not in file}
+    own = [path.relative_to(ROOT) for path in paths if path.is_relative_to(ROOT) and path.is_file()]
+    return {path.as_posix() for path in own if path.parts[0] not in OURS}
 
 
 def is_record_of(record: dict, fingerprint: dict) -> bool:

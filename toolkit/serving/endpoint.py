@@ -14,7 +14,7 @@ from toolkit.data.framing import Framing
 from toolkit.serving import model_archive
 from toolkit.serving.ensemble import Ensemble
 from toolkit.serving.runtimes import LoadWeights
-from toolkit.system.console import InputError, say
+from toolkit.system.console import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,9 +66,7 @@ class Endpoint:
             framings = self.ensemble.by_framing()
             return {framing: decode.decode_bytes(content, framing, self.max_megapixels) for framing in framings}
         except Exception as error:  # Pillow may raise anything on a damaged file
-            if photo_file.is_of_the_machine(error):
-                raise InputError(photo_file.no_fault(error)) from error
-            return f"{UNREADABLE}: {photo_file.reason(error)}"
+            return f"{UNREADABLE}: {photo_file.reason_or_raise(error, 'the photograph')}"
 
     def answer(self, photographs: Sequence[Photograph]) -> list[dict]:
         """A record for each: the same answer as inference.py gives with ADAPT_PRIORS=false.
