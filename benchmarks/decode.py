@@ -4,12 +4,13 @@ python benchmarks/decode.py [--size 224x168] [--turns 5] [--people 60]
 
 The photographs are JPEGs of 384 x 512. Measured in turns, medians over them; `difference` is the mean absolute one, in
 units of 255, from the pixels of a full decode with Pillow's own bilinear resize. simplejpeg and torchcodec take part
-where they are installed.
+where they are installed. Last, what the main thread waits for beside decoding, by the number of threads that decode.
 """
 
 import argparse
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,24 @@ from toolkit.config.types import height_and_width  # noqa: E402
 from toolkit.data import decode, photo_file  # noqa: E402
 from toolkit.data.framing import Framing  # noqa: E402
 from toolkit.data.store import Store, cpu_count  # noqa: E402
+
+THREADS = (2, 3, 4, 8, 16)
+BESIDE = 16_000  # photographs that are decoded meanwhile
+IMPORT_AND_MODEL = """
+import sys, time, torch
+from toolkit.data.framing import Framing
+from toolkit.data.store import Store
+threads, height, width = map(int, sys.argv[1:])
+Store._useful_threads = lambda store: threads
+store = Store(sys.stdin.read().split("\\n"), Framing((height, width)))
+began = time.perf_counter()
+store.start()
+import model, torchvision
+model.build("resnet18", (height, width))
+print(time.perf_counter() - began, file=sys.stderr)
+store.wait()
+print(time.perf_counter() - began, file=sys.stderr)
+"""
 
 
 def resized(pixels: np.ndarray, size) -> np.ndarray:
@@ -91,6 +110,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         paths = sorted(str(path) for path in photographs.make(pathlib.Path(scratch), options.people).glob("*/*.jpg"))
         compare(paths, options.size, options.turns)
+        beside(paths, options.size, options.turns)
+
+
+def beside(paths: list[str], size, turns: int) -> None:
+    """Seconds to import torchvision and make a model while photographs are decoded, and until all are, in turns."""
+    many = "\n".join(paths * -(-BESIDE // len(paths)))
+    seconds = {threads: [] for threads in THREADS}
+    for _ in range(turns):
+        for threads, found in seconds.items():
+            command = [sys.executable, "-c", IMPORT_AND_MODEL, *map(str, (threads, *size))]
+            said = subprocess.run(command, cwd=ROOT, input=many, capture_output=True, text=True, check=True).stderr
+            found.append([float(word) for word in said.split()])
+    print(f"\n{'threads':>7}  import and model, seconds  all decoded, seconds")
+    for threads, found in seconds.items():
+        columns = zip(*found, strict=True)
+        cells = (f"{statistics.median(each):10.2f} ({min(each):.2f}-{max(each):.2f})" for each in columns)
+        print(f"{threads:7} {'     '.join(cells)}")
 
 
 def compare(paths: list[str], size, turns: int) -> None:

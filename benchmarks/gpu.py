@@ -144,11 +144,12 @@ def parts(scale: Scale) -> dict[str, tuple[Callable, float]]:
 
     return {
         "machine": (gpu_throughput.machine, 40),
+        "decoding": (gpu_throughput.decoding, 60),
         "contest": (gpu_throughput.contest("contest"), 120),
         "inference": (gpu_throughput.infer, 80),
         "steps": (gpu_correctness.steps, 40),
         "guard": (gpu_correctness.guard, 20),
-        "resume": (gpu_correctness.resume, 80),
+        "resume": (gpu_correctness.resume, 120),
         "rescue": (gpu_correctness.rescue, 40),
         **rates(first),
         f"loops {first}": (gpu_throughput.loops(first), 70),

@@ -7,6 +7,7 @@ net in the same form on one batch that is there already, and nothing else; see t
 import contextlib
 import functools
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -26,7 +27,9 @@ from torch import nn
 import dataset
 import model
 from toolkit.config.types import as_text
-from toolkit.data.store import cpu_count
+from toolkit.data import decode, photo_file
+from toolkit.data.framing import Framing
+from toolkit.data.store import CHUNK, Store, cpu_count
 from toolkit.labels import CLASSES
 from toolkit.runs.weights import WEIGHTS
 
@@ -82,6 +85,35 @@ def machine(setup) -> None:
 
     setup.measure("versions", versions)
     setup.measure("ceilings", ceilings)
+
+
+def decoding(setup) -> None:
+    """Photographs per second into the store, by threads, and by processes that give no pixels back."""
+    table, _ = dataset.read_faces(setup.scratch)
+    paths, framing = dataset.paths(table, setup.scratch), Framing(setup.scale.size)
+
+    def by_threads(count: int | None = None) -> dict:
+        store = Store(paths, framing)
+        if count:
+            store._useful_threads = lambda: count
+        taken = seconds_to(setup, store.fill)
+        return {"threads": store.threads, "rate": len(store) / taken}
+
+    def by_processes() -> dict:
+        with multiprocessing.get_context("fork").Pool(cpu_count()) as pool:
+            work = functools.partial(size_of, framing)
+            taken = seconds_to(setup, lambda: sum(pool.imap_unordered(work, paths, CHUNK)))
+        return {"processes": cpu_count(), "rate": len(paths) / taken}
+
+    setup.measure("as it is", by_threads)
+    for count in (1, 2, 3, 4, 6, 8, 16):
+        setup.measure(f"{count} threads", by_threads, count)
+    setup.measure("processes", by_processes)
+
+
+def size_of(framing: Framing, path: bytes) -> int:
+    """Bytes of a photograph's pixels."""
+    return decode.decode_bytes(photo_file.read(path), framing).size
 
 
 def now(setup) -> float:

@@ -55,6 +55,16 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
         assert some.checksums.tolist() == [zlib.crc32(pathlib.Path(path).read_bytes()) for path in paths]
 
 
+def test_small_photographs_take_few_threads_and_large_ones_all(paths, tmp_path, monkeypatch):
+    """On 16 cores, 16 threads on small ones handed Python's lock to and fro: a third of the speed of two on 2 cores."""
+    monkeypatch.setattr(store, "cpu_count", lambda: 16)
+    Image.effect_noise((4000, 3000), 50).save(tmp_path / "large.jpg")
+    few, all_of_them = Store(paths, FRAMING), Store([str(tmp_path / "large.jpg")], FRAMING)
+    assert few.fill() == all_of_them.fill() == {}
+    assert 2 <= few.threads < 8
+    assert all_of_them.threads == 16
+
+
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
     """Photographs are decoded in the background, in whatever time it takes: what is asked for is there."""
     monkeypatch.setattr(store, "cpu_count", lambda: 1)

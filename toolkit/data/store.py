@@ -1,10 +1,13 @@
 """All photographs, decoded once: into memory, else into a temporary file, else anew at each use."""
 
+import contextlib
 import math
 import os
 import shutil
+import statistics
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,11 @@ from toolkit.data.photo_file import MissingEndError, Reading
 from toolkit.system.console import InputError, bar, say
 
 CHUNK = 64  # photographs that are decoded, written and waited for together
+TIMED, TIMED_SECONDS = 5, 0.2  # photographs that tell how many threads are of use, or as many as that time allows
+# Each photograph holds the interpreter's lock for 0.1 ms. With a thread for so many seconds that a photograph takes, the
+# lock is free half of the time. 16 threads on 16 cores handed it to and fro: they decoded 790 photographs of 0.6 ms a
+# second, where two on 2 cores decode 2,600, and the imports and the model had to wait for it as well (docs/speed.md).
+SECONDS_OF_A_THREAD = 2e-4
 
 
 class Memory:
@@ -80,7 +88,7 @@ class OnTheFly:
                 return np.zeros((*self.store.size, 3), np.uint8)
             return self.store.decode(photograph)
 
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        with ThreadPoolExecutor(self.store.threads) as pool:
             return torch.from_numpy(np.stack(list(pool.map(decode, index.tolist()))))
 
 
@@ -107,6 +115,7 @@ class Store:
         self.bad: dict[int, str] = {}  # {index: reason} of photographs that cannot be decoded; their pixels are 0
         self.repaired: dict[int, str] = {}  # the same of those whose end is missing, and that are used all the same
         self.checksums = np.zeros(len(paths), np.uint32)  # CRC-32 of each file's content, once it is decoded
+        self.threads = cpu_count()
         self._ready = [threading.Event() for _ in self._chunks()]
         self._filler, self._error, self._stopped = threading.Thread(target=self._run, daemon=True), None, False
 
@@ -150,6 +159,7 @@ class Store:
 
     def start(self) -> None:
         """Begin to decode, in threads of their own."""
+        self.threads = self._useful_threads()  # now, while nothing else that this process does takes time
         self._filler.start()
 
     def wait(self) -> dict[int, str]:
@@ -179,6 +189,19 @@ class Store:
             # A full disk makes the filler give up one storage for another, and start again.
             if storage is not None and storage is self.storage:
                 return storage.get(index)
+
+    def _useful_threads(self) -> int:
+        """Threads that do not wait for each other, by the seconds that a photograph takes: large ones, slow disks."""
+        until, seconds = time.perf_counter() + TIMED_SECONDS, []
+        for photograph in range(min(TIMED, len(self))):
+            began = time.perf_counter()
+            with contextlib.suppress(Exception):  # they come again, in their place
+                self.decode(photograph)
+            seconds.append(time.perf_counter() - began)
+            if time.perf_counter() > until:
+                break
+        useful = statistics.median(seconds) / SECONDS_OF_A_THREAD if seconds else 0
+        return min(max(round(useful), 2), cpu_count())
 
     def _run(self) -> None:
         try:
@@ -237,7 +260,7 @@ class Store:
 
         # Threads, not processes: Pillow, torch and zlib release the interpreter's lock, and processes must send pixels
         # back. Threads must not let torch copy tensors: for each of our threads it starts its own, and all wait.
-        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(cpu_count()) as pool:
+        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(self.threads) as pool:
             results = []
             for result in pool.map(unless_stopped, self._chunks()):
                 results.append(result)
