@@ -22,9 +22,9 @@ from toolkit.system.console import InputError, bar, say
 
 CHUNK = 64  # photographs that are decoded, written and waited for together
 TIMED, TIMED_SECONDS = 5, 0.2  # photographs that tell how many threads are of use, or as many as that time allows
-# Each photograph holds the interpreter's lock for 0.1 ms. With a thread for so many seconds that a photograph takes, the
-# lock is free half of the time. 16 threads on 16 cores handed it to and fro: they decoded 790 photographs of 0.6 ms a
-# second, where two on 2 cores decode 2,600, and the imports and the model had to wait for it as well (docs/speed.md).
+# Each photograph holds the interpreter's lock for 0.1 ms. With a thread for so many seconds that one takes, the lock is
+# free half of the time. 16 threads on 16 cores handed it to and fro: they decoded 790 photographs of 0.6 ms a second,
+# where two on 2 cores decode 2,600, and the imports and the model had to wait for it as well (docs/speed.md).
 SECONDS_OF_A_THREAD = 2e-4
 
 
