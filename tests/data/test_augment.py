@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from toolkit.data import augment
+from toolkit.data import augment, loader
 from toolkit.data.augment import POLICIES, Policy, draw, prepare
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
@@ -28,6 +29,16 @@ def test_what_a_photograph_becomes_depends_on_seed_epoch_and_index_alone(pixels,
     torch.testing.assert_close(prepare(pixels[some], MEAN, STD, POLICIES[name], draws[some]), whole[some])
     for other in (draw(2, 2, 8), draw(1, 3, 8)):
         assert not torch.equal(prepare(pixels, MEAN, STD, POLICIES[name], other), whole)
+
+
+@pytest.mark.parametrize("name", ["none", "strong"])
+def test_a_loader_that_plans_some_batches_at_once_gives_what_each_photograph_gets_alone(task, name, monkeypatch):
+    monkeypatch.setattr(loader, "PLANNED_AT_ONCE", 12)
+    batches, policy = loader.split_into_batches(np.arange(40), 7), POLICIES[name]
+    draws, pixels = draw(0, 0, 40), task.loader.store.gather(torch.arange(40))
+    found = torch.cat(list(task.loader.load(batches, policy, draws)))
+    alone = [prepare(pixels[[i]], task.loader.mean, task.loader.std, policy, draws[[i]]) for i in range(40)]
+    assert torch.equal(found, torch.cat(alone))
 
 
 def test_each_photograph_of_a_batch_has_draws_of_its_own():

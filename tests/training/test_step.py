@@ -155,6 +155,20 @@ def test_batch_norm_gets_the_statistics_of_the_net_as_it_is_now(faces):
     assert norm.momentum == 0.1 and torch.equal(weights, nn.utils.parameters_to_vector(net.parameters()))
 
 
+def test_statistics_of_a_norm_in_two_places_are_the_mean_over_both(faces):
+    norm = nn.BatchNorm2d(3)
+    net, batches = nn.Sequential(norm, nn.Conv2d(3, 3, 1), norm), split_into_batches(np.arange(48), 16)
+    recompute_batch_norm_statistics(net, faces.loader, batches)
+    found, norm.momentum = norm.running_mean.clone(), None  # torch's own plain mean
+    norm.reset_running_stats()
+    with torch.inference_mode():
+        for inputs in faces.loader.load(batches):
+            net.eval()
+            norm.train()
+            net(inputs)
+    torch.testing.assert_close(found, norm.running_mean)
+
+
 @pytest.fixture(scope="module")
 def resnet(faces) -> nn.Module:
     """A resnet18 after three epochs on the first 64 photographs; its running statistics lag behind its weights."""
@@ -210,6 +224,45 @@ def test_close_calls_of_bf16_are_decided_in_float32(faces):
     fast = on(faces, device.Machine(CPU.device, torch.bfloat16))
     everything = np.arange(70)
     torch.testing.assert_close(predict(close, fast.loader, everything), predict(close, faces.loader, everything))
+
+
+def test_what_decides_close_calls_is_exact_on_a_gpu_too(faces, resnet):
+    """cuDNN would round the inputs of convolutions to TF32."""
+    fast, seen = on(faces, device.Machine(CPU.device, torch.bfloat16)), []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = resnet
+
+        def forward(self, photographs):
+            if photographs.isfinite().all():  # so it cannot be traced, and all is seen
+                seen.append((photographs.dtype, torch.backends.cudnn.allow_tf32))
+            return self.net(photographs)
+
+    predict(Watched().eval(), fast.loader, np.arange(40))
+    assert {is_rounded for dtype, is_rounded in seen if dtype == torch.float32} == {False}
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_machine_is_seeded_as_torch_seeds():
+    CPU.seed(2**62 + 5)
+    found = torch.rand(4)
+    torch.manual_seed(2**62 + 5)
+    assert torch.equal(found, torch.rand(4))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_a_lack_of_memory_is_told_by_what_libraries_say(text, expected):
+    assert device.is_out_of_memory(RuntimeError(text)) == expected
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")

@@ -54,21 +54,53 @@ def prepare(
     `pixels` are uint8, shape (b, height, width, 3); `mean` and `std`, shape (3,), are of channels from 0 to 1; `draws`
     are rows of `draw`, shape (b, len(DRAWS)). All are on one device.
     """
+    return apply(pixels, *plan(pixels.shape[1:3], mean, std, policy, draws))
+
+
+def plan(
+    size: tuple[int, int],
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    policy: Policy | None = None,
+    draws: torch.Tensor | None = None,
+) -> list[torch.Tensor]:
+    """What `apply` needs of photographs of (height, width): tensors with a row for each, or one row for all.
+
+    Of many batches at once: these are 40 small tensors, each of which Python launches on a GPU.
+    """
+    gain, offset = (1 / (255 * std))[None], (-mean / std)[None]
+    if policy is None or policy == Policy():
+        return [gain, offset]
+    draws = dict(zip(DRAWS, draws[:, :, None].unbind(1), strict=True))  # each (n, 1)
+    # Brightness and contrast are folded into the one multiply-add that normalises: they cost no further pass.
+    contrast = _power(1 + policy.contrast, draws["contrast"])
+    brightness = policy.brightness * (2 * draws["brightness"] - 1)
+    erased = _erased(size, draws, policy) if policy.erase else []
+    return [gain * contrast, offset * contrast + brightness, *_sources(size, draws, policy), *erased]
+
+
+def apply(
+    pixels: torch.Tensor,
+    gain: torch.Tensor,
+    offset: torch.Tensor,
+    rows: torch.Tensor | None = None,
+    columns: torch.Tensor | None = None,
+    erased_rows: torch.Tensor | None = None,
+    erased_columns: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The model's input, as `prepare` gives it, from rows of a `plan`."""
     batch, height, width, _ = pixels.shape
-    gain, offset = 1 / (255 * std), -mean / std
-    if policy is not None and policy != Policy():
-        draws = dict(zip(DRAWS, draws[:, :, None].unbind(1), strict=True))  # each (b, 1)
-        pixels = _warp(pixels, draws, policy)
-        # Brightness and contrast are folded into the one multiply-add that normalises: they cost no further pass.
-        contrast = (1 + policy.contrast) ** (2 * draws["contrast"] - 1)
-        brightness = policy.brightness * (2 * draws["brightness"] - 1)
-        gain, offset = gain * contrast, offset * contrast + brightness  # (b, 3)
+    if rows is not None:
+        # One gather over all pixels of the batch as a flat list; int32 indices halve what it reads.
+        each = height * width
+        first = torch.arange(0, batch * each, each, dtype=torch.int32, device=pixels.device)
+        index = (first[:, None] + rows)[:, :, None] + columns[:, None, :]  # (b, height, width)
+        pixels = pixels.reshape(-1, 3).index_select(0, index.view(-1)).view(pixels.shape)
     # Repeated over a whole row, not broadcast over pixels: to broadcast only three numbers takes four times as long.
     gain, offset = (value.expand(batch, 3).repeat(1, width)[:, None] for value in (gain, offset))  # (b, 1, width * 3)
-    rows = pixels.reshape(batch, height, width * 3).float()
-    result = torch.addcmul(offset, rows, gain).view(batch, height, width, 3)
-    if policy is not None and policy.erase:
-        _erase(result, draws, policy)
+    result = torch.addcmul(offset, pixels.reshape(batch, height, width * 3).float(), gain).view(batch, height, width, 3)
+    if erased_rows is not None:  # 0 is the mean colour
+        result.masked_fill_((erased_rows[:, :, None] & erased_columns[:, None, :])[..., None], 0.0)
     return result.permute(0, 3, 1, 2)
 
 
@@ -103,39 +135,40 @@ def mix(how: str, first: torch.Tensor, second: torch.Tensor, lam: torch.Tensor) 
     return torch.where(left | (lam == 1), first, second)
 
 
-def _warp(pixels: torch.Tensor, draws: dict, policy: Policy) -> torch.Tensor:
+def _power(base: float, draws: torch.Tensor) -> torch.Tensor:
+    """base ** (-1 to 1), in float64: in float32, a number's last bit depends on its place in the tensor."""
+    return (base ** (2 * draws.double() - 1)).float()
+
+
+def _sources(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:
     """Flip, shift and scale: each row and column is taken from the nearest one in the photograph.
+
+    Where rows begin in its flat list of pixels, int32 (n, height), and columns in a row, int32 (n, width).
 
     Nearest and not bilinear: sharpness stays that of validation, and bytes stay bytes, at a fraction of the cost of an
     affine grid. Beyond the edge, the edge is repeated.
     """
-    batch, height, width, _ = pixels.shape
-    scale = (1 + policy.scale) ** (2 * draws["scale"] - 1)
+    scale = _power(1 + policy.scale, draws["scale"])
 
-    def source(length: int, shift: torch.Tensor) -> torch.Tensor:  # (b, length): where each row or column comes from
+    def source(length: int, shift: torch.Tensor) -> torch.Tensor:
         centre = (length - 1) / 2
-        position = torch.arange(length, device=pixels.device) - centre
+        position = torch.arange(length, device=shift.device) - centre
         position = position / scale + centre + length * policy.shift * (2 * shift - 1)
         return position.round().int().clamp(0, length - 1)
 
-    rows, columns = source(height, draws["down"]), source(width, draws["right"])
+    (height, width), columns = size, source(size[1], draws["right"])
     columns = torch.where(draws["flip"] < policy.flip, columns.flip(1), columns)
-    # One gather over all pixels of the batch as a flat list; int32 indices halve what it reads.
-    first_row = torch.arange(batch, dtype=torch.int32, device=pixels.device)[:, None] * height
-    index = (first_row + rows)[:, :, None] * width + columns[:, None, :]  # (b, height, width)
-    return pixels.reshape(-1, 3).index_select(0, index.view(-1)).view(pixels.shape)
+    return [source(height, draws["down"]) * width, columns]
 
 
-def _erase(batch: torch.Tensor, draws: dict, policy: Policy) -> None:
-    """Set a rectangle of some photographs (b, height, width, 3) to 0, the mean colour, in place."""
+def _erased(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:
+    """Which rows, bool (n, height), and columns, bool (n, width), have the rectangle that is blanked; none of most."""
 
     def inside(length: int, start: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        position = torch.arange(length, device=batch.device) / length
+        position = torch.arange(length, device=start.device) / length
         extent = 0.1 + 0.3 * share
         begin = start * (1 - extent)
         return (position >= begin) & (position < begin + extent)
 
-    rows = inside(batch.shape[1], draws["top"], draws["height"])
-    columns = inside(batch.shape[2], draws["left"], draws["width"])
-    chosen = draws["erase"][:, :, None] < policy.erase
-    batch.masked_fill_((chosen & rows[:, :, None] & columns[:, None, :])[..., None], 0.0)
+    rows, columns = inside(size[0], draws["top"], draws["height"]), inside(size[1], draws["left"], draws["width"])
+    return [rows & (draws["erase"] < policy.erase), columns]

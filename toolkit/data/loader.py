@@ -12,6 +12,7 @@ from toolkit.data.store import Store
 from toolkit.system.device import Machine
 
 COPIED_AT_ONCE = 1024  # photographs
+PLANNED_AT_ONCE = 4096  # photographs whose augmentation is computed together
 
 
 def split_into_batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -53,10 +54,22 @@ class Loader:
         """
         # Indices and draws of all batches go to the device in one copy each, so that no step waits for one.
         indices = torch.from_numpy(np.concatenate(batches)).to(self.machine.device)
-        lengths = [len(batch) for batch in batches]
-        rows = [None] * len(batches) if draws is None else draws.to(self.machine.device).split(lengths)
-        for pixels, draws_of_batch in zip(self._pixels(batches, indices), rows, strict=True):
-            yield augment.prepare(pixels, self.mean, self.std, policy, draws_of_batch)
+        plans = self._plans([len(batch) for batch in batches], policy, draws)
+        for pixels, plan in zip(self._pixels(batches, indices), plans, strict=True):
+            yield augment.apply(pixels, *plan)
+
+    def _plans(
+        self, lengths: list[int], policy: augment.Policy | None, draws: torch.Tensor | None
+    ) -> Iterator[Sequence[torch.Tensor]]:
+        """The plan of each batch of so many photographs, made for many batches at once."""
+        if policy is None or policy == augment.Policy():
+            yield from [augment.plan(self.store.size, self.mean, self.std)] * len(lengths)
+            return
+        draws, count = draws.to(self.machine.device).split(lengths), max(PLANNED_AT_ONCE // max(lengths), 1)
+        for first in range(0, len(lengths), count):
+            some = torch.cat(draws[first : first + count])
+            made = augment.plan(self.store.size, self.mean, self.std, policy, some)
+            yield from zip(*(each.split(lengths[first : first + count]) for each in made), strict=True)
 
     def _pixels(self, batches: Sequence[np.ndarray], indices: torch.Tensor) -> Iterator[torch.Tensor]:
         """The pixels of each batch: uint8, shape (b, height, width, 3), on the device."""

@@ -1,5 +1,6 @@
 """Batch norm in training: frozen with its layer, and with statistics of the weights as they are."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,16 +27,23 @@ def recompute_batch_norm_statistics(model: nn.Module, loader: Loader, batches: S
     Frozen norms keep theirs. Every process brings batches of its own, as many as the others.
     """
     norms = [norm for norm in _batch_norms(model) if _learns(norm)]
-    momenta = [norm.momentum for norm in norms]
+    momenta, calls = [norm.momentum for norm in norms], Counter()
+
+    def take_the_mean(norm: nn.Module, _inputs) -> None:
+        # Momentum None is the plain mean as well, but torch would read its count from the device, and wait for it.
+        calls[norm] += 1
+        norm.momentum = 1 / calls[norm]
+
     model.eval()
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
-        norm.momentum = None  # torch then takes the plain mean over all batches
+    hooks = [norm.register_forward_pre_hook(take_the_mean) for norm in norms]
     for inputs in loader.load(batches) if norms else ():
         with loader.machine.autocast():
             model(inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+        hook.remove()
         norm.momentum = momentum
         for statistics in (norm.running_mean, norm.running_var) if norm.track_running_stats else ():
             distributed.all_reduce(statistics.div_(world.size()))

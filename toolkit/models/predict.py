@@ -1,6 +1,5 @@
 """Prediction: logits of many photographs, in the fastest form of the model that gives the same classes."""
 
-import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import nn
 from toolkit.data.loader import Loader, split_into_batches
 from toolkit.labels import CLASSES
 from toolkit.models import fuse_batch_norm
+from toolkit.system import device
 from toolkit.system.console import bar
 
 PROBE = 4  # photographs on which the fused model must agree with the plain one
@@ -95,7 +95,8 @@ def _forward(model: nn.Module, loader: Loader, photographs: np.ndarray, batch_si
     batches = split_into_batches(photographs, batch_size)
     dtype = next(model.parameters()).dtype
     # Weights are cast already; autocast is for tensors that the model makes itself.
-    with loader.machine.autocast() if dtype != torch.float32 else contextlib.nullcontext():
+    is_exact = dtype == torch.float32 and loader.machine.precision != torch.float32
+    with device.exact_float32() if is_exact else loader.machine.autocast():
         inputs = bar(loader.load(batches), "predicting", len(batches))
         outputs = torch.cat([model(batch.to(dtype)) for batch in inputs]).float().cpu()
     assert len(outputs) == len(photographs)

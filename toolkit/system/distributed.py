@@ -4,6 +4,7 @@ Alone, every function here does nothing, or returns what it was given.
 """
 
 import contextlib
+import datetime
 import inspect
 import json
 import os
@@ -13,6 +14,8 @@ import tempfile
 
 from toolkit.system import world
 from toolkit.system.console import InputError, first_line, say
+
+LONGEST_WAIT = datetime.timedelta(minutes=30)  # for other processes, which may be decoding; NCCL's own is 10
 
 
 def is_idle_host() -> bool:
@@ -41,6 +44,11 @@ def joined(device: str):
     from torch import distributed
 
     cuda = torch.cuda.is_available() and device in ("auto", "cuda")
+    if cuda and not os.environ.get("LOCAL_RANK") and torch.cuda.device_count() > 1:  # as Slurm and MPI start processes
+        raise InputError(
+            f"RANK and WORLD_SIZE are set, LOCAL_RANK is not: expected the number of this process's GPU, of "
+            f"{torch.cuda.device_count()}; start with torchrun, or show each process its own (CUDA_VISIBLE_DEVICES)"
+        )
     if cuda and world.local_rank() >= torch.cuda.device_count():
         raise InputError(f"expected a GPU for each process, found {torch.cuda.device_count()}; lower --nproc-per-node")
     if cuda:
@@ -49,7 +57,9 @@ def joined(device: str):
         store, number, size = next(distributed.rendezvous("env://"))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's default store keeps its keys over a restart
             store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
-        distributed.init_process_group("nccl" if cuda else "gloo", store=store, rank=number, world_size=size)
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo", store=store, rank=number, world_size=size, timeout=LONGEST_WAIT
+        )
         yield
     except ValueError as error:
         if "env://" in str(error):

@@ -91,7 +91,7 @@ def train_one_epoch(
     batches = split_into_batches(np.arange(len(task.train)), recipe.batch_size)  # of positions in the epoch's order
     first = len(losses)
     losses = torch.tensor([*losses, *[0.0] * (len(batches) - first)], device=machine.device)
-    gradient_norms = torch.zeros_like(losses)
+    gradient_norms, weights = torch.zeros_like(losses), list(train_model.parameters())
     microbatches = [split_into_microbatches(batch, recipe.micro_batch_size) for batch in batches[first:]]
     inputs = inputs_of_epoch.load([microbatch for batch in microbatches for microbatch in batch])
     targets = inputs_of_epoch.targets.split([len(batch) for batch in batches])
@@ -108,9 +108,10 @@ def train_one_epoch(
                 group["lr"] = recipe.learning_rate(step) * group.get("lr_factor", 1.0)
             optimizer.zero_grad(set_to_none=True)
             batch = [next(inputs) for _ in own]
-            losses[number] = _backward(train_model, task, machine, batch, targets[number], (recipe.seed, step))
-            gradient_norms[number] = nn.utils.clip_grad_norm_(train_model.parameters(), recipe.clip_grad or math.inf)
-            found_inf.logical_or_(~(losses[number] + gradient_norms[number]).isfinite())
+            loss = _backward(train_model, task, machine, batch, targets[number], (recipe.seed, step))
+            norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
+            losses[number], gradient_norms[number], both = loss, norm, loss + norm
+            found_inf.logical_or_(both - both != 0)  # NaN where it is not finite; isfinite() takes four kernels
             if not skips_alone and found_inf:
                 break
             optimizer.step()
@@ -141,7 +142,7 @@ def _backward(
 
     def logits_of(number: int) -> torch.Tensor:
         # Dropout must draw the same in both passes, and in a run that goes on: it is seeded by step, rank, microbatch.
-        torch.manual_seed((((seed * 1_000_003 + step) * 4099 + world.rank()) * 257 + number) % 2**63)
+        machine.seed((((seed * 1_000_003 + step) * 4099 + world.rank()) * 257 + number) % 2**63)
         with machine.autocast():
             return train_model(batch[number]).float()
 
@@ -152,7 +153,7 @@ def _backward(
     given = own if len(batch) == 1 else own.clone()
     loss = task.criterion(distributed.all_gather_rows(given, len(targets)), targets)
     # DistributedDataParallel averages gradients over the processes; the sum is wanted, as each has its own rows only.
-    (loss * world.size()).backward()
+    (loss * world.size() if world.size() > 1 else loss).backward()
     if len(batch) > 1:
         for number, gradient in enumerate(logits.grad.split([len(inputs) for inputs in batch])):
             last = number == len(batch) - 1

@@ -27,10 +27,10 @@ class EMA:
         new = 1 - min(self.decay, (1 + step) / (10 + step))
         pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batch norms, say
         torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), new)  # one kernel for all tensors
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        if counts:
+            torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:
