@@ -3,8 +3,8 @@
 To add one of your own, name the function that builds it in OWN: number of outputs -> module that gives logits, shape
 (b, outputs). If it can start from trained weights, it has a second parameter `pretrained`: True in training with
 WEIGHTS=imagenet, False otherwise. If the module has `pretrained_cfg`, a dictionary as timm's nets have, its `mean` and
-`std` are those of the inputs. Its head, which is fresh and with FREEZE_EPOCHS learns alone, is what its method
-`get_classifier` gives, as in timm's nets, else the layer that was made last.
+`std` are those of the inputs. Its head, which is always fresh, is what its method `get_classifier` gives, as in timm's
+nets, else the layer that was made last.
 
 torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
 once. A builder of your own may import them wherever it likes; modules of your own at the top, so that a run knows them.
@@ -77,7 +77,7 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
     own = getattr(net, "pretrained_cfg", {})
     start = Start("none", tuple(own.get("mean", MEAN)), tuple(own.get("std", STD)))
     if trained:
-        fresh = set(_head_names(net))
+        fresh = set(head_names(net))
         if trained.state is None:
             taken = pretrained.put_in_by_builder(net, trained, fresh)
         else:
@@ -124,12 +124,8 @@ def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
     return model, header
 
 
-def head_weights(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of the last layer that has any: what is fresh after pretraining."""
-    return [model.get_parameter(name) for name in _head_names(model)]
-
-
-def _head_names(model: nn.Module) -> list[str]:
+def head_names(model: nn.Module) -> list[str]:
+    """The names of the last layer's weights: what is fresh after pretraining."""
     named = dict(model.named_parameters())
     classifier = getattr(getattr(model, "net", model), "get_classifier", list)()  # timm's nets have it
     layers = classifier if isinstance(classifier, tuple | list) else [classifier]

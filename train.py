@@ -275,7 +275,7 @@ def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
     """Try learning rates from low to high, and print the curve and which one to take. Nothing is trained or kept."""
     from toolkit.training import loop, lr_finder
 
-    state = loop.make_train_state(config, net, model.head_weights(net))
+    state = loop.make_train_state(config, net)
     rate = lr_finder.suggestion(lr_finder.sweep(config, state, task))
     say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
 
@@ -309,7 +309,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             artefacts.write_bad_images(run.folder, setup.data.bad_images)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, so_far.history))
-        state = loop.make_train_state(config, net, model.head_weights(net))
+        state = loop.make_train_state(config, net)
         page = report.Run(run.folder, config, header, setup.data.table) if run else None
 
         def after_epoch(row: dict) -> None:

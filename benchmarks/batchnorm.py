@@ -169,7 +169,7 @@ def with_fresh_head(net: nn.Module, length: float) -> nn.Module:
     for weight in layers(net)[-2].parameters():  # behind it stand ReLU and dropout, through which a factor goes
         weight.mul_(length)
     torch.manual_seed(42)
-    weight, bias = model.head_weights(net)
+    weight, bias = map(net.get_parameter, model.head_names(net))
     nn.init.normal_(weight, 0, 0.01)  # as torchvision does in these nets
     nn.init.zeros_(bias)
     return net
@@ -196,7 +196,7 @@ def by_defaults(net: nn.Module, name: str, task: Task, epochs: int) -> tuple[flo
     """As train.py does if nothing else is set."""
     config = default_settings(epochs, name)
     recipe = loop.make_recipe(config, len(split_into_batches(task.train, config.batch_size)))
-    state = loop.make_train_state(config, net, model.head_weights(net))
+    state = loop.make_train_state(config, net)
     return measure(net, state.optimizer, recipe, task, epochs, recomputed=True)
 
 

@@ -85,7 +85,7 @@ def prepared(**values) -> Prepared:
         backbone = train.build_model(config)
         assert not store.wait()
     task = train.make_task(config, data, data.splits[0], train.make_loader(store, backbone))
-    state = loop.make_train_state(config, backbone.model, model.head_weights(backbone.model))
+    state = loop.make_train_state(config, backbone.model)
     return Prepared(state, task, loop.make_recipe(config, len(split_into_batches(task.train, config.batch_size))))
 
 

@@ -52,7 +52,7 @@ with open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir) a
     loader = train.make_loader(store, backbone)
     task = train.make_task(config, data, sides, loader)
     from toolkit.training import loop
-    loop.make_train_state(config, backbone.model, [])
+    loop.make_train_state(config, backbone.model)
     inputs = next(loader.load([sides.train[:64]]))
     part("optimizer and first batch")
 open_store(paths, Framing.of(config), config.cache_gib, config.cache_dir).fill()

@@ -68,7 +68,7 @@ def test_trained_weights_come_from_the_cache_or_a_file(cache):
     for net in (from_cache, from_file):
         found = net.state_dict()
         assert all(torch.equal(found[key], state[key]) for key in state.keys() - {"fc.weight", "fc.bias"})
-        assert found["fc.weight"].shape[0] == 18 and len(model.head_weights(net)) == 2
+        assert found["fc.weight"].shape[0] == 18 and len(model.head_names(net)) == 2
     file.write_bytes(file.read_bytes()[:-99])
     with pytest.raises(InputError, match=f"NAME={RESNET} cannot be built for SIZE=32x32 from {file}: "):
         model.build(RESNET, (32, 32), "imagenet")

@@ -67,10 +67,10 @@ def test_each_script_takes_its_own_of_a_recipe(recipe, read):
 
 
 def test_a_value_of_a_recipe_without_effect_beside_what_is_given_is_no_mistake(recipe, read):
-    recipe("mine", "LOSS=focal\nGAMMA=3\nBACKBONE_LR=0.1\n")
+    recipe("mine", "LOSS=focal\nGAMMA=3\n")
     assert read(RECIPE="mine")[0].gamma == 3
-    assert read(RECIPE="mine", LOSS="f1", WEIGHTS="none")[0].loss == "f1"
-    recipe("mine", "LOSS=focal\nGAMMA=3\nBACKBONE_LR=0.1\nWEIGHTS=imagenet\n")
+    assert read(RECIPE="mine", LOSS="f1")[0].loss == "f1"
+    recipe("mine", "WEIGHTS=imagenet\n")
     assert read(RECIPE="mine", PRETRAINED="false")[0].weights == "none"
     recipe("mine", "FOLDS=5\nFINAL=true\n")
 
@@ -78,10 +78,9 @@ def test_a_value_of_a_recipe_without_effect_beside_what_is_given_is_no_mistake(r
         return defaults.resolve(*read(RECIPE="mine", **given))[0]
 
     assert resolved().final and not resolved(FOLDS=0).final and not resolved(FOLD=2).final
-    recipe("mine", "FOLDS=5\nFOLD=3\nPATIENCE=3\nFREEZE_EPOCHS=2\nBACKBONE_LR=0.1\n")
+    recipe("mine", "FOLDS=5\nFOLD=3\nPATIENCE=3\n")
     assert resolved(FOLDS=0, VAL_RATIO=0, DECIDE_BY="x").patience == 0 and resolved(FOLDS=0).fold is None
-    scratch = resolved(WEIGHTS="none")
-    assert (scratch.freeze_epochs, scratch.backbone_lr, scratch.fold) == (0, 1.0, 3)
+    assert resolved(WEIGHTS="none").fold == 3
     recipe("mine", "LOSS=focal\nGAMMA=3\n")
     with pytest.raises(InputError, match="GAMMA: has no effect with LOSS=f1"):
         read(RECIPE="mine", LOSS="f1", GAMMA=2)

@@ -184,14 +184,9 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"GAMMA": 1}, "GAMMA: has no effect where LOSS is unset"),
         ({"SMOOTHING": 0.1, "LOSS": "focal"}, "SMOOTHING: has no effect"),
         (
-            {"PRETRAINED": "false", "FREEZE_EPOCHS": 1},
-            "FREEZE_EPOCHS=1: has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet",
-        ),
-        (
             {"PRETRAINED": "false", "WEIGHTS": "imagenet"},
             "PRETRAINED=false and WEIGHTS=imagenet: expected one of them; remove PRETRAINED",
         ),
-        ({"EPOCHS": 2, "FREEZE_EPOCHS": 2}, "FREEZE_EPOCHS=2: expected less than EPOCHS=2"),
         ({"FOLDS": 5, "VAL_RATIO": 0.2}, "VAL_RATIO: has no effect with FOLDS=5"),
         ({"FOLD": 1}, "FOLD=1: has no effect without FOLDS"),
         ({"PATIENCE": 2, "VAL_RATIO": 0}, "PATIENCE=2: has no effect with VAL_RATIO=0, as nothing is validated"),
@@ -231,7 +226,6 @@ def test_settings_that_conflict_are_refused(given, variables, expected):
     ("cls", "other", "dependent"),
     [
         (TrainSettings, {"loss": "f1"}, {"smoothing": 0.2, "gamma": 1, "tau": 0.5}),
-        (TrainSettings, {"weights": "none"}, {"backbone_lr": 0.1, "freeze_epochs": 1}),
         (TrainSettings, {"folds": 2}, {"val_ratio": 0, "decide_by": "resnet18"}),
         (InferenceSettings, {"runtime": "onnx"}, {"old_from": 58, "precision": "bf16"}),
         (InferenceSettings, {"on_bad_image": "stop"}, {"fallback_class": 3}),

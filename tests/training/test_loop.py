@@ -36,14 +36,14 @@ EVEN = (1 / 18,) * 18
 HEADER = Header("r", "resnet18", "flat", Framing((32, 32)), (0.5,) * 3, (0.25,) * 3)
 
 
-def train_in(folder, task, model, head=(), **given) -> Result:
+def train_in(folder, task, model, **given) -> Result:
     """A run in this folder."""
     config = from_scratch(**{"lr": 1e-3, "weight_decay": 0.0, **given})
     checkpoints, rows = Checkpoints(folder), task.validation
     run = folders.Run(folder, checkpoints, checkpoints.load())
     validation = Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].numpy())
     checkpointer = Checkpointer(run, {}, HEADER, validation, config.checkpoint_seconds)
-    return loop.train(config, loop.make_train_state(config, model, list(head)), task, checkpointer)
+    return loop.train(config, loop.make_train_state(config, model), task, checkpointer)
 
 
 def fit(task, folder, **given) -> dict:
@@ -218,24 +218,6 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(task
     pd.testing.assert_frame_equal(*histories, rtol=1e-5)
 
 
-def test_out_of_memory_when_frozen_layers_begin_to_learn_halves_it_too(task, tmp_path, capsys):
-    net = Hungry(9)
-    train_in(
-        tmp_path,
-        task,
-        net,
-        net.net[3].parameters(),
-        epochs=3,
-        batch_size=32,
-        freeze_epochs=1,
-        weights="imagenet",
-        mix="none",
-    )
-    printed = capsys.readouterr().out
-    assert printed.index("epoch   1/3") < printed.index("out of memory") < printed.index("epoch   2/3")
-    assert "32 photographs 8 at a time" in printed
-
-
 def test_out_of_memory_later_on_says_what_to_lower(task, tmp_path):
     with pytest.raises(InputError, match="out of memory: lower MICRO_BATCH_SIZE, BATCH_SIZE or SIZE.*allocate"):
         train_in(tmp_path, task, Hungry(9, calls=2), epochs=2, batch_size=32)
@@ -246,7 +228,7 @@ def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=3)
     with pytest.raises(InputError, match="BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes"):
-        loop.train(config, loop.make_train_state(config, nn.Linear(3, 18), []), task, None)
+        loop.train(config, loop.make_train_state(config, nn.Linear(3, 18)), task, None)
 
 
 def test_class_weights_come_from_the_training_side(task, drawn):

@@ -28,12 +28,6 @@ def test_constant_stays_after_the_warm_up_and_a_run_of_one_step_moves():
     assert rates(warmup=0.0)[0] == 1.0
 
 
-def test_layers_that_were_frozen_begin_as_gently_as_the_head_did():
-    values = [optimizer.learning_rate(step, 120, 1.0, 0.1, "cosine", frozen=20) for step in range(120)]
-    assert values[:20] == [1 / 3, 2 / 3] + [1.0] * 18
-    assert values[20:] == rates()
-
-
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
 def test_optimizers_spare_biases_and_norms_and_sgd_has_momentum(name):
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
@@ -90,16 +84,3 @@ def test_the_moments_of_an_optimizer_of_ones_own_may_be_numbers(monkeypatch):
     for weight in model.parameters():
         assert [fresh.state[weight][name] for name in ("count", "product")] == [1, 0.96]
         assert isinstance(fresh.state[weight]["count"], int)
-
-
-@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
-def test_layers_that_were_frozen_learn_beside_a_head_that_has_learned(name):
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    found = make_optimizer(name, model, lr=0.1, weight_decay=0.0, head=list(model[1].parameters()))
-    for frozen in (True, False):
-        model[0].requires_grad_(not frozen)
-        before = model[0].weight.clone()
-        model(torch.ones(2, 4)).sum().backward()
-        found.step()
-        found.zero_grad()
-        assert torch.equal(model[0].weight, before) == frozen

@@ -1,4 +1,4 @@
-"""What training does beside plain steps: averaging, freezing, mixing, sampling, and the learning-rate finder."""
+"""What training does beside plain steps: averaging, frozen layers, mixing, sampling, and the learning-rate finder."""
 
 import dataclasses
 
@@ -9,7 +9,6 @@ from conftest import QUICK, from_scratch, refused, run_script
 from torch import nn
 
 import loss
-import model
 import train
 from toolkit.data import augment
 from toolkit.data.loader import split_into_batches
@@ -18,7 +17,7 @@ from toolkit.training import loop, lr_finder
 from toolkit.training.optimizer import make_optimizer
 from toolkit.training.sampler import balanced_sampling_weights, epoch_order
 from toolkit.training.step import EpochInputs, Recipe, train_one_epoch
-from toolkit.training.train_state import EMA, TrainState
+from toolkit.training.train_state import EMA
 
 
 def net_with_norm() -> nn.Module:
@@ -42,36 +41,15 @@ def test_the_ema_spans_the_last_tenth_of_the_steps_and_takes_buffers_too():
     assert torch.equal(net[3].weight, ema.model[3].weight)
 
 
-def test_while_the_head_learns_alone_weights_and_statistics_of_the_rest_stay(task):
+def test_what_the_builder_has_frozen_stays_with_its_statistics(task):
     net = net_with_norm()
-    state = TrainState(net, list(net[3].parameters()), make_optimizer("adamw", net, 1e-2, 0.05), EMA(net, 0.999))
+    net[:2].requires_grad_(False)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
     recipe = Recipe(lambda step: 1e-2, 16, 1.0, 0, augment.POLICIES["light"])
-    for frozen in (True, False):
-        before = {name: value.clone() for name, value in net.state_dict().items()}
-        state.freeze(frozen)
-        train_one_epoch(net, state.optimizer, task, recipe, 0)
-        recompute_batch_norm_statistics(net, task.loader, split_into_batches(task.train, 16))
-        changed = {name.partition(".")[0] for name, value in net.state_dict().items() if not value.equal(before[name])}
-        assert changed == ({"3"} if frozen else {"0", "1", "3"})
-
-
-def test_what_the_builder_has_frozen_never_learns():
-    net = net_with_norm()
-    net[0].requires_grad_(False)
-    state = TrainState(net, list(net[3].parameters()), make_optimizer("sgd", net, 1e-2, 0.05), EMA(net, 0.999))
-    for frozen in (True, False):
-        state.freeze(frozen)
-        learning = {name.partition(".")[0] for name, weight in net.named_parameters() if weight.requires_grad}
-        assert learning == ({"3"} if frozen else {"1", "3"})
-
-
-def test_pretrained_layers_learn_at_their_share_of_the_rate():
-    net, _ = model.build("resnet18", (32, 32))
-    groups = make_optimizer("adamw", net, 1e-3, 0.05, model.head_weights(net), 0.1).param_groups
-    factors = {id(weight): group["lr_factor"] for group in groups for weight in group["params"]}
-    assert len(factors) == len(list(net.parameters()))
-    assert {factors[id(weight)] for weight in model.head_weights(net)} == {1.0}
-    assert [value for value in factors.values() if value != 0.1] == [1.0, 1.0]
+    train_one_epoch(net, make_optimizer("adamw", net, 1e-2, 0.05), task, recipe, 0)
+    recompute_batch_norm_statistics(net, task.loader, split_into_batches(task.train, 16))
+    changed = {name.partition(".")[0] for name, value in net.state_dict().items() if not value.equal(before[name])}
+    assert changed == {"3"}
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
@@ -123,7 +101,7 @@ def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(task)
 
 def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(task, capsys):
     config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=16)
-    points = lr_finder.sweep(config, loop.make_train_state(config, net_with_norm(), []), task)
+    points = lr_finder.sweep(config, loop.make_train_state(config, net_with_norm()), task)
     rates, losses = zip(*points, strict=True)
     assert list(rates) == sorted(rates) and rates[0] == lr_finder.LOWEST
     best = int(np.argmin(losses))

@@ -118,12 +118,12 @@ def test_the_factored_loss_counts_age_less_and_takes_the_band_where_the_year_is_
     torch.testing.assert_close(loss.factored(best.clamp(min=1e-30).log(), half), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
-def test_nets_with_a_factored_head_are_built_and_have_a_head_to_be_learned_first():
+def test_nets_with_a_factored_head_are_built_and_have_a_fresh_head():
     net, _ = model.build("squeezenet1_1", (64, 64), head="factored")
     assert net(torch.zeros(2, 3, 64, 64)).shape == (2, CLASSES + factored_head.YEARS)
-    assert [tuple(weight.shape) for weight in model.head_weights(net)] == [(106, 512, 1, 1), (106,)]
+    assert [tuple(net.get_parameter(name).shape) for name in model.head_names(net)] == [(106, 512, 1, 1), (106,)]
     net, _ = model.build("resnet18", (64, 64))
-    assert model.head_weights(net) == [net.fc.weight, net.fc.bias]
+    assert model.head_names(net) == ["fc.weight", "fc.bias"]
 
 
 def test_batch_norm_is_fused_into_a_net_with_a_factored_head():

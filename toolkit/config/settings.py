@@ -98,10 +98,6 @@ class TrainSettings(
     """Highest learning rate; unset: by optimizer, backbone and WEIGHTS."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay, not for biases and norms; unset: by optimizer."""
-    backbone_lr: float = Field(1.0, gt=0, le=1)
-    """Learning rate of the pretrained layers, as a fraction of LR; not with WEIGHTS=none."""
-    freeze_epochs: int = Field(0, ge=0)
-    """First epochs, in which only the head is trained; not with WEIGHTS=none."""
     ema: bool | None = None
     """Validate and keep an exponential moving average (EMA) of the weights; unset: by WEIGHTS and EPOCHS."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -135,9 +131,6 @@ class TrainSettings(
     def idle(self) -> dict[str, str]:
         """{setting: why it has no effect beside the others}. Where it is given it is refused, in a recipe unset."""
         found = {}
-        if self.weights == "none":
-            for name in ("backbone_lr", "freeze_epochs"):
-                found[name] = "has no effect with WEIGHTS=none; remove it, or set WEIGHTS=imagenet"
         if not self.val_ratio and not self.folds:
             found["patience"] = "has no effect with VAL_RATIO=0, as nothing is validated; remove it"
         if self.val_ratio or self.folds:
@@ -186,8 +179,6 @@ class TrainSettings(
                 f"CLASS_WEIGHTS={self.class_weights}: with LOSS=focal the decision cannot take weights out again, and "
                 "rare classes would lose by them; set SAMPLER=balanced in their place, or LOSS=label_smoothing"
             )
-        if self.freeze_epochs >= self.epochs:
-            yield f"FREEZE_EPOCHS={self.freeze_epochs}: expected less than EPOCHS={self.epochs}; lower it"
 
 
 class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Preset):

@@ -20,7 +20,7 @@ SETTING_OF = {
     "n_folds": "folds", "num_folds": "folds", "k_folds": "folds", "kfold": "folds", "n_splits": "folds",
     "random_state": "seed", "random_seed": "seed", "manual_seed": "seed",
     "augmentation": "augment", "augmentations": "augment", "mixup": "mix", "cutmix": "mix",
-    "class_weight": "class_weights", "weighted_loss": "class_weights", "freeze_backbone": "freeze_epochs",
+    "class_weight": "class_weights", "weighted_loss": "class_weights",
 }  # fmt: skip
 NO_WORKERS = ("num_workers", "dataloader_num_workers")  # have no counterpart here
 ALL = {*SETTING_OF, *NO_WORKERS}

@@ -222,7 +222,7 @@ def final_settings(config: TrainSettings, folder: pathlib.Path, kept_epoch: floa
     Its schedule is as long: validation chose each fold's epoch, also by luck; here nothing can, and the last epoch of a
     schedule, where the learning rate is lowest, is the one that can be relied on.
     """
-    epochs = max(math.floor(kept_epoch + 0.5), config.freeze_epochs + 1)
+    epochs = math.floor(kept_epoch + 0.5)
     alone = {"folds": 0, "final": False, "val_ratio": 0.0, "patience": 0, "decide_by": str(folder.absolute())}
     return config.model_copy(update=_places(config, folder, folders.FINAL) | alone | {"epochs": epochs})
 

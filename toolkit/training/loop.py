@@ -50,20 +50,14 @@ def train(
     so_far = checkpointer.checkpoint
     recipe = make_recipe(config, len(batches), so_far.micro_batch_size)
     checkpointer.restore(state)
-    train_model = None
     with (
         checkpointer.saving_on_stop(),
         device.out_of_memory_advice("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE, with which a new run begins"),
     ):
+        train_model = distributed.data_parallel(state.model)
+        train_model = placement.compiled(train_model, task.loader.machine, config.compile, config.epochs * len(batches))
         while not _is_over(config, so_far.history):
             epoch, started, done = so_far.epoch, time.monotonic(), len(so_far.losses)
-            if train_model is None or epoch == config.freeze_epochs:
-                # Both wrappers note which weights learn when they are made, so they are made again when that changes.
-                state.freeze(epoch < config.freeze_epochs)
-                train_model = distributed.data_parallel(state.model)
-                train_model = placement.compiled(
-                    train_model, task.loader.machine, config.compile, config.epochs * len(batches)
-                )
             train_loss, recipe = _train_within_memory(config, train_model, state, task, recipe, checkpointer)
             trained = time.monotonic()
             evaluation = evaluate(state.eval_model, task, recipe, epoch, config.logit_adjustment)
@@ -79,9 +73,9 @@ def train(
     return checkpointer.result() if world.rank() == 0 else None
 
 
-def make_train_state(config: TrainSettings, model: nn.Module, head: list[nn.Parameter]) -> TrainState:
-    optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay, head, config.backbone_lr)
-    return TrainState(model, head, optimizer, EMA(model, EMA_DECAY) if config.ema else None)
+def make_train_state(config: TrainSettings, model: nn.Module) -> TrainState:
+    optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
+    return TrainState(model, optimizer, EMA(model, EMA_DECAY) if config.ema else None)
 
 
 def make_recipe(config: TrainSettings, steps_per_epoch: int, micro_batch_size: int | None = None) -> Recipe:
@@ -93,7 +87,6 @@ def make_recipe(config: TrainSettings, steps_per_epoch: int, micro_batch_size: i
             highest=config.lr,
             warmup=config.warmup,
             schedule=config.schedule,
-            frozen=config.freeze_epochs * steps_per_epoch,
         ),
         batch_size=config.batch_size,
         clip_grad=config.clip_grad,
@@ -129,14 +122,12 @@ def _train_within_memory(
 ) -> tuple[float, Recipe]:
     """The mean loss of the epoch, and the recipe, with a smaller microbatch if memory ran out.
 
-    Microbatches get smaller only before the first step, or before the first step of all weights: batch norm sees each
-    microbatch alone, so a run that has begun must end as it began.
+    Microbatches get smaller only before the first step: batch norm sees each microbatch alone, so a run that has begun
+    must end as it began.
     """
     so_far, optimizer = checkpointer.checkpoint, state.optimizer
     epoch = so_far.epoch
     steps_per_epoch = len(split_into_batches(task.train, recipe.batch_size))
-    no_step_yet = (epoch, len(so_far.losses)) in ((0, 0), (config.freeze_epochs, 0))
-    moments = len(optimizer.state)
 
     def after_step(losses: torch.Tensor) -> None:
         if state.ema:
@@ -150,8 +141,8 @@ def _train_within_memory(
         except RuntimeError as error:
             smaller = math.ceil((recipe.micro_batch_size or recipe.batch_size) / 2)
             # It may have been the optimizer itself that ran out of memory, half way through the first step.
-            begun = len(optimizer.state) > moments
-            if not device.is_out_of_memory(error) or not no_step_yet or begun or world.size() > 1 or smaller < 2:
+            begun = epoch or len(so_far.losses) or len(optimizer.state)
+            if not device.is_out_of_memory(error) or begun or world.size() > 1 or smaller < 2:
                 raise
         so_far.micro_batch_size = smaller
         recipe = dataclasses.replace(recipe, micro_batch_size=smaller)

@@ -3,7 +3,6 @@
 import copy
 import inspect
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,38 +15,23 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(
-    name: str, model: nn.Module, lr: float, weight_decay: float, head: Sequence = (), backbone_lr: float = 1.0
-) -> torch.optim.Optimizer:
-    """The optimizer of that name over all weights; biases and the scales of norms (one dimension) do not decay.
-
-    Each group has a factor of the learning rate, "lr_factor": 1 for the weights of `head`, `backbone_lr` for the rest.
-    These are never in one group: torch's fused SGD dies where only some weights of a group have learned before.
-    """
-    of_head = {id(weight) for weight in head}
-    groups: dict[tuple[bool, float], list] = {}
+def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimizer of that name over all weights; biases and the scales of norms (one dimension) do not decay."""
+    groups: dict[float, list] = {}
     for weight in model.parameters():
-        key = id(weight) in of_head, weight_decay if weight.ndim > 1 else 0.0
-        groups.setdefault(key, []).append(weight)
+        groups.setdefault(weight_decay if weight.ndim > 1 else 0.0, []).append(weight)
     # Fused: one kernel for all weights, and it takes `found_inf` (training/step.py). Not every optimizer has one.
     fused = {"fused": True} if "fused" in inspect.signature(OPTIMIZERS[name]).parameters else {}
-    groups = [
-        {"params": some, "lr_factor": 1.0 if is_head else backbone_lr, "weight_decay": decay}
-        for (is_head, decay), some in groups.items()
-    ]
+    groups = [{"params": some, "weight_decay": decay} for decay, some in groups.items()]
     return OPTIMIZERS[name](groups, lr=lr, **fused)
 
 
-def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str, frozen: int = 0) -> float:
+def learning_rate(step: int, steps: int, highest: float, warmup: float, schedule: str) -> float:
     """The learning rate of a step, counted from 0, in a run of `steps`.
 
     It rises linearly over the first `warmup` share of the steps, then falls as half a cosine to nearly 0 (Loshchilov
-    and Hutter, SGDR, 2017, without restarts), or stays ("constant"). The first `frozen` steps, in which only the head
-    learns, have a warm-up of their own and stay; the other layers then begin with a warm-up too.
+    and Hutter, SGDR, 2017, without restarts), or stays ("constant").
     """
-    if step < frozen:
-        return learning_rate(step, frozen, highest, warmup, "constant")
-    step, steps = step - frozen, steps - frozen
     rising = math.ceil(steps * warmup)
     if step < rising:
         return highest * (step + 1) / (rising + 1)

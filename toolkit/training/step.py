@@ -105,7 +105,7 @@ def train_one_epoch(
         with defer_signals():  # a checkpoint holds whole steps only
             step = epoch * len(batches) + number
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate(step) * group.get("lr_factor", 1.0)
+                group["lr"] = recipe.learning_rate(step)
             optimizer.zero_grad(set_to_none=True)
             batch = [next(inputs) for _ in own]
             loss = _backward(train_model, task, machine, batch, targets[number], (recipe.seed, step))

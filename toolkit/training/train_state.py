@@ -43,25 +43,13 @@ class TrainState:
     """A model in training."""
 
     model: nn.Module
-    head: list[nn.Parameter]  # weights of the new head, which are not pretrained
     optimizer: torch.optim.Optimizer
     ema: EMA | None = None
-
-    def __post_init__(self):
-        self.learning = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     @property
     def eval_model(self) -> nn.Module:
         """The model that is validated and kept: the moving average, if there is one."""
         return self.ema.model if self.ema else self.model
-
-    def freeze(self, frozen: bool) -> None:
-        """Let only the head learn, or all weights; but never those that the model's builder has frozen."""
-        head = {id(weight) for weight in self.head}
-        for (name, weight), averaged in zip(self.model.named_parameters(), self.eval_model.parameters(), strict=True):
-            learns = name in self.learning and (not frozen or id(weight) in head)
-            for one in (weight, averaged):
-                one.requires_grad_(learns)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it as {"model.*" | "ema.*" | "optimizer.*": tensor}; not copies."""
