@@ -192,7 +192,7 @@ def infer(setup) -> None:
 
     @functools.cache
     def bench() -> Bench:
-        return Bench(scale.nets[0], scale.size, setup.scratch, most=2000, where=setup.device)
+        return Bench(scale.nets[0], scale.size, setup.scratch, most=scale.inferred, where=setup.device)
 
     @functools.cache
     def trained() -> nn.Module:
