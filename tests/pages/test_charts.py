@@ -1,5 +1,6 @@
 """Charts."""
 
+import pathlib
 import re
 
 from toolkit.pages.parts import charts
@@ -18,6 +19,14 @@ def test_ticks_are_round_and_hold_the_range():
         found = charts.ticks(low, high)
         assert found[0] <= low and high <= found[-1] and 2 <= len(found) <= 8
         assert all(len(re.sub(r"e.*|[-.]", "", f"{value:.6g}").strip("0")) <= 3 for value in found)
+
+
+def test_curves_differ_by_more_than_their_colours():
+    curves = {name: [(0.0, 0.0), (1.0, float(number))] for number, name in enumerate("abcde")}
+    drawing = str(charts.chart(curves, "Scores", "epoch"))
+    used = set(re.findall(r'class="[^"]*\b(d\d)\b', drawing))
+    style = (pathlib.Path(charts.__file__).parent.parent / "static" / "style.css").read_text()
+    assert len(used) == 5 and all(f".{dash} {{ stroke-dasharray" in style for dash in used - {"d0"})
 
 
 def test_bars_are_as_high_as_their_counts_and_stand_at_their_numbers():

@@ -89,3 +89,12 @@ def test_classes_that_nobody_is_of_and_those_that_validation_lacks_are_told_apar
     findings = dataset_page.Findings("", labels, sides, "", {}, faces)
     lacking = dataset_page._lacking(findings)
     assert lacking == {"the data set": [class_name(16), class_name(17)], "validation": [class_name(15)]}
+
+
+def test_where_nobody_is_validated_nobody_is_missed(drawn, tmp_path):
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path}
+    done = run_here("dataset.py", **folders, VAL_RATIO=0, SIZE="64x48")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "dataset.html").read_text()
+    assert '<th scope="col">training</th></tr>' in page and "macro F1 of validation" not in page
+    assert "with the box of the crop" not in page and "Orange" not in page  # CROP=1 here: no box is drawn

@@ -38,6 +38,6 @@ def test_the_card_says_for_whom_it_is_unfit_and_shows_names_from_outside_as_text
     assert wrong.startswith("- Wrong more often: by camera: accuracy of \\<b\\>\\|fixed is ")
     assert any("known of how often it is wrong on: not worn female under 30; " in line for line in lines)
     assert "- Unfit: for ages below 20 and above 50. It saw none." in lines
-    assert "\nPeople by gender: female 2, male 2." in lines
+    assert "\nPeople by gender: male (2), female (2)." in lines
     unknown = list(model_card._lines(model_card.Facts(run, header, table, 0, ""), None))
     assert "None: nobody was held out." in unknown

@@ -48,12 +48,26 @@ def test_the_interval_of_a_gap_is_that_of_pairs_where_people_are_in_both_groups(
     person, _, true, predicted = people
     twice = np.tile(true, 2), np.tile(predicted, 2), np.tile(person, 2)
     camera = np.repeat(["a", "b"], len(true))
-    assert groups.by_group(*twice, camera)["gap"]["interval"] == (0, 0)
+    gap = groups.by_group(*twice, camera)["gap"]
+    assert gap["interval"] == (0, 0) and {gap["lowest"], gap["highest"]} == {"a", "b"}
     camera[person.tolist().index(9) :] = "b"
     found = groups.by_group(*twice, camera)
     assert [group["people"] for group in found["groups"]] == [9, 120] and found["gap"] is None
     low, high = found["groups"][0]["accuracy_interval"]
     assert high - low > 0.2 and found["groups"][0]["macro_f1_interval"] is None
+
+
+def test_groups_that_are_equally_often_right_are_compared_with_each_other(people):
+    person, _, true, _ = people
+    half = np.repeat(["a", "b"], [len(true) // 2, len(true) - len(true) // 2])
+    gap = groups.by_group(true, true, person, half)["gap"]
+    assert gap["difference"] == 0 and {gap["lowest"], gap["highest"]} == {"a", "b"}
+
+
+def test_age_bands_come_in_their_order(people):
+    person, _, true, predicted = people
+    found = groups.by_columns(true, predicted, person, {})["age"]["groups"]
+    assert [group["group"] for group in found] == ["under 30", "30 to 59", "60 and over"]
 
 
 def test_without_people_the_interval_of_a_gap_is_that_of_groups_that_have_nobody_in_common():

@@ -61,6 +61,7 @@ def write(
         facts=findings.facts,
         pixelate=shown.pixelate,
         why_no_photographs=NO_PHOTOGRAPHS if store is None else "",
+        sides=list(_sides(findings.sides)),
         counts=_class_counts(findings),
         lacking=_lacking(findings),
         people_counts=_people_counts(corrected, findings.sides),
@@ -68,6 +69,7 @@ def write(
         applied=findings.corrections,
         problems=findings.problems,
         crop=f"{findings.faces}. {face_box.RULE if findings.faces.box else ''}",
+        boxes=[] if store is None else list(_boxes(findings.faces, store)),
         framed=[] if store is None else _framed(findings.faces, store),
         people=[] if store is None else [_person(as_found, store, rows) for rows in _sample_people(as_found, seed)],
         corrections=_corrected_people(as_found, corrected, store),
@@ -77,10 +79,15 @@ def write(
 
 
 def _class_counts(findings: Findings) -> list[tuple[str, list[int]]]:
-    """The photographs of each class, of training and of validation."""
-    sides = (findings.sides.train, findings.sides.validation)
+    """The photographs of each class, of each side."""
+    sides = _sides(findings.sides).values()
     counts = [np.bincount(findings.labels[rows], minlength=CLASSES).tolist() for rows in sides]
-    return [(f"{number} {class_name(number)}", list(pair)) for number, pair in enumerate(zip(*counts, strict=True))]
+    return [(f"{number} {class_name(number)}", list(each)) for number, each in enumerate(zip(*counts, strict=True))]
+
+
+def _sides(split: Split) -> dict[str, np.ndarray]:
+    """{name: rows} of training and of validation, which VAL_RATIO=0 leaves without any."""
+    return {"training": split.train} | ({"validation": split.validation} if len(split.validation) else {})
 
 
 def _lacking(findings: Findings) -> dict[str, list[str]]:
@@ -94,8 +101,8 @@ def _lacking(findings: Findings) -> dict[str, list[str]]:
 
 
 def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[int]]]:
-    """The people of each gender, age band and so on, of training and of validation: of all that masks do not change."""
-    people = [table.iloc[rows].groupby(list(OF_PERSON))["person"].nunique() for rows in (sides.train, sides.validation)]
+    """The people of each gender, age band and so on, of each side: of all that masks do not change."""
+    people = [table.iloc[rows].groupby(list(OF_PERSON))["person"].nunique() for rows in _sides(sides).values()]
     rows = []
     for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in OF_PERSON)):
         names = (ATTRIBUTES[name][value] for name, value in zip(OF_PERSON, values, strict=True))
@@ -114,14 +121,19 @@ def _framed(faces: Faces, store: Store) -> list[Image.Image]:
     mean = Image.fromarray(faces.mean).resize((round(HEIGHT_PX / faces.proportion), HEIGHT_PX))
     some = np.linspace(0, len(store) - 1, min(MAX_FRAMED, len(store))).astype(int)
     photos = [mean, *(pictures.thumbnail(store.paths[row], HEIGHT_PX) for row in some)]
-    found = replace(store.framing, crop=faces.crop)
-    boxes = [(found, FOUND_COLOUR)] if faces.box else []
-    if store.framing not in (found, Framing(store.size)):
-        boxes.append((store.framing, USED_COLOUR))
     for photo in filter(None, photos):
-        for framing, colour in boxes:
+        for framing, colour in _boxes(faces, store).values():
             pictures.draw_box(photo, framing.box(photo.height, photo.width), colour)
     return [photo for photo in photos if photo]
+
+
+def _boxes(faces: Faces, store: Store) -> dict[str, tuple[Framing, tuple[int, int, int]]]:
+    """{what a box means: (its framing, its colour)}, of those that are drawn."""
+    found = replace(store.framing, crop=faces.crop)
+    boxes = {"Orange: the part that holds the faces.": (found, FOUND_COLOUR)} if faces.box else {}
+    if store.framing not in (found, Framing(store.size)):
+        boxes["Blue: what CROP and FIT take."] = store.framing, USED_COLOUR
+    return boxes
 
 
 def _sample_people(table: pd.DataFrame, seed: int) -> list[np.ndarray]:
@@ -137,7 +149,7 @@ def _sample_people(table: pd.DataFrame, seed: int) -> list[np.ndarray]:
 def _person(table: pd.DataFrame, store: Store, rows: np.ndarray) -> dict:
     """A person's folder and photographs: (caption, picture)."""
     photographs = [
-        (str(table["photograph"].iloc[row]), pictures.thumbnail(store.paths[row], HEIGHT_PX)) for row in rows
+        (readable(str(table["photograph"].iloc[row])), pictures.thumbnail(store.paths[row], HEIGHT_PX)) for row in rows
     ]
     return {"name": str(table["folder"].iloc[rows[0]]), "photographs": photographs}
 

@@ -63,14 +63,13 @@ def _columns(table: pd.DataFrame) -> list[str]:
 
 
 def _counts(name: str, table: pd.DataFrame) -> Iterable[str]:
-    people = table.groupby("person", observed=True)[name].first()
-    if name in ATTRIBUTES:
-        people = people.map(dict(enumerate(ATTRIBUTES[name])))
+    people, names = table.groupby("person", observed=True)[name].first(), dict(enumerate(ATTRIBUTES.get(name, ())))
     if name == "years" and people.notna().any():
         yield f"\nYears of age: {people.min():.0f} to {people.max():.0f}."
     elif name != "years" and people.nunique() <= groups.MAX_GROUPS:
-        counts = people.astype(str).value_counts().sort_index().items()
-        yield f"\nPeople by {_plain(name)}: {', '.join(f'{_plain(value)} {count:,}' for value, count in counts)}."
+        counts = (people if names else people.astype(str)).value_counts().sort_index().items()
+        shown = (f"{_plain(names.get(value, value))} ({count:,})" for value, count in counts)
+        yield f"\nPeople by {_plain(name)}: {', '.join(shown)}."
 
 
 def _scores(facts: Facts, scores: Mapping | None) -> Iterable[str]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from toolkit.labels import CLASS_NAMES
+from toolkit.labels import CLASS_NAMES, readable
 from toolkit.pages.parts import render
 from toolkit.system.console import listed
 
 
 def render_page(names: Sequence[str]) -> str:
     """The page as HTML. `names`: of the runs that answer."""
-    return render.render("serve.html", title="Mask, gender and age", runs=listed(names), data={"classes": CLASS_NAMES})
+    data = {"classes": list(map(readable, CLASS_NAMES))}
+    return render.render("serve.html", title="Mask, gender and age", runs=listed(names), data=data)

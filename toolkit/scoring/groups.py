@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, OF_PERSON, readable, to_attributes
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, OF_PERSON, readable, to_attributes
 from toolkit.scoring import metrics
 
 MAX_GROUPS = 20  # of a column: one with more values is no grouping
@@ -25,7 +25,11 @@ def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict
     photograph, and called "column age" where an attribute has its name. Those in YEARS are put into decades. A column
     with one value only, or with more than MAX_GROUPS, is left out.
     """
-    found = {name: by_group(true, predicted, people, values) for name, values in _of_attributes(true).items()}
+    found, of_classes = {}, _of_attributes(np.arange(CLASSES))
+    for name, values in _of_attributes(true).items():
+        found[name] = by_group(true, predicted, people, values)
+        place = list(of_classes[name]).index  # "under 30" first, not as the alphabet has it
+        found[name]["groups"].sort(key=lambda group, place=place: place(group["group"]))
     for name, values in columns.items():
         texts = [_decade(value) if name in YEARS else str(value).strip() or UNKNOWN for value in values]
         if 1 < len(set(texts)) <= MAX_GROUPS:
@@ -83,7 +87,8 @@ def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> di
     The widest of many gaps is wide by chance, too: its level is 1 - 0.05 / pairs (Bonferroni). Of few people the
     resampled ones say too little, and Wilson's intervals of both groups stand in for them.
     """
-    low, high = (choose(compared, key=lambda k: groups[k]["accuracy"]) for choose in (min, max))
+    by_accuracy = sorted(compared, key=lambda k: groups[k]["accuracy"])
+    low, high = by_accuracy[0], by_accuracy[-1]  # two groups, also where all are equal
     difference, sd = groups[high]["accuracy"] - groups[low]["accuracy"], float(np.nanstd(drawn[high] - drawn[low]))
     if any((groups[k]["people"] or groups[k]["photographs"]) < metrics.FEW_PEOPLE for k in (low, high)):
         widths = [np.subtract(*groups[k]["accuracy_interval"]) / (2 * metrics.Z) for k in (low, high)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 280, 58, 14, 12, 46  # units of the viewBox; four margins
-COLOURS, DASHES = 6, 3  # in static/style.css
+COLOURS, DASHES = 6, 5  # in static/style.css
 MAX_DOTS = 40  # of a curve: more of them overlap
 
 Points = Sequence[tuple[float, float]]

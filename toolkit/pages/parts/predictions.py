@@ -92,7 +92,8 @@ def _calibration(predictions: Predictions) -> dict | None:
         numbers[f"negative log-likelihood {variant}".rstrip()] = calibration.nll(p, true)
     curves["perfect"] = [(0.0, 0.0), (1.0, 1.0)]
     drawing = charts.chart(curves, "Accuracy of the most probable class", "confidence")
-    return {"chart": drawing, "bins": list(zip(*next(iter(bins.values())), strict=True)), "numbers": numbers}
+    of, first = next(iter(bins.items()))
+    return {"chart": drawing, "of": of, "bins": list(zip(*first, strict=True)), "numbers": numbers}
 
 
 def _matrices(matrix: np.ndarray, shown: Counter[str]) -> list[dict]:

@@ -24,7 +24,8 @@ async function ask(file) {
     if (!answer.ok) throw new Error(content.error);
     show(row, file, content.predictions[0]);
   } catch (error) {
-    row.querySelector(".highlight").textContent = error.message;
+    const why = error instanceof TypeError ? "nothing answers; is serve.py still running?" : error.message;
+    row.querySelector(".highlight").textContent = why;
     for (const part of row.querySelectorAll("img, dl, table")) part.remove();
   }
   answered += 1;
@@ -46,10 +47,11 @@ function show(row, file, found) {
     row.querySelector("dl").append(part);
   }
   const order = classes.map((_, number) => number).sort((a, b) => found.probabilities[b] - found.probabilities[a]);
-  for (const number of order.slice(0, SHOWN)) {
+  // The answer is not always the most probable class: it must not look as if the table contradicted it.
+  for (const number of order.filter((number, rank) => rank < SHOWN || number === found.class)) {
     const line = row.querySelector("tbody").insertRow(), name = document.createElement("th");
     name.scope = "row";
-    name.textContent = classes[number];
+    name.textContent = classes[number] + (number === found.class ? " (the answer)" : "");
     line.append(name);
     line.insertCell().textContent = `${(100 * found.probabilities[number]).toFixed(1)} %`;
   }

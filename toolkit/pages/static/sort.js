@@ -6,7 +6,7 @@ headers.forEach((header, column) => header.querySelector("button").addEventListe
   header.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
   const value = (row) => row.cells[column].textContent;
   const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    const [x, y] = [value(a), value(b)], [n, m] = [parseFloat(x), parseFloat(y)];
+    const [x, y] = [value(a), value(b)], [n, m] = [x || NaN, y || NaN].map(Number);
     return (isNaN(n) || isNaN(m) ? x.localeCompare(y) : n - m) * (isDescending ? -1 : 1);
   });
   table.tBodies[0].append(...rows);

@@ -16,8 +16,11 @@ function showKind() {
   rows.forEach((row, i) => row.hidden = Boolean(kind.value) && !suspects[i].kinds.includes(kind.value));
   let i = rows[current].hidden ? rows.findIndex((row, i) => !row.hidden && !answers[i]) : current;
   if (i < 0) i = rows.findIndex((row) => !row.hidden);
-  goTo(i);
+  goTo(i, !isByKey);
 }
+let isByKey = false;  // arrow keys go through the kinds: the focus stays in the select
+kind?.addEventListener("keydown", () => isByKey = true);
+kind?.addEventListener("pointerdown", () => isByKey = false);
 kind?.addEventListener("change", showKind);
 
 function neighbour(i, step) {
@@ -99,7 +102,7 @@ function setCurrent(i) {
 }
 
 // Scrolls the row to the same place each time, so that the eye need not search.
-function goTo(i) {
+function goTo(i, takesFocus = true) {
   if (!rows[i]) return;
   if (rows[i].hidden) {
     kind.value = "";
@@ -108,7 +111,7 @@ function goTo(i) {
   setCurrent(i);
   fillRow(i);
   rows[i].scrollIntoView();
-  rows[i].focus({preventScroll: true});
+  if (takesFocus) rows[i].focus({preventScroll: true});
 }
 
 function isSeen(i) {
@@ -256,6 +259,7 @@ addEventListener("scroll", () => requestAnimationFrame(() => {
 new ResizeObserver(() => {
   document.documentElement.style.scrollPaddingTop = `${progress.offsetHeight}px`;  // rows stop below the sticky line
 }).observe(progress);
+addEventListener("beforeprint", () => rows.forEach((_, i) => fillRow(i)));
 addEventListener("beforeunload", (event) => {
   if (!isStorageUsable && !isDownloaded) event.preventDefault();
 });
