@@ -34,7 +34,7 @@ from toolkit.labels import ATTRIBUTES
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
 from toolkit.runs.fingerprint import Fingerprint, digests, make_fingerprint, matching
-from toolkit.system import console, files, locks, subprocesses
+from toolkit.system import console, distributed, files, locks, subprocesses
 from toolkit.system.console import InputError, listed, say
 
 # The columns of the contest's baseline table, and more.
@@ -81,6 +81,8 @@ class FailedError(Exception):
 
 def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
+    if distributed.is_idle_host():
+        return
     named = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     names = [the_word(name, model.names(name)) for name in named]
     refuse_unknown(names)

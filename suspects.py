@@ -29,7 +29,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.runs import folders, lookup
 from toolkit.runs.weights import WEIGHTS, Header, read_header
-from toolkit.system import console, files, subprocesses
+from toolkit.system import console, distributed, files, subprocesses
 from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ EXPECTED_AMONG = (25, 50, 100, 200, 400)  # numbers of suspects for which the ex
 
 def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.SuspectsSettings, argv)
+    if distributed.is_idle_host():
+        return
     prepare_folders(config)
     table, is_reviewed = read_people(config)
     if is_reviewed.all():

@@ -71,7 +71,9 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
             files.make_folder(folder, name.upper())
     synthetic.ensure_for(config)
     data = read_data(config)
-    with distributed.joined(config.device):
+    import torch
+
+    with torch.random.fork_rng([]), distributed.joined(config.device):  # a caller may draw its next settings with torch
         return train(config, origin, data, on_epoch)
 
 

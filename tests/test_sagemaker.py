@@ -10,6 +10,7 @@ import re
 import shutil
 import tarfile
 
+import pytest
 from conftest import run_here, run_script
 from faults import finish
 from launcher import Job
@@ -54,6 +55,18 @@ def test_a_training_job_by_the_launcher(drawn, tmp_path):
     assert listing(drawn.train) == photographs
     with tarfile.open(tmp_path / "sourcedir.tar.gz") as packed:
         assert sorted(map(str, listing(tmp_path / "code"))) == sorted(packed.getnames())
+
+
+@pytest.mark.parametrize("script", ["leaderboard.py", "suspects.py"])
+def test_scripts_that_start_train_py_are_idle_there_too(script, drawn, tmp_path, monkeypatch):
+    monkeypatch.setenv("SM_HOSTS", '["algo-1", "algo-2"]')
+    monkeypatch.setenv("SM_CURRENT_HOST", "algo-2")
+    folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    if script == "leaderboard.py":
+        folders |= {name: drawn.eval for name in ("SM_CHANNEL_EVAL", "SM_GROUND_TRUTH_DIR")}
+        folders |= {"SM_MODEL_DIR": tmp_path / "runs"}
+    done = run_here(script, **folders)
+    assert done.returncode == 0 and "nothing to do on algo-2" in done.stdout, done.stderr
 
 
 def test_the_other_hosts_of_a_job_that_nothing_joins_are_idle(drawn, tmp_path):

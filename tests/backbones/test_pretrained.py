@@ -40,7 +40,9 @@ def equal(state: dict, other: dict, but: set[str] = frozenset()) -> bool:
 @pytest.fixture(scope="module")
 def run(drawn, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("runs")
+    before = torch.get_rng_state()
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, **QUICK | {"NAME": NAME})
+    assert torch.equal(torch.get_rng_state(), before)  # a caller may draw the settings of its next trial
     assert done.returncode == 0, done.stderr
     return folder / NAME
 

@@ -153,6 +153,10 @@ def test_values_as_shells_containers_and_word_processors_bring_them(given, tmp_p
         ({"SM_HPS": '{"lr": false}'}, "LR=false: expected a number, found false"),
         ({"OPTIMIZER": "ad\u200bam"}, r"OPTIMIZER='ad\\u200bam': expected 'adamw', 'adam' or 'sgd'"),
         ({"SM_MODEL_DIR": "/tmp/ru\rns"}, r"SM_MODEL_DIR='/tmp/ru\\rns': expected a path without control characters"),
+        (
+            {"SM_MODEL_DIR": "s3://bucket/runs"},
+            "SM_MODEL_DIR=s3://bucket/runs: expected a folder or file of this machine",
+        ),
         ({"EPOCHS": '"3'}, 'EPOCHS="3: '),
         ({"RUN": "a\nb"}, r"RUN='a\\nb': expected the name of a new folder"),
     ],
@@ -160,6 +164,19 @@ def test_values_as_shells_containers_and_word_processors_bring_them(given, tmp_p
 def test_values_that_are_not_plain_are_refused_with_what_is_in_them(given, variables, expected):
     with pytest.raises(InputError, match=f"^{expected}"):
         given(**variables)
+
+
+def test_what_launchers_set_is_no_setting_of_ours(given, monkeypatch):
+    """Kubernetes' variable of a service called `serve`, and the flag of deepspeed and torch.distributed.launch."""
+    monkeypatch.setenv("SERVE_PORT", "tcp://10.96.12.7:8080")
+    assert sources.read(settings.ServerSettings, [])[0].serve_port == 8080
+    assert given("--local_rank=0")[0].epochs == 10
+
+
+def test_settings_pass_through_a_command_line_also_where_a_folder_begins_with_a_dash(given, tmp_path):
+    flags = sources.as_flags({"sm_model_dir": "-runs", "size": (64, 48), "report_photos": False})
+    found = given(*flags)[0]
+    assert (str(found.sm_model_dir), found.size, found.report_photos) == ("-runs", (64, 48), False)
 
 
 @pytest.mark.parametrize("value", ["", "  ", "null"])

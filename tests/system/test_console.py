@@ -1,5 +1,6 @@
 """What a script prints while it works."""
 
+import io
 import re
 import subprocess
 import sys
@@ -57,3 +58,13 @@ def test_a_script_does_its_work_wherever_its_streams_lead(tmp_path, streams):
     assert told == ("| true" in streams), done.stderr[-200:]
     if streams == ">&-":
         assert done.stderr.startswith(b"\\uc5bc\\uad74")
+
+
+def test_what_is_said_to_a_stream_that_is_closed_or_narrow_ends_nothing(monkeypatch):
+    """Where the scripts are imported, streams are those of the importer."""
+    monkeypatch.setattr(sys, "stdout", None)
+    console.say("nobody reads this")
+    narrow = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    console.say("얼굴")
+    assert narrow.buffer.getvalue() == b"\\uc5bc\\uad74\n"

@@ -1,5 +1,6 @@
 """Several processes against a single one: started by torchrun and SageMaker, as people start them, or forked here."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -24,6 +25,7 @@ from toolkit.models.batch_norm import recompute_batch_norm_statistics
 from toolkit.runs.checkpoint import Checkpoints
 from toolkit.runs.weights import read_header
 from toolkit.system import device, distributed, world
+from toolkit.system.console import InputError
 
 # A loss that no share of a batch has alone, and class weights: nothing is a mere mean of what the processes have. An
 # optimizer that takes gradients as they are: Adam does not mind their scale.
@@ -156,6 +158,19 @@ def test_batch_norm_gets_the_statistics_of_the_photographs_of_all_processes(caps
     printed = capsys.readouterr().out, ended(two(recompute, tmp_path))
     alone, shared = ([float(word) for word in text.split()] for text in printed)
     assert len(alone) == 8 and alone == pytest.approx(shared, rel=1e-5)
+
+
+def join_again(_argv) -> None:
+    for number in range(3):  # as a search for settings calls train.main
+        with contextlib.suppress(InputError), distributed.joined("cpu"):
+            assert distributed.broadcast(number) == number
+            if number == 1:
+                raise InputError("a trial that is refused")
+    print("joined")
+
+
+def test_processes_join_again_in_a_second_call_also_after_an_error(tmp_path):
+    assert "joined" in ended(two(join_again, tmp_path))
 
 
 def test_inference_is_shared_out_and_joined(drawn, trained, tmp_path):

@@ -12,6 +12,7 @@ from conftest import ROOT, environment
 from faults import SMALL
 
 from toolkit.config.settings import SCRIPTS
+from toolkit.system import signals
 
 SENT = """
 import os, pathlib, signal, sys, time
@@ -46,6 +47,7 @@ IN_A_CALLBACK = """import weakref
 CASES = {
     "import swallows": 143, LOST: 143, TAKEN_FOR_ANOTHER: 143, CLEANS_UP: 143, IN_A_CALLBACK: 143,
     "send(signal.SIGINT)": 130, "send(signal.SIGHUP); send(signal.SIGHUP)": 129,
+    "send(signal.SIGUSR1)": 128 + signal.SIGUSR1,
 }  # fmt: skip
 
 
@@ -70,6 +72,21 @@ def test_a_signal_that_python_or_a_library_swallows_is_raised_again_and_what_cle
         assert process.returncode == status, (case, errors)
         assert errors == ("interrupted\n" if status == 130 else "terminated\n"), case
         assert printed == ("cleaned up\n" if case == CLEANS_UP else "")
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step_where_a_notebook_has_imported_the_scripts(monkeypatch):
+    """There the handler is Python's own. The step was cut, saved, and taken again when the run went on."""
+    before, done = signal.signal(signal.SIGINT, signal.default_int_handler), []
+    try:
+        with pytest.raises(KeyboardInterrupt), signals.defer_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append("the step")
+        assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with signals.defer_signals():
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -27,3 +27,18 @@ def test_a_half_of_a_job_is_refused(variables, wrong, monkeypatch):
     if wrong:
         with pytest.raises(InputError, match="expected RANK from 0 to WORLD_SIZE - 1"):
             sources.read(EvaluationSettings, [])
+
+
+@pytest.mark.parametrize(
+    ("variables", "odd"),
+    [
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True), ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"PMI_SIZE": "4", "RANK": "0", "WORLD_SIZE": "4"}, False), ({}, False),
+    ],
+)  # fmt: skip
+def test_a_process_beside_others_that_does_not_know_them_says_so(variables, odd, monkeypatch):
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert bool(world.alone_among()) == odd

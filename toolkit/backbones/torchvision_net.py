@@ -78,6 +78,8 @@ def imagenet_weights(name: str) -> pretrained.Trained:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = pathlib.Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
+        if file.parts[0] == "~":  # as a path it would be a folder of that name here
+            raise OSError("there is no home folder")
         if not file.exists():
             say(f"downloading {weights.url} to {file}")
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,8 @@ PRETRAINED = {True: "imagenet", False: "none"}  # another name for WEIGHTS, and 
 ALL_NAMES = {name for cls in SCRIPTS.values() for name in cls.model_fields} | {"pretrained"}
 MOST_CHOICES = 8  # a longer list of choices is left out of the table
 PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, which it passes along with the user's
+PLATFORM_FLAGS = ("local_rank",)  # of deepspeed and torch.distributed.launch, which set LOCAL_RANK too
+KUBERNETES = re.compile(r"(tcp|udp|sctp)://.+:\d+")  # SERVE_PORT in every pod, where a service is called `serve`
 
 
 def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> tuple[Settings, dict[str, str]]:
@@ -42,6 +44,8 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     values, origin, problems = merge(cls, argv, os.environ)
     if problem := world.problem():
         problems.insert(0, problem)
+    if note := world.alone_among():
+        warn(f"warning: {note}")
     for line in near_misses(os.environ, names_of(cls) - values.keys()):
         warn(f"warning: {line}")
     for name, allowed in (choices or {}).items():
@@ -95,7 +99,7 @@ def parse_variables(cls: type[Settings], environ) -> tuple[dict[str, str], list[
     """{setting: value} from environment variables in any case, and a line for each problem."""
     found: dict[str, dict[str, str]] = {}
     for variable, value in environ.items():
-        if variable.lower() in names_of(cls) and _is_set(plain(value)):
+        if variable.lower() in names_of(cls) and _is_set(plain(value)) and not KUBERNETES.fullmatch(value):
             found.setdefault(variable.lower(), {})[variable] = plain(value)
     problems = [
         f"{' and '.join(f'{variable}={value}' for variable, value in given.items())}: expected one value, found several"
@@ -168,7 +172,7 @@ def sagemaker_checkpoints() -> pathlib.Path | None:
 
 def as_flags(values: dict) -> list[str]:
     """Settings as the words of a command line."""
-    return [word for name, value in values.items() for word in (f"--{name}", as_text(value))]
+    return [f"--{name}={as_text(value)}" for name, value in values.items()]  # one word: a path may begin with a dash
 
 
 def without_settings(environ) -> dict[str, str]:
@@ -253,7 +257,8 @@ def _canonical(name: str) -> str:
 
 
 def _without_platform(values: dict) -> dict:
-    return {name: value for name, value in values.items() if not name.startswith(PLATFORM_PREFIXES)}
+    own = (name for name in values if not name.startswith(PLATFORM_PREFIXES) and name not in PLATFORM_FLAGS)
+    return {name: values[name] for name in own}
 
 
 def _wrong_choice(name: str, value, allowed, source: str) -> str:

@@ -18,6 +18,7 @@ SHARE_DIGITS = 6
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # CROP that leaves nothing out
 RUN_WEIGHTS = "model.safetensors"  # the weights in the folder of a run
 QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}  # straight ones, and those of word processors
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -41,6 +42,8 @@ def of_type(value, annotation):
     if pathlib.Path in types and isinstance(value, str):
         if any(unicodedata.category(character) == "Cc" for character in value):
             raise ValueError("expected a path without control characters")
+        if ADDRESS.match(value):  # as a path it would be a folder `s3:` here, which is lost with the machine
+            raise ValueError("expected a folder or file of this machine, found an address; copy or mount it")
         return os.path.expanduser(value)
     if isinstance(value, bool) and {int, float}.intersection(types):
         raise ValueError(f"expected a number, found {as_text(value)}")

@@ -66,6 +66,10 @@ def _modules_beside() -> set[str]:
     files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name != "__main__"]
     # Of thousands of files most are packages', whose paths need not be resolved.
     paths = {pathlib.Path(file).resolve() for file in files if file and "site-packages" not in file}
+    # Nor is Python itself, where that lies here: of a conda environment, or in a container whose code is in /.
+    pythons = {pathlib.Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
+    pythons = {prefix for prefix in pythons if prefix.is_relative_to(ROOT)}
+    paths = {path for path in paths if pythons.isdisjoint(path.parents)}
     own = [path.relative_to(ROOT) for path in paths if path.is_relative_to(ROOT) and path.is_file()]
     return {path.as_posix() for path in own if path.parts[0] not in OURS}
 

@@ -101,7 +101,11 @@ def printable(text: str) -> str:
 
 
 def _write(stream, *lines: str) -> None:
-    stream.write("".join(f"{printable(line)}\n" for line in lines))
+    if stream is None:  # it was closed before Python started; a script has `_lasting_streams`, an importer has not
+        return
+    text = "".join(f"{printable(line)}\n" for line in lines)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
 
 
@@ -181,6 +185,8 @@ def _run(main) -> None:
             _stop(number)
         if isinstance(error, InputError):
             _refuse(*error.args)
+        if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):  # tempfile's, for torch
+            _refuse(f"TMPDIR: expected a folder that can be written to, found none: {error.strerror}; set it to one")
         if isinstance(error, OSError) and error.filename is not None:  # a folder that cannot be read, a full disk
             _refuse(f"{error.filename}: {error.strerror}")
         _write_failure_reason(f"{str(error) or type(error).__name__}\n\n{traceback.format_exc()}")

@@ -6,6 +6,7 @@ Alone, every function here does nothing, or returns what it was given.
 import contextlib
 import datetime
 import inspect
+import itertools
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from toolkit.system import world
 from toolkit.system.console import InputError, first_line, say
 
 LONGEST_WAIT = datetime.timedelta(minutes=30)  # for other processes, which may be decoding; NCCL's own is 10
+_groups = itertools.count()  # numbers those that this process joins, one after another
 
 
 def is_idle_host() -> bool:
@@ -53,10 +55,13 @@ def joined(device: str):
         raise InputError(f"expected a GPU for each process, found {torch.cuda.device_count()}; lower --nproc-per-node")
     if cuda:
         torch.cuda.set_device(world.local_rank())
+    if distributed.is_initialized():  # an earlier call in this process ended with an error
+        distributed.destroy_process_group()
     try:
         store, number, size = next(distributed.rendezvous("env://"))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's default store keeps its keys over a restart
             store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
+        store = distributed.PrefixStore(f"group {next(_groups)}", store)  # it keeps them over a call of main, too
         distributed.init_process_group(
             "nccl" if cuda else "gloo", store=store, rank=number, world_size=size, timeout=LONGEST_WAIT
         )

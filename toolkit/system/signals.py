@@ -7,12 +7,14 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 
 from toolkit.system import world
 
 OTHER_RANKS_WAIT_SECONDS = 15
 AGAIN_SECONDS = 0.05  # after which a signal that was not answered is raised again
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the last two by Slurm's --signal, and by qsub -notify
+ENDING = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 _deferring = False
 _pending: int | None = None  # the signal that came in a block of `defer_signals`
@@ -59,17 +61,36 @@ def answered() -> None:
 def defer_signals():
     """All of them wait until the block ends. A second one does not wait: it ends the process at once.
 
+    Those that have Python's own handler wait too: Ctrl-C where a notebook has imported train.py, and never `install`.
     A pending signal replaces an error of the block: with several processes, that error is mostly the end of another.
     """
     global _deferring, _pending
     _deferring = True
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    of_python = [n for n in ENDING if in_main_thread and signal.getsignal(n) is signal.default_int_handler]
+    for number in of_python:
+        signal.signal(number, _defer)
     try:
         yield
     finally:
         _deferring = False
+        for number in of_python:
+            signal.signal(number, signal.default_int_handler)
+        if of_python and _pending is not None:
+            _pending = None
+            raise KeyboardInterrupt
         if _pending is not None and world.rank() == 0:
             number, _pending = _pending, None
             _raise(number, None)
+
+
+def _defer(number, _frame) -> None:
+    """In a block of `defer_signals`, of a signal that has Python's own handler outside of it."""
+    global _pending
+    if _pending is not None:
+        _pending = None
+        raise SystemExit(128 + number)  # see `_handle`
+    _pending = number
 
 
 def _handle(number, frame) -> None:

@@ -36,6 +36,15 @@ def problem() -> str:
     )
 
 
+def alone_among() -> str:
+    """What is odd about a process that mpirun or srun started beside others, in one line; empty where nothing is."""
+    counts = ((name, os.environ.get(name, "")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"))
+    several = [f"{name}={count}" for name, count in counts if count.isdecimal() and int(count) > 1]
+    if not several or os.environ.get("RANK"):
+        return ""
+    return f"{several[0]}, but no RANK: each of these processes does the whole work by itself; torchrun joins them"
+
+
 def _rank_and_size() -> tuple[int, int]:
     # Both, or neither: SageMaker sets MASTER_ADDR on a single host too, which means nothing.
     number, count = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
