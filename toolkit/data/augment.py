@@ -156,13 +156,14 @@ def _sources(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.T
         position = position / scale + centre + length * policy.shift * (2 * shift - 1)
         return position.round().int().clamp(0, length - 1)
 
-    (height, width), columns = size, source(size[1], draws["right"])
+    height, width = size
+    columns = source(width, draws["right"])
     columns = torch.where(draws["flip"] < policy.flip, columns.flip(1), columns)
     return [source(height, draws["down"]) * width, columns]
 
 
 def _erased(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:
-    """Which rows, bool (n, height), and columns, bool (n, width), have the rectangle that is blanked; none of most."""
+    """The rectangle that is blanked: its rows, bool (n, height), and columns, bool (n, width). Most have no rows."""
 
     def inside(length: int, start: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         position = torch.arange(length, device=start.device) / length
@@ -170,5 +171,6 @@ def _erased(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Te
         begin = start * (1 - extent)
         return (position >= begin) & (position < begin + extent)
 
-    rows, columns = inside(size[0], draws["top"], draws["height"]), inside(size[1], draws["left"], draws["width"])
+    height, width = size
+    rows, columns = inside(height, draws["top"], draws["height"]), inside(width, draws["left"], draws["width"])
     return [rows & (draws["erase"] < policy.erase), columns]

@@ -16,7 +16,7 @@ import torch
 from toolkit.data import decode, framing, photo_file
 from toolkit.data.framing import Framing
 from toolkit.data.photo_file import Reading
-from toolkit.data.store import CHUNK, File, Memory, Store
+from toolkit.data.store import CHUNK, File, Memory, Store, cpu_count
 from toolkit.system import locks
 from toolkit.system.console import say
 
@@ -103,7 +103,7 @@ class CachedStore(Store):
         def checksum(first: int) -> int:
             return zlib.crc32(storage.get(torch.arange(first, min(first + CHUNK, len(self)))).numpy())
 
-        if chunks != self._map_chunks(checksum, "checking"):
+        if chunks != self._map_chunks(checksum, "checking", cpu_count()):
             return False
         self.storage, self.repaired = storage, repaired
         self.checksums[:] = files
@@ -119,7 +119,7 @@ class CachedStore(Store):
         try:
             storage = File(part.open("xb+", buffering=0), self.shape)
             self._begin(storage)
-            checksums = self._map_chunks(lambda first: zlib.crc32(self._decode_chunk(first)), "decoding")
+            checksums = self._map_chunks(lambda first: zlib.crc32(self._decode_chunk(first)), "decoding", self.threads)
             if self.bad:
                 say("note: decoded photographs are not kept, as some are bad")
             else:

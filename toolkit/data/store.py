@@ -238,7 +238,7 @@ class Store:
             self._decode_chunk(first)  # its pixels are not returned, or all would stay in memory
 
         self._begin(storage)
-        self._map_chunks(decode, "decoding")
+        self._map_chunks(decode, "decoding", self.threads)
 
     def _begin(self, storage) -> None:
         for event in self._ready:
@@ -251,7 +251,7 @@ class Store:
         """The first photograph of every chunk."""
         return range(0, len(self), CHUNK)
 
-    def _map_chunks(self, work: Callable[[int], object], what: str) -> list:
+    def _map_chunks(self, work: Callable[[int], object], what: str, threads: int) -> list:
         """What `work` returns for the first photograph of each chunk, in their order."""
 
         def unless_stopped(first: int):
@@ -260,7 +260,7 @@ class Store:
 
         # Threads, not processes: Pillow, torch and zlib release the interpreter's lock, and processes must send pixels
         # back. Threads must not let torch copy tensors: for each of our threads it starts its own, and all wait.
-        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(self.threads) as pool:
+        with bar(what=what, total=len(self)) as progress, ThreadPoolExecutor(threads) as pool:
             results = []
             for result in pool.map(unless_stopped, self._chunks()):
                 results.append(result)

@@ -93,11 +93,12 @@ def _sides(split: Split) -> dict[str, np.ndarray]:
 def _lacking(findings: Findings) -> dict[str, list[str]]:
     """What macro F1 suffers from: the classes that nobody is of, and those that nobody in validation is of."""
     whole = np.bincount(findings.labels, minlength=CLASSES)
-    held_out = np.bincount(findings.labels[findings.sides.validation], minlength=CLASSES)
     names = np.array([class_name(number) for number in range(CLASSES)])
-    if not held_out.any():  # VAL_RATIO=0
-        return {"the data set": names[whole == 0].tolist()}
-    return {"the data set": names[whole == 0].tolist(), "validation": names[(whole > 0) & (held_out == 0)].tolist()}
+    found = {"the data set": names[whole == 0].tolist()}
+    if (rows := _sides(findings.sides).get("validation")) is not None:
+        held_out = np.bincount(findings.labels[rows], minlength=CLASSES)
+        found["validation"] = names[(whole > 0) & (held_out == 0)].tolist()
+    return found
 
 
 def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[int]]]:
@@ -121,8 +122,9 @@ def _framed(faces: Faces, store: Store) -> list[Image.Image]:
     mean = Image.fromarray(faces.mean).resize((round(HEIGHT_PX / faces.proportion), HEIGHT_PX))
     some = np.linspace(0, len(store) - 1, min(MAX_FRAMED, len(store))).astype(int)
     photos = [mean, *(pictures.thumbnail(store.paths[row], HEIGHT_PX) for row in some)]
+    boxes = _boxes(faces, store).values()
     for photo in filter(None, photos):
-        for framing, colour in _boxes(faces, store).values():
+        for framing, colour in boxes:
             pictures.draw_box(photo, framing.box(photo.height, photo.width), colour)
     return [photo for photo in photos if photo]
 
