@@ -136,8 +136,12 @@ def mix(how: str, first: torch.Tensor, second: torch.Tensor, lam: torch.Tensor) 
 
 
 def _power(base: float, draws: torch.Tensor) -> torch.Tensor:
-    """base ** (-1 to 1), in float64: in float32, a number's last bit depends on its place in the tensor."""
-    return (base ** (2 * draws.double() - 1)).float()
+    """base ** (-1 to 1), in float64: in float32, a number's last bit depends on its place in the tensor.
+
+    Apple's GPU has no float64.
+    """
+    wide = torch.float32 if draws.is_mps else torch.float64
+    return (base ** (2 * draws.to(wide) - 1)).float()
 
 
 def _sources(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:
