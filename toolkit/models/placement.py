@@ -11,10 +11,15 @@ COMPILE_FROM_STEPS = 10_000  # a run of so many steps wins back the minute that 
 
 
 def to_device(model: nn.Module, machine: Machine) -> nn.Module:
-    """The same model, moved in place: on the device, with weights in the layout that is fastest there."""
+    """The same model, moved in place: on the device, with weights in the layout that is fastest there.
+
+    On Apple's GPU that is not channels last, which convolutions pass on: batch norm's gradients by such inputs are
+    wrong there, or an error, in torch 2.11 and later versions (pytorch#175189).
+    """
     if machine.device.type == "cpu":
         cpu_convolution.use_matrix_products(model)
-    return model.to(machine.device, memory_format=torch.channels_last)
+    layout = torch.contiguous_format if machine.device.type == "mps" else torch.channels_last
+    return model.to(machine.device, memory_format=layout)
 
 
 def compiled(model: nn.Module, machine: Machine, setting: str, steps: int) -> nn.Module:
