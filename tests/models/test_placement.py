@@ -1,5 +1,7 @@
 """What is otherwise on Apple's GPU, tried without one."""
 
+import copy
+
 import pytest
 import torch
 from metal import metal
@@ -26,3 +28,13 @@ def test_batch_norm_of_apples_gpu_gets_no_channels_last_of_which_its_gradients_a
     pixels = torch.zeros(2, 12, 10, 3, dtype=torch.uint8)
     net(augment.prepare(metal(pixels), torch.zeros(3), torch.ones(3)))
     assert layouts == [True, True]
+
+
+def test_vggs_pooling_which_apples_gpu_cannot_do_gives_the_same_on_the_cpu(to_metal, monkeypatch):
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d((7, 7)), nn.AdaptiveAvgPool2d(1))
+    net = copy.deepcopy(to_metal(copy.deepcopy(plain)))
+    moved, to_cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moved.append(tuple(tensor.shape)) or to_cpu(tensor))
+    inputs = torch.rand(2, 3, 4, 3)
+    assert torch.equal(net(inputs), plain(inputs))
+    assert moved == [(2, 8, 4, 3)]

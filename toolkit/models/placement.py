@@ -1,6 +1,9 @@
 """A model on its device: memory layout, faster convolutions, and compilation."""
 
+import types
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from toolkit.models import cpu_convolution
@@ -18,8 +21,18 @@ def to_device(model: nn.Module, machine: Machine) -> nn.Module:
     """
     if machine.device.type == "cpu":
         cpu_convolution.use_matrix_products(model)
-    layout = torch.contiguous_format if machine.device.type == "mps" else torch.channels_last
+    layout = torch.channels_last
+    if machine.device.type == "mps":
+        layout = torch.contiguous_format
+        for layer in model.modules():
+            if type(layer) is nn.AdaptiveAvgPool2d and layer.output_size not in (1, (1, 1)):
+                layer.forward = types.MethodType(_pooled_on_cpu, layer)
     return model.to(machine.device, memory_format=layout)
+
+
+def _pooled_on_cpu(layer: nn.AdaptiveAvgPool2d, inputs: torch.Tensor) -> torch.Tensor:
+    """As Apple's GPU cannot where no size is a multiple of the other: vgg's 7 x 7 of 4 x 3 pixels (pytorch#96056)."""
+    return F.adaptive_avg_pool2d(inputs.cpu(), layer.output_size).to(inputs.device)
 
 
 def compiled(model: nn.Module, machine: Machine, setting: str, steps: int) -> nn.Module:
