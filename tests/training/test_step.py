@@ -258,6 +258,7 @@ def test_a_machine_is_seeded_as_torch_seeds():
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
         ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
         ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory", True),
+        ("Invalid buffer size: 19.38 GiB", True),
         ("CUDA error: an illegal memory access was encountered", False),
     ],
 )

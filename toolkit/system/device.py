@@ -10,7 +10,8 @@ from toolkit.system import world
 from toolkit.system.console import InputError, first_line
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # the last by cuBLAS and cuDNN
+# The last two by cuBLAS and cuDNN, and by Apple's GPU of a tensor that is larger than it takes.
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "Invalid buffer size")
 
 
 @dataclass(frozen=True)
