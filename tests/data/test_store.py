@@ -298,7 +298,7 @@ for some in few:
     assert some.fill() == {}
     for index in torch.arange(len(some)).split(64):
         some.gather(index)
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10))
 print(few[1].bytes / 2**20, peaks[1] - peaks[0])
 """
     done = subprocess.run([sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True, check=True)
