@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import tempfile
+import urllib.error
 from dataclasses import replace
 
 import pytest
@@ -285,6 +286,18 @@ def test_without_weights_train_py_says_which_file_it_wants_and_where_and_the_way
     )  # fmt: skip
     assert list((tmp_path / "runs").iterdir()) == []
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_pythons_on_a_mac_that_have_no_certificates_yet_are_told_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    reason = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate"
+
+    def download(*_, **__):
+        raise urllib.error.URLError(reason)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(InputError, match=r"CERTIFICATE_VERIFY_FAILED.*Install Certificates\.command"):
+        model.build("resnet18", SIZE, "imagenet")
 
 
 def test_weights_of_another_net_are_refused(tmp_path):

@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--only", default=[""], nargs="+", help="words of the rows to be tried")
     parser.add_argument("--seed", default=None, type=int)
     options = parser.parse_args()
+    if sys.platform != "linux":
+        sys.exit("expected Linux: it forks, and finds processes in /proc")
     seed = options.seed if options.seed is not None else random.randrange(10**6)
     torch.set_num_threads(1)  # a process with threads cannot be forked
     print(f"seed {seed}\n{ROW.format('fault', 'tried', 'survived', 'lost', 'seconds')}", flush=True)

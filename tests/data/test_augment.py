@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from metal import metal
 
 from toolkit.data import augment, loader
 from toolkit.data.augment import POLICIES, Policy, draw, prepare
@@ -45,6 +46,14 @@ def test_each_photograph_of_a_batch_has_draws_of_its_own():
     same = torch.randint(0, 256, (1, 40, 30, 3), dtype=torch.uint8).expand(16, -1, -1, -1)
     batch = prepare(same, MEAN, STD, POLICIES["light"], draw(0, 0, 16))
     assert len({tuple(photograph.flatten().tolist()) for photograph in batch}) == 16
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_apples_gpu_which_has_no_float64_augments_alike(pixels, name):
+    given = pixels, MEAN, STD, POLICIES[name], draw(0, 0, 8)
+    pixels, mean, std, policy, draws = given
+    found = prepare(metal(pixels), metal(mean), metal(std), policy, metal(draws))
+    torch.testing.assert_close(found.as_subclass(torch.Tensor), prepare(*given))
 
 
 def centre_draws(**given: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
+import torch
 from conftest import run_here
 from faults import ROOT, environment
 from launcher import PYTHON, needed
@@ -20,6 +21,7 @@ from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.system.console import InputError
 
 FP32 = {"DEVICE": "cpu", "PRECISION": "fp32"}
+ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_requests_at_once_get_the_same_answers_as_one_after_another(trained, pho
         ({"PRECISION": "half", "TTA": "perhaps"}, "PRECISION=half: expected 'auto', 'bf16' or 'fp32'"),
         ({"ADAPT_PRIORS": "true"}, "ADAPT_PRIORS: has no effect on an endpoint; remove it"),
         ({"OLD_FROM": "58"}, "OLD_FROM=58: expected runs of HEAD=factored"),
-        ({"DEVICE": "mps"}, "DEVICE=mps: torch"),
+        ({"DEVICE": ABSENT}, f"DEVICE={ABSENT}: torch"),
     ],
 )
 def test_wrong_settings_are_refused_when_the_model_is_loaded(trained, monkeypatch, variables, expected):

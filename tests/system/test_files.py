@@ -1,6 +1,7 @@
 """Files that outlive a run: whole or not there, and never another run's."""
 
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -38,6 +39,28 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input(tmp_path):
     for folder in (tmp_path / "file", "/proc/nowhere"):
         with pytest.raises(InputError, match=r"SM_MODEL_DIR=.*expected a folder to write to"):
             files.make_folder(pathlib.Path(folder), "SM_MODEL_DIR")
+
+
+@pytest.fixture(autouse=True)
+def no_mac(monkeypatch):
+    monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
+
+
+@pytest.mark.parametrize("can", [True, False], ids=["APFS", "a disk that cannot"])
+def test_on_a_mac_the_drive_is_told_to_write(tmp_path, monkeypatch, can):
+    """fsync there ends when the drive has the content, in a memory of its own."""
+    calls = []
+
+    def told(_, command):
+        calls.append(command)
+        if not can:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", told)
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("fsync"))
+    files.flush(tmp_path)
+    assert calls == ([51] if can else [51, "fsync"])
 
 
 def refusing(*numbers: int):

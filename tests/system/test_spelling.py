@@ -28,6 +28,8 @@ def test_a_name_is_found_in_another_spelling_where_no_third_name_fits():
 
 def test_photographs_of_info_csv_are_found_under_the_names_that_the_disk_has(tmp_path, capsys):
     (tmp_path / "images").mkdir()
+    if (tmp_path / "IMAGES").exists():
+        pytest.skip("this disk finds names in any spelling, as that of a Mac")
     for name in (DECOMPOSED, "a.jpg", "B.JPG", "7"):
         Image.new("RGB", (6, 8)).save(tmp_path / "images" / name, "JPEG")
     (tmp_path / "info.csv").write_text(f"ImageID,ans\n{COMPOSED},0\na.jpg ,0\nb.jpg,0\n007,0\nnone.jpg,0\n")

@@ -258,6 +258,7 @@ def test_a_machine_is_seeded_as_torch_seeds():
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
         ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
         ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory", True),
+        ("Invalid buffer size: 19.38 GiB", True),
         ("CUDA error: an illegal memory access was encountered", False),
     ],
 )
@@ -386,6 +387,13 @@ def test_devices_and_precisions_by_name():
     assert device.choose("cpu", "bf16").precision == torch.bfloat16
     assert device.choose("cpu", "auto").precision in (torch.float32, torch.bfloat16)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="DEVICE=cuda: .*it finds cpu"):
+        with pytest.raises(InputError, match="DEVICE=cuda: .*it finds (mps, )?cpu"):
             device.choose("cuda", "auto")
         assert device.choose("auto", "fp32").device.type in ("mps", "cpu")
+
+
+@pytest.mark.parametrize(("has_onednn", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_has_bf16_only_where_torch_has_onednn_which_it_lacks_on_macos(monkeypatch, has_onednn, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "arm64", "bf16": True})  # an M2
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+    assert device.choose("cpu", "auto").precision == expected

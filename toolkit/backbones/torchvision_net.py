@@ -86,6 +86,8 @@ def imagenet_weights(name: str) -> pretrained.Trained:
             torch.hub.download_url_to_file(weights.url, str(file), pretrained.hash_in_name(file), progress=False)
     except Exception as error:  # no network, no rights, a full disk: the remedy is the same
         reason = first_line(error)
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            reason += "; python.org's Python on a Mac needs its Install Certificates.command to be run first"
         raise InputError(
             f"WEIGHTS=imagenet: expected torchvision's weights of {name} in {file}, which cannot be had ({reason}); "
             f"put the file there (TORCH_HOME moves the folder), or take {pretrained.WITHOUT_NETWORK}"

@@ -51,6 +51,7 @@ def prepare(
 ) -> torch.Tensor:
     """The model's input, (pixels / 255 - mean) / std: float32, shape (b, 3, height, width), laid out channels last.
 
+    On Apple's GPU channels come first (toolkit/models/placement.py).
     `pixels` are uint8, shape (b, height, width, 3); `mean` and `std`, shape (3,), are of channels from 0 to 1; `draws`
     are rows of `draw`, shape (b, len(DRAWS)). All are on one device.
     """
@@ -101,7 +102,8 @@ def apply(
     result = torch.addcmul(offset, pixels.reshape(batch, height, width * 3).float(), gain).view(batch, height, width, 3)
     if erased_rows is not None:  # 0 is the mean colour
         result.masked_fill_((erased_rows[:, :, None] & erased_columns[:, None, :])[..., None], 0.0)
-    return result.permute(0, 3, 1, 2)
+    result = result.permute(0, 3, 1, 2)
+    return result.contiguous() if result.is_mps else result
 
 
 def to_pixels(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> np.ndarray:
@@ -136,8 +138,12 @@ def mix(how: str, first: torch.Tensor, second: torch.Tensor, lam: torch.Tensor) 
 
 
 def _power(base: float, draws: torch.Tensor) -> torch.Tensor:
-    """base ** (-1 to 1), in float64: in float32, a number's last bit depends on its place in the tensor."""
-    return (base ** (2 * draws.double() - 1)).float()
+    """base ** (-1 to 1), in float64: in float32, a number's last bit depends on its place in the tensor.
+
+    Apple's GPU has no float64.
+    """
+    wide = torch.float32 if draws.is_mps else torch.float64
+    return (base ** (2 * draws.to(wide) - 1)).float()
 
 
 def _sources(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:

@@ -1,6 +1,9 @@
 """A model on its device: memory layout, faster convolutions, and compilation."""
 
+import types
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from toolkit.models import cpu_convolution
@@ -11,10 +14,25 @@ COMPILE_FROM_STEPS = 10_000  # a run of so many steps wins back the minute that 
 
 
 def to_device(model: nn.Module, machine: Machine) -> nn.Module:
-    """The same model, moved in place: on the device, with weights in the layout that is fastest there."""
+    """The same model, moved in place: on the device, with weights in the layout that is fastest there.
+
+    On Apple's GPU that is not channels last, which convolutions pass on: batch norm's gradients by such inputs are
+    wrong there, or an error, in torch 2.11 and later versions (pytorch#175189).
+    """
     if machine.device.type == "cpu":
         cpu_convolution.use_matrix_products(model)
-    return model.to(machine.device, memory_format=torch.channels_last)
+    layout = torch.channels_last
+    if machine.device.type == "mps":
+        layout = torch.contiguous_format
+        for layer in model.modules():
+            if type(layer) is nn.AdaptiveAvgPool2d and layer.output_size not in (1, (1, 1)):
+                layer.forward = types.MethodType(_pooled_on_cpu, layer)
+    return model.to(machine.device, memory_format=layout)
+
+
+def _pooled_on_cpu(layer: nn.AdaptiveAvgPool2d, inputs: torch.Tensor) -> torch.Tensor:
+    """As Apple's GPU cannot where no size is a multiple of the other: vgg's 7 x 7 of 4 x 3 pixels (pytorch#96056)."""
+    return F.adaptive_avg_pool2d(inputs.cpu(), layer.output_size).to(inputs.device)
 
 
 def compiled(model: nn.Module, machine: Machine, setting: str, steps: int) -> nn.Module:

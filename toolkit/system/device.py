@@ -10,7 +10,8 @@ from toolkit.system import world
 from toolkit.system.console import InputError, first_line
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # the last by cuBLAS and cuDNN
+# The last two by cuBLAS and cuDNN, and by Apple's GPU of a tensor that is larger than it takes.
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "Invalid buffer size")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def _computes_in_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
         # Not avx512_bf16 alone: without AMX, bf16 took 1.2 to 1.6 times as long as fp32, in training and prediction.
+        # And by oneDNN alone, which torch for macOS has not: there the core of an M2 has bf16 in vain.
         has = torch.cpu.get_capabilities()
-        return bool(has.get("amx_bf16") or has.get("bf16"))
+        return torch.backends.mkldnn.is_available() and bool(has.get("amx_bf16") or has.get("bf16"))
     return False

@@ -155,9 +155,19 @@ def flush(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # no system opens a folder for writing
     try:
         with if_it_can("wait until a disk holds what was written", path.parent):
-            os.fsync(descriptor)
+            _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """As os.fsync, which on a Mac leaves it to the drive when it writes, and in which order."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    except (ImportError, AttributeError, OSError):  # another system; a disk that cannot, a network's say
+        os.fsync(descriptor)
 
 
 def write(path: pathlib.Path, content: str | bytes) -> None:
