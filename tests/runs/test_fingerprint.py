@@ -38,7 +38,7 @@ CANNOT_CHANGE_A_RESULT = (
     "toolkit/runs/leaderboard.py",
     "toolkit/runs/tensorboard.py",
     "toolkit/system/console.py",
-    "toolkit/system/csv_text.py",  # the digest of photographs has the labels that were read with it, and the next two
+    "toolkit/system/csv_files.py",  # the digest of photographs has the labels that were read with it, and the next two
     "toolkit/system/spelling.py",
     "toolkit/system/files.py",
     "toolkit/system/locks.py",

@@ -20,7 +20,7 @@ from toolkit.config.types import is_path, weights_file
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import folders, tensor_file
 from toolkit.runs.weights import load_into
-from toolkit.system import files
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, first_line, listed, say
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
     try:
         then = folders.read_settings(run)["settings"]
         images_then, of_everybody = then["sm_channel_train"], not (then["val_ratio"] or then["folds"])
-        table = {"person": []} if of_everybody else files.read_csv(run / "validation.csv", ("person",), "WEIGHTS")
+        table = {"person": []} if of_everybody else csv_files.read(run / "validation.csv", ("person",), "WEIGHTS")
         held_out_then = table["person"]
     except (OSError, ValueError, KeyError, InputError):  # no run, or a part of one
         return

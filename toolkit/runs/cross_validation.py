@@ -20,7 +20,7 @@ from toolkit.runs import artefacts, folders, leaderboard
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import Fingerprint, differences
 from toolkit.scoring import metrics
-from toolkit.system import distributed, files, locks, world
+from toolkit.system import csv_files, distributed, files, locks, world
 from toolkit.system.console import InputError, say
 
 OUT_OF_FOLD = "out_of_fold.csv"
@@ -245,7 +245,7 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
-    files.write_csv(folder / OUT_OF_FOLD, {name: table[name] for name in table})
+    csv_files.write(folder / OUT_OF_FOLD, {name: table[name] for name in table})
     return {
         "epoch": round(float(np.mean([result["kept_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),

@@ -1,7 +1,6 @@
 """Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
 
 import contextlib
-import csv
 import errno
 import hashlib
 import json
@@ -11,13 +10,11 @@ import re
 import shutil
 import stat
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
-from toolkit.system import csv_text
 from toolkit.system.console import InputError, first_line, listed, say
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -183,21 +180,9 @@ def write_together(folder: pathlib.Path, contents: Mapping[str, str | None]) -> 
             (folder / name).unlink(missing_ok=True)
 
 
-def as_csv(table) -> str:
-    """Columns {name: values}, or a pandas table, as CSV with a header; NaN becomes an empty cell."""
-    # Python's own numbers: text of np.float64(0.5) and tensor(1) would be those words.
-    columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
-    return csv_text.as_text([[name for name, _ in table.items()], *zip(*columns, strict=True)])
-
-
 def as_json(content) -> str:
     """`content`, of plain types, as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def write_csv(path: pathlib.Path, table) -> None:
-    """Write `as_csv`. Raises InputError as `replacing` does."""
-    write(path, as_csv(table))
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -217,51 +202,6 @@ def read_json(path: pathlib.Path, kind: type[BaseModel]) -> dict:
         return json.loads(content)
     except ValueError as error:
         raise damaged(path, error) from None
-
-
-class Table(dict):
-    """{column: texts}, and where the rows are."""
-
-    lines: list[int]  # of each row in its file, as an editor counts them
-
-
-def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> Table:
-    """A CSV table as {column: texts}, each cell exactly as in the file. Without pandas, which is slow to import.
-
-    Spreadsheets' ways of saving are read where they are certain (csv_text.py). `setting` is named when the file is
-    missing. Raises InputError unless the table has these columns and, with a `key`, at least one row and no value
-    twice in that column.
-    """
-    try:
-        with opened(path) as file:
-            rows = csv_text.rows(file.read(), columns)
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {error}; {csv_text.REMEDY}") from None
-    header = rows.pop(0)[1] if rows else []
-    if missing := [column for column in columns if column not in header]:
-        raise InputError(
-            f"{path}: expected the columns {', '.join(columns)}; found {listed(header, 30) or 'nothing'}; "
-            f"missing {', '.join(missing)}{f'; {csv_text.REMEDY}' if len(header) == 1 else ''}"
-        )
-    if len(set(header)) < len(header):
-        raise InputError(f"{path}: expected every column once, and a name for each; found {listed(header, 30)}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise InputError(
-                f"{path} line {line}: expected {len(header)} cells, as in the header, found {len(row)}: {listed(row)}"
-            )
-    table = Table({name: [row[column] for _, row in rows] for column, name in enumerate(header)})
-    table.lines = [line for line, _ in rows]
-    if key and not rows:
-        raise InputError(f"{path}: expected a row for each photograph, found none")
-    if key and len(set(table[key])) < len(rows):
-        repeated = [value for value, count in Counter(table[key]).items() if count > 1]
-        raise InputError(f"{path}: expected every {key} once, found {len(repeated)} repeated: {listed(repeated)}")
-    return table
 
 
 def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
