@@ -30,7 +30,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.serving import handlers, model_archive
 from toolkit.serving.ensemble import Answer, Ensemble
-from toolkit.system import console, csv_files, distributed, files, locks, world
+from toolkit.system import console, csv_files, distributed, files, world
 from toolkit.system.console import InputError, listed, say
 
 WIDTHS = {attribute: max(map(len, values)) for attribute, values in ATTRIBUTES.items()}
@@ -169,7 +169,7 @@ def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: d
         table = {"ImageID": [info["ImageID"][row] for row in rows], "ans": answer.classes[rows]}
         bad_images = csv_files.as_text({**table, "reason": list(bad.values())})
     beside = {"inference.json": files.as_json(report), "probabilities.csv": probabilities, "bad_images.csv": bad_images}
-    with locks.locked(folder):
+    with files.locked(folder):
         files.write_together(folder, {**beside, "output.csv": output})
     if bad:
         repaired = int(np.isfinite(answer.probabilities[rows]).all(1).sum())

@@ -19,7 +19,7 @@ from toolkit.data import decode, disk_cache, store
 from toolkit.data.disk_cache import CachedStore
 from toolkit.data.framing import Framing
 from toolkit.data.store import CHUNK, Store
-from toolkit.system import locks
+from toolkit.system import files
 from toolkit.system.console import InputError
 
 FRAMING = Framing((24, 18))
@@ -217,7 +217,7 @@ def test_more_memory_than_there_is_says_which_setting_to_lower(paths):
 def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, capsys):
     kept(paths, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
-    with locks.locked(folder) as alone:
+    with files.locked(folder) as alone:
         assert alone
         with pytest.raises(ZeroDivisionError), disk_cache.open_store(paths, FRAMING, 1.0, tmp_path / "cache") as some:
             some._filler.join(timeout=0.3)

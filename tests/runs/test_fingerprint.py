@@ -41,7 +41,6 @@ CANNOT_CHANGE_A_RESULT = (
     "toolkit/system/csv_files.py",  # the digest of photographs has the labels that were read with it, and the next two
     "toolkit/system/spelling.py",
     "toolkit/system/files.py",
-    "toolkit/system/locks.py",
     "toolkit/system/signals.py",
     "toolkit/system/subprocesses.py",
     "toolkit/training/lr_finder.py",  # nothing of what it trains is kept

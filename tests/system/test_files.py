@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from toolkit.pages.parts import render
-from toolkit.system import csv_files, files, locks
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError
 
 
@@ -96,13 +96,13 @@ def test_a_file_that_is_being_written_is_no_leftover_and_a_lock_is_no_link(tmp_p
     """Some files are written without the folder's lock, and their writer lives on."""
     (tmp_path / ".dead.json.abcd1234.part").touch()
     with files.replacing(tmp_path / "a.json", 1) as temporary:
-        with locks.locked(tmp_path):
+        with files.locked(tmp_path):
             assert temporary.exists() and not (tmp_path / ".dead.json.abcd1234.part").exists()
         temporary.write_text("1")
     assert (tmp_path / "a.json").read_text() == "1" and [path.name for path in tmp_path.iterdir()] == ["a.json"]
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / locks.LOCK).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic links"), locks.locked(tmp_path / "runs"):
+    (tmp_path / "runs" / files.LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"), files.locked(tmp_path / "runs"):
         pass
     assert not (tmp_path / "elsewhere").exists()
 

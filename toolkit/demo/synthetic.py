@@ -16,7 +16,7 @@ from toolkit import labels
 from toolkit.config.shared import DEMO_DATA, Settings
 from toolkit.demo.person import make_person
 from toolkit.demo.portrait import PHOTOGRAPHS, make_films, portrait
-from toolkit.system import csv_files, files, locks
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, say
 
 DRAWING = 1  # raise it when the pictures change: folders of the older drawing are then refused
@@ -118,7 +118,7 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
     if is_whole(folder, marker):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locks.locked(folder.parent):
+    with files.locked(folder.parent):
         if is_whole(folder, marker):  # another process has drawn it meanwhile
             return
         say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")

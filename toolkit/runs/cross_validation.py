@@ -20,7 +20,7 @@ from toolkit.runs import artefacts, folders, leaderboard
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import Fingerprint, differences
 from toolkit.scoring import metrics
-from toolkit.system import csv_files, distributed, files, locks, world
+from toolkit.system import csv_files, distributed, files, world
 from toolkit.system.console import InputError, say
 
 OUT_OF_FOLD = "out_of_fold.csv"
@@ -157,7 +157,7 @@ def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
     Raises InputError where the disk is full.
     """
     try:
-        ignored = shutil.ignore_patterns(*CHECKPOINTS, folders.RESULT, folders.FINISHED, locks.LOCK)
+        ignored = shutil.ignore_patterns(*CHECKPOINTS, folders.RESULT, folders.FINISHED, files.LOCK)
         shutil.copytree(run, to, ignore=ignored, dirs_exist_ok=True)
         for path in to.rglob("*"):
             files.flush(path)
@@ -201,7 +201,7 @@ def clean_up(config: TrainSettings, done: bool) -> None:
         for folder in of_net:
             remove_checkpoints(folder)
         for place in places:
-            locks.sweep(place / config.run)
+            files.sweep(place / config.run)
         return
     whole = ((folder, Checkpoints(folder).load()) for folder in of_net)
     found = next(((folder, checkpoint) for folder, checkpoint in whole if checkpoint), None)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
 from toolkit.runs.folders import RESULT, read_result, read_settings
-from toolkit.system import csv_files, files, locks
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, say
 
 TABLE = "leaderboard.csv"
@@ -29,7 +29,7 @@ def update(runs: pathlib.Path, row: dict | None = None) -> None:
     person's program or rights keep it.
     """
     try:
-        with locks.locked(runs):
+        with files.locked(runs):
             _add_lines(runs / TABLE, row)
     except (InputError, OSError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
+"""Files that are whole or not there, and folders to which one process writes at a time.
+
+A file is written under a temporary name, flushed to the disk, then renamed. `locked` takes the lock of a folder.
+"""
 
 import contextlib
 import errno
@@ -10,17 +13,25 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
 from toolkit.system.console import InputError, first_line, listed, say
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What file systems answer that lack an operation: WSL's /mnt, exFAT, network and FUSE disks.
 LACKING = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOTTY)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing` makes
+LOCK = ".lock"  # the file in a folder while a process holds its lock
+POLL_SECONDS = 0.05  # between two tries to take a lock
 _LACKED: set[str] = set()  # what this process has said that a file system lacks
 
 
@@ -58,7 +69,7 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
             os.close(descriptor)
             descriptor = None
         else:
-            _try_lock(descriptor)  # so that no other process takes it for the leftover of a killed one
+            _flock(descriptor)  # so that no other process takes it for the leftover of a killed one
         yield temporary
         # mkstemp makes files that only their owner can read; this one gets the rights that `open` would give it. Python
         # can read the umask only by setting it.
@@ -108,43 +119,6 @@ def if_it_can(what: str, folder: pathlib.Path) -> Iterator[None]:
         if what not in _LACKED:
             _LACKED.add(what)
             say(f"note: the file system of {folder} cannot {what} ({error.strerror}), and does without")
-
-
-def remove_leftovers(folder: pathlib.Path) -> None:
-    """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
-
-    Only for a process that holds the folder's lock: other writers of such folders hold it too. Files are also written
-    without it, and those of living processes stay.
-    """
-    for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif not _is_being_written(path):
-            path.unlink(missing_ok=True)
-
-
-def _is_being_written(temporary: pathlib.Path) -> bool:
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:  # it is gone, or no file of ours
-        return False
-    try:
-        return not _try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file for as long as it is open. False where another process has done so."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # no such locks on this system
-        pass
-    return True
 
 
 def flush(path: pathlib.Path) -> None:
@@ -234,3 +208,120 @@ def sha256(path: str | bytes | os.PathLike) -> str:
     """The SHA-256 of a file's content, 64 hexadecimal digits. Raises OSError as `opened` does."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, give_up: Callable[[], bool] = lambda: False, name: str = LOCK) -> Iterator[bool]:
+    """Hold the lock `name` of a folder until the block ends. Gives whether no other process can hold it now.
+
+    That is False where the system has no locks: then nobody waits. Locks of other names are independent of this one.
+    The system frees the lock of a process that dies, and the next holder removes its unfinished files. Raises
+    InterruptedError when `give_up` is true before it is this process's turn, and OSError where the lock file cannot be
+    opened: the folder is gone (FileNotFoundError), or another person's process made it (PermissionError).
+
+    Why not the package filelock (looked at up to 4.3.1)?
+
+    - It leaves the lock file behind (only 3.25 to 3.29 removed it), and SageMaker uploads all that lies in these
+      folders. To remove it ourselves would not be safe: a process that waits has it open, and must notice. filelock
+      checks for a link count of 0. NFS renames an open file instead of removing it, so its count stays 1, and two
+      processes hold the lock. `_open_locked` compares the open file with the one at the path.
+    - It makes a missing folder again: the folder of a run that failed and cleaned up would come back, empty.
+    - Where a disk has no locks it raises OSError, or takes the mere existence of a file for a lock: once its holder has
+      died on another machine, all others wait for ever.
+    """
+    path = folder / name
+    descriptor = _wait(path, give_up)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        _remove_leftovers(folder)
+        yield True
+    finally:
+        # Removed while it is still locked: once it is free, another process may hold it and count on it.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Remove what a killed process left of its lock and its unfinished files, unless another process is there now."""
+    with contextlib.suppress(OSError), locked(folder, give_up=lambda: True):  # InterruptedError is an OSError
+        pass
+
+
+def _wait(path: pathlib.Path, give_up: Callable[[], bool]) -> int | None:
+    """`_open_locked` when it is this process's turn."""
+    is_told = False
+    # It asks again and again. A call that blocks would not see `give_up`, nor that the file was replaced.
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return _open_locked(path)
+        if give_up():
+            raise InterruptedError("stopped")
+        if not is_told:
+            say(f"waiting for another run that writes to {path.parent}")
+        is_told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _open_locked(path: pathlib.Path) -> int | None:
+    """A descriptor of the lock file that holds the lock until it is closed; None where the system has no locks.
+
+    Raises BlockingIOError where another process holds it.
+    """
+    if fcntl is None:
+        return None
+    # NFS locks only files that are open for writing. A link would lead to a file that is not ours, and be made there.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    is_held = _flock(descriptor)
+    try:
+        # The holder may have removed the file after it was opened here: its lock is worth nothing then.
+        is_held = is_held and os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        is_held = False
+    except OSError:
+        is_held = None
+    if is_held:
+        return descriptor
+    os.close(descriptor)
+    if is_held is None:
+        return None
+    raise BlockingIOError
+
+
+def _flock(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed. False where another process holds it, None where the system has no locks.
+
+    Windows has none, nor have some network disks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
+
+    Only for a process that holds the folder's lock: other writers of such folders hold it too. Files are also written
+    without it, and those of living processes stay.
+    """
+    for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not _is_being_written(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_being_written(temporary: pathlib.Path) -> bool:
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # it is gone, or no file of ours
+        return False
+    try:
+        return _flock(descriptor) is False
+    finally:
+        os.close(descriptor)
