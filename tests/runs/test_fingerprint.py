@@ -22,6 +22,7 @@ from toolkit.runs.folders import open_run
 # What train.py imports, and what cannot change a result of it. A module that is neither here nor in the fingerprint
 # fails the test below: decide where it belongs.
 CANNOT_CHANGE_A_RESULT = (
+    "toolkit/config/conflicts.py",  # refuses settings, and changes none
     "toolkit/config/defaults.py",  # the values of settings are in the fingerprint themselves
     "toolkit/config/extras.py",  # is an optional package there?
     "toolkit/config/presets.py",

@@ -1,7 +1,7 @@
 """Defaults that depend on other settings, or on the platform: the one place that knows them."""
 
-from toolkit.config import presets, sources
-from toolkit.config.settings import FACTORED, TrainSettings
+from toolkit.config import conflicts, presets, sources
+from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_folder
 from toolkit.labels import ATTRIBUTES
 from toolkit.system.console import say
@@ -50,10 +50,10 @@ def resolve(
         BY_START: AGAINST_LEARNING_BY_HEART if trained and config.epochs >= ENOUGH_EPOCHS else PLAIN,
         "WEIGHTS": {"head": head} if head else {},
         "LOSS": OF_LOSS if _has_own_loss(config) else {},
-        "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != FACTORED else {},
+        "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != conflicts.FACTORED else {},
         config.optimizer: of_optimizer(config.optimizer, config.name, trained),
     }
-    values, origin = {name: TrainSettings.model_fields[name].default for name in config.idle()}, dict(origin)
+    values, origin = {name: TrainSettings.model_fields[name].default for name in conflicts.idle(config)}, dict(origin)
     for source, found in unset.items():  # later ones win
         here = {name: value for name, value in found.items() if getattr(config, name) is None}
         values |= here
