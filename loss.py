@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from toolkit.config.settings import TrainSettings
 
-
-# Of age beside mask and gender with HEAD=factored: of some hundred faces, nets learn ages by heart first.
+# Of age, where mask and gender have 1, with HEAD=factored: of some hundred faces, nets learn ages by heart first.
 AGE_WEIGHT = 0.3
 
 
@@ -149,7 +148,7 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
     return TrainingLoss(criterion, weights, smoothing)
 
 
-def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tensor, Tensor], Tensor]:
+def build(name: str, weight: Tensor | None, **options) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of logits and targets (toolkit/training/targets.py).
 
     `options` are the loss's own keywords; a loss gets `weight` only where there is one.
