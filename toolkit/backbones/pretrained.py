@@ -48,7 +48,7 @@ class Trained:
     header: dict = field(default_factory=dict)  # of a run of this project; empty for a plain state dict
 
     def keeps_head(self, head: str) -> bool:
-        """Whether a layer of the head's shape means the same: in a plain state dict the shape alone decides."""
+        """Whether the file's last layer is one for this head and these classes. A plain state dict does not tell."""
         return not self.header or (self.header["head"], tuple(self.header["classes"])) == (head, CLASS_NAMES)
 
 
@@ -118,7 +118,7 @@ def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> d
 
 
 def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
-    """What `fit` returns, of a net whose builder put in all but the head.
+    """What `fit` returns, for a net whose builder put in all but the head.
 
     Without a file the SHA-256 is of the tensors.
     """

@@ -40,10 +40,10 @@ def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, f
 def resolve(
     config: TrainSettings, origin: dict[str, str], takes_weight: bool = True, head: str | None = None
 ) -> tuple[TrainSettings, dict[str, str]]:
-    """The settings without unset or `auto` values that depend on others, and where each value comes from.
+    """The settings, with values in place of unset and `auto` where these depend on others; and where each comes from.
 
-    `takes_weight`: whether the loss takes weights of classes. Says so where it should have some, and takes none.
-    `head`: that of the run which WEIGHTS names, and which is to go on with it.
+    `takes_weight`: whether the loss takes weights of classes; prints a note if it should, and does not.
+    `head`: that of the run which WEIGHTS names, None without such a run; it is kept.
     """
     trained = config.weights != "none"
     unset = {

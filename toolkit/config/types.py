@@ -61,7 +61,7 @@ def _all_of(annotation) -> list:
 
 
 def the_word(value: str, words: Iterable[str]) -> str:
-    """The one of these words that `value` is, else the only one that differs in case; `value` itself if it is none."""
+    """`value`; or where it is none of these words, the only one of them that differs from it in case alone."""
     words = list(words)
     alike = [word for word in words if word.lower() == value.lower()]
     return alike[0] if value not in words and len(alike) == 1 else value

@@ -64,14 +64,14 @@ class CachedStore(Store):
             super()._fill()
 
     def _name(self) -> str:
-        """Of the folder for these paths in this framing."""
+        """The name of the folder for these paths in this framing."""
         digest = hashlib.sha256(repr(self.framing).encode())
         for path in self.paths:
             digest.update(os.path.abspath(os.fsencode(path)) + b"\0")
         return "x".join(map(str, self.size)) + "-" + digest.hexdigest()[:16]
 
     def _digest_of_sources(self) -> str:
-        """Of all else that the pixels depend on: the files as they are now, and the decoders with their code."""
+        """A digest of all else that the pixels depend on: the files as they are now, and the code that decodes them."""
         code = [pathlib.Path(module.__file__).read_bytes() for module in (decode, framing, photo_file)]
         decoders = [*code, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None)]
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
