@@ -168,7 +168,9 @@ def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], devic
             f"LOSS={name}: expected a loss without parameters: they would not learn; put them into the net"
         )
     labels = torch.arange(4, device=device)
-    targets = [labels] + [torch.nn.functional.one_hot(labels, CLASSES).float()] * (name in TAKES_SOFT_TARGETS)
+    targets = [labels]
+    if name in TAKES_SOFT_TARGETS:
+        targets.append(torch.nn.functional.one_hot(labels, CLASSES).float())
     for given in targets:
         logits = torch.linspace(-1, 1, 4 * CLASSES, device=device).view(4, CLASSES).requires_grad_()
         try:

@@ -92,6 +92,14 @@ def test_where_writing_fails_the_true_cause_is_named(tmp_path, monkeypatch, numb
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_named_where_the_system_does_not_tell_its_room(tmp_path, monkeypatch):
+    """Windows has no statvfs."""
+    monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
+    monkeypatch.delattr(os, "statvfs")
+    with pytest.raises(files.WriteError, match="No space left on device; what was there before is untouched"):
+        files.write(tmp_path / "a.txt", "12345")
+
+
 def test_a_file_that_is_being_written_is_no_leftover_and_a_lock_is_no_link(tmp_path):
     """Some files are written without the folder's lock, and their writer lives on."""
     (tmp_path / ".dead.json.abcd1234.part").touch()

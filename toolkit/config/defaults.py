@@ -63,13 +63,13 @@ def resolve(
         values["loss"], origin["loss"] = "factored" if config.head == "factored" else "label_smoothing", "HEAD"
     if config.class_weights == "auto":
         # Weights on top of another remedy for rare classes would favour them twice.
-        plain = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
-        if plain and not takes_weight:
+        is_needed = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
+        if is_needed and not takes_weight:
             say(
                 f"note: LOSS={config.loss} has no parameter weight, so CLASS_WEIGHTS=auto is none; the built-in losses "
                 "have weights: compare with CLASS_WEIGHTS=none, or give it the parameter"
             )
-        values["class_weights"], origin["class_weights"] = "sqrt" if plain and takes_weight else "none", "auto"
+        values["class_weights"], origin["class_weights"] = "sqrt" if is_needed and takes_weight else "none", "auto"
     if config.run is None:
         values["run"], origin["run"] = as_folder(config.name), "NAME"
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):

@@ -64,7 +64,9 @@ def make_splits(config: "TrainSettings", as_found: "pd.DataFrame", table: "pd.Da
     """
     folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
     held_out = [held_out_people(as_found, config.val_ratio, config.folds, fold, config.seed) for fold in folds]
-    splits = [split_by_person(table, people) for people in held_out + [None] * config.final]
+    if config.final:
+        held_out.append(None)
+    splits = [split_by_person(table, people) for people in held_out]
     return [without_border_ages(table, sides) for sides in splits] if config.border_ages == "leave_out" else splits
 
 

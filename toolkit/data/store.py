@@ -83,13 +83,13 @@ class OnTheFly:
         pass  # all are decoded once all the same, to find the bad ones
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
-        def decode(photograph: int) -> np.ndarray:
+        def pixels_of(photograph: int) -> np.ndarray:
             if photograph in self.store.bad:
                 return np.zeros((*self.store.size, 3), np.uint8)
             return self.store.decode(photograph)
 
         with ThreadPoolExecutor(self.store.threads) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(decode, index.tolist()))))
+            return torch.from_numpy(np.stack(list(pool.map(pixels_of, index.tolist()))))
 
 
 class Store:
@@ -227,11 +227,11 @@ class Store:
     def _decode_into(self, storage) -> None:
         """Decode all photographs into that storage, from the first one on."""
 
-        def decode(first: int) -> None:
+        def decode_chunk(first: int) -> None:
             self._decode_chunk(first)  # its pixels are not returned: all would stay in memory
 
         self._begin(storage)
-        self._map_chunks(decode, "decoding", self.threads)
+        self._map_chunks(decode_chunk, "decoding", self.threads)
 
     def _begin(self, storage) -> None:
         for event in self._ready:

@@ -8,7 +8,6 @@ import csv
 import io
 import pathlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -18,6 +17,7 @@ from toolkit.system.console import InputError, listed
 DELIMITERS = (",", ";", "\t")  # spreadsheets take semicolons where a comma is the decimal point
 NAMED_DELIMITER = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)  # a first line that spreadsheets write
 QUOTED = re.compile('[",\r\n]')  # a cell with one of these is written in quotes
+LONGEST_CELL = 2**31 - 1  # characters: the csv module takes a C long, which has 32 bits on Windows
 REMEDY = "save it as UTF-8 with commas"
 
 
@@ -99,7 +99,7 @@ def _rows(content: bytes, columns: Sequence[str]) -> list[tuple[int, list[str]]]
     delimiters = DELIMITERS
     if named := NAMED_DELIMITER.match(text):
         text, first_line, delimiters = text[named.end() :], 2, named[1]
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LONGEST_CELL)
     for delimiter in delimiters:
         header = _strip(next(iter(_split(text, first_line, delimiter)), (0, []))[1])
         if set(columns) <= set(header):
@@ -124,14 +124,13 @@ def _split(text: str, first_line: int, delimiter: str) -> Iterable[tuple[int, li
 
 def _strip(header: list[str]) -> list[str]:
     """The names of columns, without empty ones at the end."""
-    names = [name.strip() for name in header]
-    return _cut(names, len(names) - next((n for n, name in enumerate(reversed(names)) if name), 0))
+    return _cut([name.strip() for name in header], 0)
 
 
 def _cut(row: list[str], width: int) -> list[str]:
-    """The row without empty cells beyond this width."""
+    """The row, from which empty cells beyond this width are removed."""
     while len(row) > width and not row[-1].strip():
-        row = row[:-1]
+        row.pop()
     return row
 
 

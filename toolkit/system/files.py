@@ -97,7 +97,7 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
 
 def _room(folder: pathlib.Path, size: int) -> str:
     """The end of a message about a disk without room: how much was needed, and how much there was."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # Windows has no statvfs
         usage = os.statvfs(folder)
         if not usage.f_favail and usage.f_files:
             return "; its file system can hold no more files, however small: remove some"
