@@ -78,11 +78,17 @@ def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
 
 
 def test_a_store_that_is_left_early_stops_within_a_photograph(paths, monkeypatch):
-    decoded = []
-    monkeypatch.setattr(decode, "decode_bytes", lambda *given: decoded.append(store.threading.Event().wait(0.05)))
-    with pytest.raises(ZeroDivisionError), Store(paths, FRAMING) as some:
+    some, too_late = Store(paths, FRAMING), []
+
+    def slow(*_):
+        too_late.append(some._stopped)
+        return store.threading.Event().wait(0.05)
+
+    monkeypatch.setattr(decode, "decode_bytes", slow)
+    with pytest.raises(ZeroDivisionError), some:
         raise ZeroDivisionError
-    assert not some._filler.is_alive() and len(decoded) <= 2 * store.cpu_count()
+    assert not some._filler.is_alive() and some.bad == {}
+    assert sum(too_late) <= some.threads and len(too_late) < len(paths)
 
 
 def full(self, offset, content):
