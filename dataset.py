@@ -29,7 +29,7 @@ from toolkit.config import settings, sources
 from toolkit.data import split
 from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, age_band, to_class
-from toolkit.system import console, files, spelling, world
+from toolkit.system import console, csv_files, files, spelling, world
 from toolkit.system.console import InputError, listed, say, warn
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
     """
     if not (folder / "info.csv").exists():
         return _all_photographs(folder)
-    info = files.read_csv(folder / "info.csv", ("ImageID",), "SM_CHANNEL_EVAL", key="ImageID")
+    info = csv_files.read(folder / "info.csv", ("ImageID",), "SM_CHANNEL_EVAL", key="ImageID")
     images = folder / "images"
     if not images.is_dir():
         raise InputError(f"SM_CHANNEL_EVAL={folder}: expected a folder images in it, found none")

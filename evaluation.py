@@ -17,7 +17,7 @@ from toolkit.config import settings, sources
 from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, CLASSES
 from toolkit.scoring import submission
-from toolkit.system import console, files, locks
+from toolkit.system import console, files
 from toolkit.system.console import say
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     path, truth_folder = config.sm_output_data_dir / "evaluation.json", config.sm_ground_truth_dir
     predictions = evaluation_page.read(path.parent, truth_folder, truth, answers, config.report_photos)
     say(*report(predictions.scores))
-    with locks.locked(path.parent):
+    with files.locked(path.parent):
         files.write_json(path, predictions.scores)
         evaluation_page.write(path.parent, truth_folder, predictions, config.pixelate)
     say(f"written: {path.absolute()} and {evaluation_page.PAGE}")

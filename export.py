@@ -30,7 +30,7 @@ from toolkit.labels import CLASSES
 from toolkit.models import onnx_export, onnx_file
 from toolkit.runs import folders, lookup
 from toolkit.runs.weights import WEIGHTS, Header, read_header
-from toolkit.system import console, files
+from toolkit.system import console, csv_files, files
 from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def training_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tupl
     names = []
     folder = folder or folders.read_settings(run).get("settings", {}).get("sm_channel_train")
     with contextlib.suppress(OSError, InputError):
-        names = files.read_csv(run / "validation.csv", ("path",), "SM_CHANNEL_MODEL", key="path")["path"]
+        names = csv_files.read(run / "validation.csv", ("path",), "SM_CHANNEL_MODEL", key="path")["path"]
     if folder is None:
         return [], None
     images = dataset.image_folder(pathlib.Path(folder))

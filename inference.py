@@ -30,7 +30,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.serving import handlers, model_archive
 from toolkit.serving.ensemble import Answer, Ensemble
-from toolkit.system import console, distributed, files, locks, world
+from toolkit.system import console, csv_files, distributed, files, world
 from toolkit.system.console import InputError, listed, say
 
 WIDTHS = {attribute: max(map(len, values)) for attribute, values in ATTRIBUTES.items()}
@@ -159,17 +159,17 @@ def refuse_unreadable(config: settings.InferenceSettings, images: list[str], unr
 def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: dict[int, str], report: dict) -> None:
     """Write output.csv and the files beside it. `bad`: {row: reason} of unreadable and repaired photographs."""
     folder, rows, answers = config.sm_output_data_dir, list(bad), {"ans": answer.classes}
-    output, probabilities, bad_images = files.as_csv({**info, **answers}), None, None
+    output, probabilities, bad_images = csv_files.as_text({**info, **answers}), None, None
     # A process that is killed between two of these files leaves files of two calls: this hash tells.
     report["output_sha256"] = hashlib.sha256(output.encode()).hexdigest()
     if config.probabilities:
         columns = dict(zip(PROBABILITY_COLUMNS, answer.probabilities.T.round(6), strict=True))
-        probabilities = files.as_csv({"ImageID": info["ImageID"], **columns, **answers})
+        probabilities = csv_files.as_text({"ImageID": info["ImageID"], **columns, **answers})
     if bad:
         table = {"ImageID": [info["ImageID"][row] for row in rows], "ans": answer.classes[rows]}
-        bad_images = files.as_csv({**table, "reason": list(bad.values())})
+        bad_images = csv_files.as_text({**table, "reason": list(bad.values())})
     beside = {"inference.json": files.as_json(report), "probabilities.csv": probabilities, "bad_images.csv": bad_images}
-    with locks.locked(folder):
+    with files.locked(folder):
         files.write_together(folder, {**beside, "output.csv": output})
     if bad:
         repaired = int(np.isfinite(answer.probabilities[rows]).all(1).sum())

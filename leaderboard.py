@@ -34,7 +34,7 @@ from toolkit.labels import ATTRIBUTES
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
 from toolkit.runs.fingerprint import Fingerprint, digests, make_fingerprint, matching
-from toolkit.system import console, distributed, files, locks, subprocesses
+from toolkit.system import console, csv_files, distributed, files, subprocesses
 from toolkit.system.console import InputError, listed, say
 
 # The columns of the contest's baseline table, and more.
@@ -307,13 +307,13 @@ def run(script: str, given: dict, folder: pathlib.Path):
 def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list[dict], list[dict]]:
     """Write tables and page of all rows that can be compared, made now or before: these rows, and means over seeds."""
     folder = config.sm_output_data_dir
-    with locks.locked(folder):
+    with files.locked(folder):
         made = comparable(folder, fingerprint)
         rows, differing = with_settings(made)
         of_seeds = [*OTHER_NAMES.values(), *(name for name in differing if name != "seed")]
         seeds = runs_leaderboard.over_seeds(rows, of_seeds, SCORES)
         columns = rows[0] if rows else COLUMNS
-        files.write_csv(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
+        csv_files.write(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
         tables = ["\n".join(as_markdown(table)) for table in (rows, seeds) if table]
         files.write(folder / "leaderboard.md", "\n\n".join(tables) + "\n")
         if not all(progress["row"]["note"] for progress in made.values()):

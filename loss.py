@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from toolkit.config.settings import TrainSettings
 
-
-# Of age beside mask and gender with HEAD=factored: of some hundred faces, nets learn ages by heart first.
+# Of age, where mask and gender have 1, with HEAD=factored: of some hundred faces, nets learn ages by heart first.
 AGE_WEIGHT = 0.3
 
 
@@ -149,7 +148,7 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
     return TrainingLoss(criterion, weights, smoothing)
 
 
-def build(name: str, weight: Tensor | None = None, **options) -> Callable[[Tensor, Tensor], Tensor]:
+def build(name: str, weight: Tensor | None, **options) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of logits and targets (toolkit/training/targets.py).
 
     `options` are the loss's own keywords; a loss gets `weight` only where there is one.
@@ -169,7 +168,9 @@ def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], devic
             f"LOSS={name}: expected a loss without parameters: they would not learn; put them into the net"
         )
     labels = torch.arange(4, device=device)
-    targets = [labels] + [torch.nn.functional.one_hot(labels, CLASSES).float()] * (name in TAKES_SOFT_TARGETS)
+    targets = [labels]
+    if name in TAKES_SOFT_TARGETS:
+        targets.append(torch.nn.functional.one_hot(labels, CLASSES).float())
     for given in targets:
         logits = torch.linspace(-1, 1, 4 * CLASSES, device=device).view(4, CLASSES).requires_grad_()
         try:

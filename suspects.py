@@ -29,7 +29,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import CLASSES
 from toolkit.runs import folders, lookup
 from toolkit.runs.weights import WEIGHTS, Header, read_header
-from toolkit.system import console, distributed, files, subprocesses
+from toolkit.system import console, csv_files, distributed, files, subprocesses
 from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[p
         raise InputError(
             f"{run}: expected a finished run of folds, found no {folders.RESULT}; train.py goes on with it"
         )
-    out_of_fold = files.read_csv(run / OUT_OF_FOLD, ("person", "fold"), "SM_CHANNEL_MODEL")
+    out_of_fold = csv_files.read(run / OUT_OF_FOLD, ("person", "fold"), "SM_CHANNEL_MODEL")
     fold = {}
     for person, number in zip(out_of_fold["person"], out_of_fold["fold"], strict=True):
         if fold.setdefault(person, number) != number:
@@ -254,7 +254,7 @@ def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], find
             continue
         table[f"{kind}_nats"] = [round(finding.nats, 3) for finding in of_kind]
         table[f"{kind}_probability"] = [round(finding.probability, 6) for finding in of_kind]
-    files.write_csv(config.sm_output_data_dir / TABLE, table)
+    csv_files.write(config.sm_output_data_dir / TABLE, table)
 
 
 def write_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str) -> None:

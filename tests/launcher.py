@@ -14,7 +14,7 @@ import time
 import pytest
 from faults import ROOT, environment
 
-from toolkit.system import locks
+from toolkit.system import files
 
 FOLDER = pathlib.Path(sys.prefix) / "sagemaker"
 PYTHON = FOLDER / "bin" / "python"
@@ -84,7 +84,7 @@ def turn_at_the_port():
     """Jobs of several hosts take turns, as all of them want the same port."""
     turns = pathlib.Path(tempfile.gettempdir()) / f"port-{PORT}"
     turns.mkdir(exist_ok=True)
-    with locks.locked(turns):
+    with files.locked(turns):
         for _ in range(600):
             with contextlib.suppress(OSError), socket.socket() as free:
                 free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -204,10 +204,10 @@ def test_two_generations_of_state_are_kept_and_the_older_one_goes(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
-    from toolkit.system import locks
+    from toolkit.system import files
 
     for name in (".output.csv.abcd1234.part", "mine.part", ".hidden", "output.csv"):
         (tmp_path / name).touch()
-    with locks.locked(tmp_path):
-        assert (tmp_path / locks.LOCK).exists()
+    with files.locked(tmp_path):
+        assert (tmp_path / files.LOCK).exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "mine.part", "output.csv"]

@@ -9,7 +9,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 import loss
 from toolkit.config import defaults
-from toolkit.config.settings import BUILT_IN_LOSSES, TrainSettings
+from toolkit.config.conflicts import BUILT_IN_LOSSES
+from toolkit.config.settings import TrainSettings
 from toolkit.system.console import InputError
 
 # Two photographs, two classes: p of the true class is 3/4 and 1/5.

@@ -19,7 +19,7 @@ from toolkit.data import decode, disk_cache, store
 from toolkit.data.disk_cache import CachedStore
 from toolkit.data.framing import Framing
 from toolkit.data.store import CHUNK, Store
-from toolkit.system import locks
+from toolkit.system import files
 from toolkit.system.console import InputError
 
 FRAMING = Framing((24, 18))
@@ -78,11 +78,17 @@ def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
 
 
 def test_a_store_that_is_left_early_stops_within_a_photograph(paths, monkeypatch):
-    decoded = []
-    monkeypatch.setattr(decode, "decode_bytes", lambda *given: decoded.append(store.threading.Event().wait(0.05)))
-    with pytest.raises(ZeroDivisionError), Store(paths, FRAMING) as some:
+    some, too_late = Store(paths, FRAMING), []
+
+    def slow(*_):
+        too_late.append(some._stopped)
+        return store.threading.Event().wait(0.05)
+
+    monkeypatch.setattr(decode, "decode_bytes", slow)
+    with pytest.raises(ZeroDivisionError), some:
         raise ZeroDivisionError
-    assert not some._filler.is_alive() and len(decoded) <= 2 * store.cpu_count()
+    assert not some._filler.is_alive() and some.bad == {}
+    assert sum(too_late) <= some.threads and len(too_late) < len(paths)
 
 
 def full(self, offset, content):
@@ -217,7 +223,7 @@ def test_more_memory_than_there_is_says_which_setting_to_lower(paths):
 def test_who_waits_for_another_run_says_so_and_can_be_stopped(paths, tmp_path, capsys):
     kept(paths, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
-    with locks.locked(folder) as alone:
+    with files.locked(folder) as alone:
         assert alone
         with pytest.raises(ZeroDivisionError), disk_cache.open_store(paths, FRAMING, 1.0, tmp_path / "cache") as some:
             some._filler.join(timeout=0.3)

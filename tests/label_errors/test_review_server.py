@@ -22,7 +22,7 @@ from reviewing import EARLIER, EARLIER_LINE, HEADER, answers, correction, curren
 from toolkit.label_errors import corrections, decisions, review_server
 from toolkit.label_errors.ranking import Suspect
 from toolkit.pages import suspects as suspects_page
-from toolkit.system import locks
+from toolkit.system import files
 from toolkit.system.console import InputError
 
 
@@ -197,10 +197,10 @@ def test_a_closed_connection_prints_nothing_and_a_second_server_is_refused(suspe
                 address, host = f"{server.secret_path}photographs/0.jpg", f"127.0.0.1:{server.server_port}"
                 gone.sendall(f"GET {address} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() * 20)
         assert request(server) == (200, b"{}")
-        with locks.locked(tmp_path):  # somebody else's script, which only writes for a moment
+        with files.locked(tmp_path):  # somebody else's script, which only writes for a moment
             pass
     assert capsys.readouterr().err == ""
-    with locks.locked(tmp_path, name=review_server.LOCK), pytest.raises(InputError, match="another suspects.py serves"):
+    with files.locked(tmp_path, name=review_server.LOCK), pytest.raises(InputError, match="another suspects.py serves"):
         review_server.serve(path, suspects, [], b"", suspects_page.photographs(suspects, images), 0)
 
 

@@ -6,7 +6,7 @@ from browser import PHONE, opened, reads_well
 
 from toolkit.pages import comparison as comparison_page
 from toolkit.pages import leaderboard as leaderboard_page
-from toolkit.system import files
+from toolkit.system import csv_files
 
 
 def test_runs_are_compared_by_column_and_by_photograph(browser, drawn, tmp_path):
@@ -59,7 +59,7 @@ def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_me
         "macro_f1_high": ["", 0.7, ""],
         "seed": [1, 2, 3],
     }
-    files.write_csv(tmp_path / "leaderboard.csv", table)
+    csv_files.write(tmp_path / "leaderboard.csv", table)
     leaderboard_page.write(tmp_path)
     with opened(browser, tmp_path / "leaderboard.html", viewport=PHONE, color_scheme="light") as shown:
         reads_well(shown)

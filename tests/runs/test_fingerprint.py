@@ -22,6 +22,7 @@ from toolkit.runs.folders import open_run
 # What train.py imports, and what cannot change a result of it. A module that is neither here nor in the fingerprint
 # fails the test below: decide where it belongs.
 CANNOT_CHANGE_A_RESULT = (
+    "toolkit/config/conflicts.py",  # refuses settings, and changes none
     "toolkit/config/defaults.py",  # the values of settings are in the fingerprint themselves
     "toolkit/config/extras.py",  # is an optional package there?
     "toolkit/config/presets.py",
@@ -38,10 +39,9 @@ CANNOT_CHANGE_A_RESULT = (
     "toolkit/runs/leaderboard.py",
     "toolkit/runs/tensorboard.py",
     "toolkit/system/console.py",
-    "toolkit/system/csv_text.py",  # the digest of photographs has the labels that were read with it, and the next two
+    "toolkit/system/csv_files.py",  # the digest of photographs has the labels that were read with it, and the next two
     "toolkit/system/spelling.py",
     "toolkit/system/files.py",
-    "toolkit/system/locks.py",
     "toolkit/system/signals.py",
     "toolkit/system/subprocesses.py",
     "toolkit/training/lr_finder.py",  # nothing of what it trains is kept

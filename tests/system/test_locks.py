@@ -13,19 +13,19 @@ import time
 import pytest
 from conftest import ROOT
 
-from toolkit.system import locks
-from toolkit.system.locks import LOCK, locked
+from toolkit.system import files
+from toolkit.system.files import LOCK, locked
 
 HOLD = """
 import pathlib, sys, time
-from toolkit.system.locks import locked
+from toolkit.system.files import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
 """
 COUNT = """
 import pathlib, sys
-from toolkit.system.locks import locked
+from toolkit.system.files import locked
 folder = pathlib.Path(sys.argv[1])
 for _ in range(200):
     with locked(folder):
@@ -134,7 +134,7 @@ def test_a_lock_file_that_another_person_made_is_named_and_stays():
 
 
 def test_who_waits_says_so_once_and_gives_up_when_asked_to(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(locks, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(files, "POLL_SECONDS", 0.001)
     asked = iter([False] * 5 + [True])
     with locked(tmp_path), pytest.raises(InterruptedError), locked(tmp_path, give_up=lambda: next(asked)):
         pass

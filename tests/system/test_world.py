@@ -41,4 +41,4 @@ def test_a_process_beside_others_that_does_not_know_them_says_so(variables, odd,
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert bool(world.alone_among()) == odd
+    assert bool(world.warning()) == odd

@@ -20,7 +20,7 @@ from toolkit.config.types import is_path, weights_file
 from toolkit.labels import CLASS_NAMES
 from toolkit.runs import folders, tensor_file
 from toolkit.runs.weights import load_into
-from toolkit.system import files
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, first_line, listed, say
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Trained:
     header: dict = field(default_factory=dict)  # of a run of this project; empty for a plain state dict
 
     def keeps_head(self, head: str) -> bool:
-        """Whether a layer of the head's shape means the same: in a plain state dict the shape alone decides."""
+        """Whether the file's last layer is one for this head and these classes. A plain state dict does not tell."""
         return not self.header or (self.header["head"], tuple(self.header["classes"])) == (head, CLASS_NAMES)
 
 
@@ -118,7 +118,7 @@ def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> d
 
 
 def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
-    """What `fit` returns, of a net whose builder put in all but the head.
+    """What `fit` returns, for a net whose builder put in all but the head.
 
     Without a file the SHA-256 is of the tensors.
     """
@@ -149,7 +149,7 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
     try:
         then = folders.read_settings(run)["settings"]
         images_then, of_everybody = then["sm_channel_train"], not (then["val_ratio"] or then["folds"])
-        table = {"person": []} if of_everybody else files.read_csv(run / "validation.csv", ("person",), "WEIGHTS")
+        table = {"person": []} if of_everybody else csv_files.read(run / "validation.csv", ("person",), "WEIGHTS")
         held_out_then = table["person"]
     except (OSError, ValueError, KeyError, InputError):  # no run, or a part of one
         return

@@ -26,8 +26,8 @@ def names(like: str) -> list[str]:
     folder = extras.need_folder(f"NAME={like}", "timm") / "models"
     sources = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
     found = [PREFIX + name for source in sources for name in re.findall(r"^@register_model\ndef (\w+)\(", source, re.M)]
-    tagged = like.partition(".")[0] in found and any(f"'{_plain(like)}'" in source for source in sources)
-    return found + [like] * (tagged and like not in found)
+    is_tagged = like.partition(".")[0] in found and any(f"'{_plain(like)}'" in source for source in sources)
+    return [*found, like] if is_tagged and like not in found else found
 
 
 def build(name: str, size: tuple[int, int], outputs: int, weights: pathlib.Path | None = None) -> nn.Module:

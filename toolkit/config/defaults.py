@@ -1,7 +1,7 @@
 """Defaults that depend on other settings, or on the platform: the one place that knows them."""
 
-from toolkit.config import presets, sources
-from toolkit.config.settings import FACTORED, TrainSettings
+from toolkit.config import conflicts, presets, sources
+from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_folder
 from toolkit.labels import ATTRIBUTES
 from toolkit.system.console import say
@@ -40,20 +40,20 @@ def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, f
 def resolve(
     config: TrainSettings, origin: dict[str, str], takes_weight: bool = True, head: str | None = None
 ) -> tuple[TrainSettings, dict[str, str]]:
-    """The settings without unset or `auto` values that depend on others, and where each value comes from.
+    """The settings, with values in place of unset and `auto` where these depend on others; and where each comes from.
 
-    `takes_weight`: whether the loss takes weights of classes. Says so where it should have some, and takes none.
-    `head`: that of the run which WEIGHTS names, and which is to go on with it.
+    `takes_weight`: whether the loss takes weights of classes; prints a note if it should, and does not.
+    `head`: that of the run which WEIGHTS names, None without such a run; it is kept.
     """
     trained = config.weights != "none"
     unset = {
         BY_START: AGAINST_LEARNING_BY_HEART if trained and config.epochs >= ENOUGH_EPOCHS else PLAIN,
         "WEIGHTS": {"head": head} if head else {},
         "LOSS": OF_LOSS if _has_own_loss(config) else {},
-        "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != FACTORED else {},
+        "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != conflicts.FACTORED else {},
         config.optimizer: of_optimizer(config.optimizer, config.name, trained),
     }
-    values, origin = {name: TrainSettings.model_fields[name].default for name in config.idle()}, dict(origin)
+    values, origin = {name: TrainSettings.model_fields[name].default for name in conflicts.idle(config)}, dict(origin)
     for source, found in unset.items():  # later ones win
         here = {name: value for name, value in found.items() if getattr(config, name) is None}
         values |= here
@@ -63,13 +63,13 @@ def resolve(
         values["loss"], origin["loss"] = "factored" if config.head == "factored" else "label_smoothing", "HEAD"
     if config.class_weights == "auto":
         # Weights on top of another remedy for rare classes would favour them twice.
-        plain = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
-        if plain and not takes_weight:
+        is_needed = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
+        if is_needed and not takes_weight:
             say(
                 f"note: LOSS={config.loss} has no parameter weight, so CLASS_WEIGHTS=auto is none; the built-in losses "
                 "have weights: compare with CLASS_WEIGHTS=none, or give it the parameter"
             )
-        values["class_weights"], origin["class_weights"] = "sqrt" if plain and takes_weight else "none", "auto"
+        values["class_weights"], origin["class_weights"] = "sqrt" if is_needed and takes_weight else "none", "auto"
     if config.run is None:
         values["run"], origin["run"] = as_folder(config.name), "NAME"
     if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):

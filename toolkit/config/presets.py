@@ -1,7 +1,8 @@
 """Settings from files: RECIPE names a file in recipes/, SETTINGS is the settings.json of a run.
 
-They are other defaults: what is given itself wins over them, and where it leaves one of them without effect, that is no
-mistake. A recipe is for train.py and inference.py: a line is for inference.py if train.py has no such setting.
+Their values take the place of defaults. What is given itself wins over them; where it leaves one of them without
+effect, that is no mistake. A recipe is for train.py and inference.py: a line is for inference.py if train.py has no
+such setting.
 """
 
 import json
@@ -78,8 +79,8 @@ class Record(BaseModel):
 def read_record(path: pathlib.Path) -> dict:
     """{setting: value} of all that decide a run's result, from its settings.json.
 
-    Not those that were defaults and still are, and not those that follow from others: they follow from what is set now.
-    Raises InputError where the file is no such record, or has settings that are none any more.
+    Without values that were defaults and still are, and without those that follow from others, which follow from what
+    is set now. Raises InputError where the file is no such record, or has settings that are none any more.
     """
     try:
         record = files.read_json(path, Record)
@@ -101,7 +102,7 @@ def read_record(path: pathlib.Path) -> dict:
 
 
 def _is_own(name: str, value, origin: str) -> bool:
-    """Whether a value was given, or was a default that is another one today."""
+    """Whether a value was given, or was a default that has changed since."""
     if origin == "default" and name in TrainSettings.model_fields:
         return value != json.loads(json.dumps(TrainSettings.model_fields[name].default, default=str))
     return origin in GIVEN or is_preset(origin)

@@ -9,15 +9,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from toolkit.config import shared
+from toolkit.config import conflicts, shared
 from toolkit.config.shared import DEMO
-from toolkit.config.types import Corrections, InputFile, InputFolder, NameOrPath, RunName, Weights, as_text, is_path
+from toolkit.config.types import Corrections, InputFile, InputFolder, NameOrPath, RunName, Weights, is_path
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, CLASSES, to_class
 
 FALLBACK_CLASS = to_class(*({"gender": 1, "age": 1}.get(name, 0) for name in ATTRIBUTES))
-
-BUILT_IN_LOSSES = ("cross_entropy", "label_smoothing", "logit_adjusted", "focal", "f1")  # of loss.py
-FACTORED = ("mask", "gender", "age")  # the attributes of toolkit/labels.py that HEAD=factored is made for
 
 
 class TrainSettings(
@@ -29,9 +26,7 @@ class TrainSettings(
     # A small model from scratch, in about a minute on two cores: drawn faces need no ImageNet weights.
     DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "96x72", "epochs": 7}
     # Paths and limits: not compared themselves; what they select is in the task's digest.
-    IN_DIGEST: ClassVar[tuple[str, ...]] = (
-        "decide_by", "sm_channel_pseudo", "pseudo_probabilities", "max_megapixels", "on_bad_image",
-    )  # fmt: skip
+    IN_DIGEST: ClassVar = ("decide_by", "sm_channel_pseudo", "pseudo_probabilities", "max_megapixels", "on_bad_image")
     # They say where and how fast a run is trained, and do not change its result: a run continues when they change.
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
         "sm_channel_train", "sm_model_dir", "run", "sm_checkpoint_dir", "checkpoint_seconds", "resume",
@@ -128,57 +123,9 @@ class TrainSettings(
         """The settings that change the result of a run, as JSON types."""
         return self.model_dump(mode="json", exclude=set(self.RUNTIME_ONLY))
 
-    def idle(self) -> dict[str, str]:
-        """{setting: why it has no effect beside the others}. Where it is given it is refused, in a recipe unset."""
-        found = {}
-        if not self.val_ratio and not self.folds:
-            found["patience"] = "has no effect with VAL_RATIO=0, as nothing is validated; remove it"
-        if self.val_ratio or self.folds:
-            found["decide_by"] = "has no effect where people are validated; remove it, or set VAL_RATIO=0 without FOLDS"
-        if not self.folds:
-            found["fold"] = "has no effect without FOLDS; set FOLDS, or remove it"
-        if not self.folds or self.fold is not None:
-            found["final"] = "expected all folds before it; set FOLDS, and leave FOLD unset"
-        if self.sm_channel_pseudo is None:
-            for name in ("pseudo_probabilities", "pseudo_from"):
-                found[name] = "has no effect without SM_CHANNEL_PSEUDO; set that, or remove it"
-        return found
-
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        if self.loss in BUILT_IN_LOSSES:  # one's own may take any
-            yield from self.only_with("loss", "label_smoothing", "smoothing")
-        if self.loss is None or self.loss in BUILT_IN_LOSSES:
-            yield from self.only_with("loss", "focal", "gamma")
-            yield from self.only_with("loss", "logit_adjusted", "tau")
-        yield from self.only_with("folds", 0, "val_ratio")
-        if self.folds == 1:
-            yield "FOLDS=1: expected 0 (off) or 2 and more"
-        if self.fold is not None and 0 < self.folds <= self.fold:
-            yield f"FOLD={self.fold}: expected less than FOLDS={self.folds}; folds are counted from 0"
-        for name, reason in self.idle().items():
-            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
-                yield f"{name.upper()}={as_text(getattr(self, name))}: {reason}"
-        if self.head == "factored" and tuple(ATTRIBUTES) != FACTORED:
-            found = ", ".join(ATTRIBUTES)
-            yield f"HEAD=factored: predicts {', '.join(FACTORED)}, found {found} in toolkit/labels.py; set HEAD=flat"
-        if self.head:
-            yield from self.only_with("head", "flat", "loss", "smoothing")
-        if self.head == "factored" and self.class_weights not in ("auto", "none"):
-            yield (
-                f"CLASS_WEIGHTS={self.class_weights}: counts classes, but HEAD=factored learns years of age; set "
-                "SAMPLER=balanced in its place, or HEAD=flat"
-            )
-        if self.loss == "logit_adjusted" and self.sampler == "balanced":
-            yield (
-                "SAMPLER=balanced: LOSS=logit_adjusted sees to rare classes itself, and both would do it twice; leave "
-                "SAMPLER unset, or set LOSS=label_smoothing"
-            )
-        if self.loss == "focal" and self.class_weights in ("sqrt", "balanced"):
-            yield (
-                f"CLASS_WEIGHTS={self.class_weights}: with LOSS=focal the decision cannot take weights out again, and "
-                "rare classes would lose by them; set SAMPLER=balanced in their place, or LOSS=label_smoothing"
-            )
+        yield from conflicts.of_training(self)
 
 
 class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Preset):
@@ -222,6 +169,7 @@ class ServingSettings(InferenceSettings):
     """The handlers of inference.py, which answer requests to an endpoint."""
 
     FOLDERS = ("sm_channel_model",)
+    DEMO_MEANS = "taking the model of the drawn faces in"
     WHERE: ClassVar[str] = "an endpoint"
     # An endpoint gets a few photographs per request: they tell nothing about priors, and there is no file to write.
     WITHOUT_EFFECT: ClassVar[tuple[str, ...]] = (
@@ -241,7 +189,6 @@ class ServingSettings(InferenceSettings):
 class PhotographSettings(ServingSettings):
     """inference.py on photographs that its command line names."""
 
-    DEMO_MEANS = "taking the model of the drawn faces in"
     WHERE = "photographs that are given by name"
 
     on_bad_image: Literal["stop", "fallback", "repair"] = "fallback"  # all others are answered, and no class is made up
@@ -250,7 +197,6 @@ class PhotographSettings(ServingSettings):
 class ServerSettings(ServingSettings):
     """serve.py"""
 
-    DEMO_MEANS = "taking the model of the drawn faces in"
     WHERE = "a server"
     LEFT_OUT = ("sm_channel_eval", "sm_output_data_dir", *ServingSettings.WITHOUT_EFFECT)
 

@@ -44,7 +44,7 @@ def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> t
     values, origin, problems = merge(cls, argv, os.environ)
     if problem := world.problem():
         problems.insert(0, problem)
-    if note := world.alone_among():
+    if note := world.warning():
         warn(f"warning: {note}")
     for line in near_misses(os.environ, names_of(cls) - values.keys()):
         warn(f"warning: {line}")
@@ -189,9 +189,9 @@ def _is_setting(variable: str) -> bool:
 
 
 def near_misses(environ, unset: Container[str] = ()) -> list[str]:
-    """A line for every environment variable whose name is almost a setting's, or what others call one.
+    """A line for every environment variable whose name is almost a setting's, or is a setting's in other toolkits.
 
-    Of the latter only those that mean one of the `unset` settings of this script: other programs have variables, too.
+    Other toolkits' names count only where they mean one of the `unset` settings of this script.
     """
     lines = []
     for variable in sorted(environ):

@@ -61,7 +61,7 @@ def _all_of(annotation) -> list:
 
 
 def the_word(value: str, words: Iterable[str]) -> str:
-    """The one of these words that `value` is, else the only one that differs in case; `value` itself if it is none."""
+    """`value`; or where it is none of these words, the only one of them that differs from it in case alone."""
     words = list(words)
     alike = [word for word in words if word.lower() == value.lower()]
     return alike[0] if value not in words and len(alike) == 1 else value
@@ -154,8 +154,8 @@ def folder_of_run(name: str) -> str:
     """`name`, if the folder of a run may be called so. Raises ValueError."""
     # NAME lists runs with commas. fold-0 and final are folders inside a run of folds: lookup.py would take the folder
     # that holds one for such a run. leaderboard holds the runs of leaderboard.py.
-    plain = name == name.strip() and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\,")
-    if not plain or len(os.fsencode(name)) > LONGEST_NAME or re.fullmatch(r"fold-\d+|final|leaderboard", name):
+    is_plain = name == name.strip() and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\,")
+    if not is_plain or len(os.fsencode(name)) > LONGEST_NAME or re.fullmatch(r"fold-\d+|final|leaderboard", name):
         raise ValueError(
             "expected the name of a new folder, without slashes, commas and a leading dot, and none of "
             f"fold-0, final, leaderboard; at most {LONGEST_NAME} bytes"

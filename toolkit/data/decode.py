@@ -22,7 +22,7 @@ TURNS = {  # by EXIF orientation
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-GREATEST = (1, 255, 65535)  # value of a channel, in files of floats or of more than 8 bits
+GREATEST = (1, 255, 65535)  # what white may be in files of floats or of more than 8 bits
 
 
 def decode_bytes(content: bytes, framing: Framing, max_megapixels: float = photo_file.MEGAPIXELS) -> np.ndarray:
@@ -103,7 +103,7 @@ def _load(photo: Image.Image) -> None:
 def _to_8_bits(photo: Image.Image) -> Image.Image:
     """A grey photograph of integers or floats as one of bytes: convert() would clip them. Others stay as they are.
 
-    Values run from 0 to the first of GREATEST that is not exceeded; integers not to 1. Raises ValueError on others.
+    Black is 0. White is the first of GREATEST that no value exceeds; of integers not 1. Raises ValueError on others.
     """
     if photo.mode != "F" and not photo.mode.startswith("I"):
         return photo

@@ -17,7 +17,7 @@ from toolkit.data import decode, framing, photo_file
 from toolkit.data.framing import Framing
 from toolkit.data.photo_file import Reading
 from toolkit.data.store import CHUNK, File, Memory, Store, cpu_count
-from toolkit.system import locks
+from toolkit.system import files
 from toolkit.system.console import say
 
 # A file of all pixels, followed by JSON: a digest of their sources, and checksums of each chunk and of each source.
@@ -54,7 +54,7 @@ class CachedStore(Store):
         folder = self.folder / self._name()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with locks.locked(folder, give_up=lambda: self._stopped) as alone:
+            with files.locked(folder, give_up=lambda: self._stopped) as alone:
                 sources = self._digest_of_sources()
                 self.reused = self._reuse(folder / PIXELS, sources)
                 if not self.reused:
@@ -64,14 +64,14 @@ class CachedStore(Store):
             super()._fill()
 
     def _name(self) -> str:
-        """Of the folder for these paths in this framing."""
+        """The name of the folder for these paths in this framing."""
         digest = hashlib.sha256(repr(self.framing).encode())
         for path in self.paths:
             digest.update(os.path.abspath(os.fsencode(path)) + b"\0")
         return "x".join(map(str, self.size)) + "-" + digest.hexdigest()[:16]
 
     def _digest_of_sources(self) -> str:
-        """Of all else that the pixels depend on: the files as they are now, and the decoders with their code."""
+        """A digest of all else that the pixels depend on: the files as they are now, and the code that decodes them."""
         code = [pathlib.Path(module.__file__).read_bytes() for module in (decode, framing, photo_file)]
         decoders = [*code, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None)]
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -94,7 +94,7 @@ class CachedStore(Store):
             if note["sources"] != sources or (note["repaired"] and not self.reading.repair):
                 return False
             repaired = {int(index): text for index, text in note["repaired"].items()}
-            chunks, files = note["checksums"], np.array(note["files"], self.checksums.dtype).reshape(len(self))
+            chunks, of_files = note["checksums"], np.array(note["files"], self.checksums.dtype).reshape(len(self))
         # No such file, or none that this code wrote.
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False
@@ -106,7 +106,7 @@ class CachedStore(Store):
         if chunks != self._map_chunks(checksum, "checking", cpu_count()):
             return False
         self.storage, self.repaired = storage, repaired
-        self.checksums[:] = files
+        self.checksums[:] = of_files
         return True
 
     def _decode_to_disk(self, folder: pathlib.Path, sources: str, alone: bool) -> None:

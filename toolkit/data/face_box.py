@@ -1,7 +1,7 @@
 """Where the faces are in photographs of one kind, found by their masks: what CROP=auto takes.
 
-A wall or a coat differs between people as much as a face does, but not between the photographs of one person: a mask
-does. So a pixel counts by how alike the difference between with and without a mask is among people.
+Walls and coats differ between people, as faces do, but not between the photographs of one person. Masks do. So masks
+are where a person's photographs with and without one differ in the same way among people.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from toolkit.data.framing import Framing
 from toolkit.data.photo_file import Reading
 from toolkit.data.store import Store
 
-FEWEST_PEOPLE, MOST_PEOPLE = 50, 300  # fewer with both kinds of photograph say too little, more nothing new
+FEWEST_PEOPLE, MOST_PEOPLE = 50, 300  # with and without a mask: fewer say too little, more say nothing new
 LEAST_ALIKE = 0.25  # where photographs are taken alike it is 0.5 and more; where faces are anywhere, up to 0.2
 WORN, NOT_WORN = 0, 2  # of mask, in toolkit/labels.py
 # How far the box reaches beyond the masks, in mask widths: what scored best on real faces (docs/measured.md).

@@ -8,7 +8,7 @@ from typing import get_args
 
 from toolkit.config.types import WHOLE, Fit, as_text, crop_box, height_and_width
 
-SPARE = 2  # times the pixels that are asked for, in height and in width, are left to the antialiased resize
+SPARE = 2  # a decoder leaves this many times the height and width asked for; the antialiased resize does the rest
 
 
 @dataclass(frozen=True)

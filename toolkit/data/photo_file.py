@@ -40,7 +40,7 @@ class Reading:
     """Limits of reading: the largest photograph, and whether to repair a JPEG without its end."""
 
     max_megapixels: float = MEGAPIXELS
-    repair: bool = False  # also JPEGs whose end is missing
+    repair: bool = False
 
     @classmethod
     def of(cls, settings) -> "Reading":
@@ -94,10 +94,10 @@ def why_unreadable(path: str | bytes | os.PathLike, max_megapixels: float = math
 
 
 def with_an_end(content: bytes) -> bytes:
-    """A JPEG whose end is missing, with one: its decoder then fills in what is missing.
+    """A JPEG that is cut short, with an end: its decoder then gives the missing rows one colour.
 
-    Raises MissingEndError if that is more than MOST_MISSING of its rows, which then have one colour. A progressive JPEG
-    is only less sharp.
+    Raises MissingEndError if more than MOST_MISSING of its rows are missing. A progressive JPEG that is cut short has
+    all rows, and is less sharp.
     """
     content += END_OF_JPEG
     with opened(content, math.inf) as photo:
@@ -126,14 +126,14 @@ def upright_size(photo: Image.Image) -> tuple[int, int]:
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether it says nothing of the photograph: too little memory, too many open files, a disk that fails."""
+    """Whether the machine is at fault, not the photograph: too little memory, too many open files, a failing disk."""
     if isinstance(error, OSError):
         return error.errno not in OF_THE_FILE
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch has no class for it
 
 
 def reason_or_raise(error: Exception, which: str) -> str:
-    """`reason`. Raises InputError about the photograph `which` where that is no fault of it."""
+    """`reason`. Raises InputError that names the photograph, `which`, where the machine is at fault."""
     if is_of_the_machine(error):
         raise InputError(
             f"{which} cannot be read now ({type(error).__name__}: {error}); this is no fault of the photograph, so "

@@ -30,12 +30,12 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
 
     None if both are 0: everybody trains.
 
-    Stratified: people are sorted by all attributes but the mask and by a hash of seed and id, and every k-th of that
-    row is held out, so each group keeps its share to within one person. A group of two people and more always has
-    somebody held out (or, in folds, as many folds as it has people); else small sets say nothing about the old. The
-    only person of a group is trained on, or nothing would be known of it: but for folds, and for sets of such only. The
-    result depends on the seed, the people and their folders, and on no library's random numbers. `table` is the one
-    before corrections, so that RELABEL does not change it.
+    Stratified: people are sorted by all attributes but the mask, then by a hash of seed and id. Every k-th of them is
+    held out, so each group keeps its share to within one person. Of a group of two and more somebody is always held out
+    (with folds, in as many folds as it has people): else small sets say nothing about the old. The only person of a
+    group is trained on, since otherwise nothing is learned about the group: but not with folds, nor where nobody else
+    would be held out. The result depends on the seed, the people and their folders, and on no library's random numbers.
+    `table` is the one before corrections, so that RELABEL does not change the split.
     """
     if not (ratio or folds):
         return None
@@ -45,7 +45,7 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     number = np.arange(len(people) + 1)
     if folds:
         return set(people.index[number[:-1] % folds == fold])
-    # Of each 1 / ratio people one is held out: where the rounded sum of ratios grows.
+    # One of each 1 / ratio people is held out: the one at which the rounded sum of ratios grows.
     is_held_out = np.diff(np.floor(number * ratio + 0.5)) > 0
     groups = people.groupby(list(OF_PERSON)).indices.values()
     for rows in groups:
@@ -64,7 +64,9 @@ def make_splits(config: "TrainSettings", as_found: "pd.DataFrame", table: "pd.Da
     """
     folds = range(config.folds) if config.folds and config.fold is None else [config.fold or 0]
     held_out = [held_out_people(as_found, config.val_ratio, config.folds, fold, config.seed) for fold in folds]
-    splits = [split_by_person(table, people) for people in held_out + [None] * config.final]
+    if config.final:
+        held_out.append(None)
+    splits = [split_by_person(table, people) for people in held_out]
     return [without_border_ages(table, sides) for sides in splits] if config.border_ages == "leave_out" else splits
 
 

@@ -21,10 +21,10 @@ from toolkit.data.photo_file import MissingEndError, Reading
 from toolkit.system.console import InputError, bar, say
 
 CHUNK = 64  # photographs that are decoded, written and waited for together
-TIMED, TIMED_SECONDS = 5, 0.2  # photographs that tell how many threads are of use, or as many as that time allows
-# Each photograph holds the interpreter's lock for 0.1 ms. With a thread for so many seconds that one takes, the lock is
-# free half of the time. 16 threads on 16 cores handed it to and fro: they decoded 790 photographs of 0.6 ms a second,
-# where two on 2 cores decode 2,600, and the imports and the model had to wait for it as well (docs/speed.md).
+TIMED, TIMED_SECONDS = 5, 0.2  # photographs that are timed to choose the number of threads, and for how long at most
+# Decoding one photograph holds the interpreter's lock for 0.1 ms. With one thread for each 0.2 ms that a photograph
+# takes, the lock is free half of the time. With more, threads wait for it: 16 threads on 16 cores decoded 790
+# photographs of 0.6 ms a second, 2 threads on 2 cores 2,600. Imports and the model waited, too (docs/speed.md).
 SECONDS_OF_A_THREAD = 2e-4
 
 
@@ -50,13 +50,13 @@ class File:
 
     def __init__(self, file, shape: tuple[int, ...]):
         # seek and read are two calls: only the thread with the lock may move the file's position.
-        self.file, self.shape, self.position = file, shape, threading.Lock()
+        self.file, self.shape, self.lock = file, shape, threading.Lock()
 
     def put(self, first: int, chunk: np.ndarray) -> None:
         self.write(first * math.prod(self.shape[1:]), memoryview(chunk).cast("B"))
 
     def write(self, offset: int, content: memoryview) -> None:
-        with self.position:
+        with self.lock:
             self.file.seek(offset)
             while content:  # a nearly full disk takes a part, and refuses the rest with an error
                 content = content[self.file.write(content) :]
@@ -64,7 +64,7 @@ class File:
     def get(self, index: torch.Tensor) -> torch.Tensor:
         pixels = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
         for row, photograph in zip(pixels.numpy(), index.tolist(), strict=True):
-            with self.position:
+            with self.lock:
                 self.file.seek(photograph * row.size)
                 if self.file.readinto(memoryview(row).cast("B")) != row.size:
                     raise OSError(0, f"decoded photograph {photograph} is cut short")
@@ -83,13 +83,13 @@ class OnTheFly:
         pass  # all are decoded once all the same, to find the bad ones
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
-        def decode(photograph: int) -> np.ndarray:
+        def pixels_of(photograph: int) -> np.ndarray:
             if photograph in self.store.bad:
                 return np.zeros((*self.store.size, 3), np.uint8)
             return self.store.decode(photograph)
 
         with ThreadPoolExecutor(self.store.threads) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(decode, index.tolist()))))
+            return torch.from_numpy(np.stack(list(pool.map(pixels_of, index.tolist()))))
 
 
 class Store:
@@ -146,20 +146,13 @@ class Store:
             self.repaired[photograph] = str(error)
             return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
 
-    def decode_or_reason(self, photograph: int) -> np.ndarray | str:
-        """One photograph's pixels, or why it cannot be read. Raises InputError on errors of the machine."""
-        try:
-            return self.decode(photograph)
-        except Exception as error:  # Pillow may raise anything on a damaged file
-            return photo_file.reason_or_raise(error, f"photograph {photograph + 1} of {len(self)}")
-
     def read(self, photograph: int) -> bytes:
         """The content of its file."""
         return photo_file.read(self.paths[photograph])
 
     def start(self) -> None:
         """Begin to decode, in threads of their own."""
-        self.threads = self._useful_threads()  # now, while nothing else that this process does takes time
+        self.threads = self._useful_threads()  # timed now, while this process does nothing else
         self._filler.start()
 
     def wait(self) -> dict[int, str]:
@@ -186,16 +179,16 @@ class Store:
                     self._ready[chunk].wait()
             if self._error:
                 raise self._error
-            # A full disk makes the filler give up one storage for another, and start again.
+            # When the disk is full, the filler changes to another storage and starts again.
             if storage is not None and storage is self.storage:
                 return storage.get(index)
 
     def _useful_threads(self) -> int:
-        """Threads that do not wait for each other, by the seconds that a photograph takes: large ones, slow disks."""
+        """How many threads to decode with: more where a photograph takes longer, see SECONDS_OF_A_THREAD."""
         until, seconds = time.perf_counter() + TIMED_SECONDS, []
         for photograph in range(min(TIMED, len(self))):
             began = time.perf_counter()
-            with contextlib.suppress(Exception):  # they come again, in their place
+            with contextlib.suppress(Exception):  # it comes again when this photograph is decoded for the store
                 self.decode(photograph)
             seconds.append(time.perf_counter() - began)
             if time.perf_counter() > until:
@@ -232,13 +225,13 @@ class Store:
         self._decode_into(OnTheFly(self))
 
     def _decode_into(self, storage) -> None:
-        """Decode all into that storage, whatever another one held before."""
+        """Decode all photographs into that storage, from the first one on."""
 
-        def decode(first: int) -> None:
-            self._decode_chunk(first)  # its pixels are not returned, or all would stay in memory
+        def decode_chunk(first: int) -> None:
+            self._decode_chunk(first)  # its pixels are not returned: all would stay in memory
 
         self._begin(storage)
-        self._map_chunks(decode, "decoding", self.threads)
+        self._map_chunks(decode_chunk, "decoding", self.threads)
 
     def _begin(self, storage) -> None:
         for event in self._ready:
@@ -272,22 +265,25 @@ class Store:
             raise RuntimeError("stopped")
 
     def _decode_chunk(self, first: int) -> np.ndarray:
-        """Decode the chunk that begins there, and store it. Returns its pixels."""
+        """Decode the chunk that begins there, and store it. Returns its pixels; those of a bad photograph are 0.
+
+        Raises InputError on errors of the machine.
+        """
         chunk = np.zeros((min(CHUNK, len(self) - first), *self.size, 3), np.uint8)
         for row in range(len(chunk)):
             self._end_if_stopped()  # a chunk of large photographs takes half a minute
-            pixels = self.decode_or_reason(first + row)
-            if isinstance(pixels, str):
-                self.bad[first + row] = pixels
-            else:
-                chunk[row] = pixels
+            photograph = first + row
+            try:
+                chunk[row] = self.decode(photograph)
+            except Exception as error:  # Pillow may raise anything on a damaged file
+                self.bad[photograph] = photo_file.reason_or_raise(error, f"photograph {photograph + 1} of {len(self)}")
         self.storage.put(first, chunk)
         self._ready[first // CHUNK].set()
         return chunk
 
 
 class Selection:
-    """Some photographs of a store, which is full, numbered anew: what a Loader needs of a store."""
+    """Some photographs of a decoded store, numbered from 0. It has what a Loader needs of a store."""
 
     def __init__(self, store: Store, photographs: np.ndarray):
         """`photographs`: their indices in the store, int64."""

@@ -215,10 +215,10 @@ def portrait(person, photo, rng, films):
     return Image.blend(image, grain, 0.12)
 
 
-def make_films(rng, count=12):
-    """Pairs of sensor noise with light from one side, and of skin blotches: costly, hence shared by all."""
+def make_films(rng):
+    """Twelve pairs of sensor noise with light from one side, and of skin blotches: costly, hence shared by all."""
     films = []
-    for _ in range(count):
+    for _ in range(12):
         grain = rng.normal(128, 12, (HEIGHT, WIDTH, 3)) + rng.normal(0, 70) * np.linspace(-1, 1, WIDTH)[:, None]
         blotches = rng.normal(0, 22, (HEIGHT // 4, WIDTH // 4, 1)) * (0.6, 1, 1) + (116, 108, 110)
         films.append([Image.fromarray(field.clip(0, 255).astype(np.uint8)) for field in (grain, blotches)])

@@ -16,7 +16,7 @@ from toolkit import labels
 from toolkit.config.shared import DEMO_DATA, Settings
 from toolkit.demo.person import make_person
 from toolkit.demo.portrait import PHOTOGRAPHS, make_films, portrait
-from toolkit.system import files, locks
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, say
 
 DRAWING = 1  # raise it when the pictures change: folders of the older drawing are then refused
@@ -65,7 +65,7 @@ def draw_train(folder, cast, seed):
         return folder / "images" / people["path"][number] / f"{PHOTOGRAPHS[photograph]}.{extension}"
 
     draw_people(cast, keys, seed, path_of)
-    files.write_csv(folder / "train.csv", people[["id", "gender", "race", "age", "path"]])
+    csv_files.write(folder / "train.csv", people[["id", "gender", "race", "age", "path"]])
 
 
 def draw_eval(folder, cast, seed, rng):
@@ -88,8 +88,8 @@ def draw_eval(folder, cast, seed, rng):
         for photograph in range(len(PHOTOGRAPHS))
     ]
     truth = pd.DataFrame([rows[i] for i in rng.permutation(len(rows))], columns=["ImageID", "ans", "person"])
-    files.write_csv(folder / "gt.csv", truth)
-    files.write_csv(folder / "info.csv", truth[["ImageID", "ans"]].assign(ans=0))
+    csv_files.write(folder / "gt.csv", truth)
+    csv_files.write(folder / "info.csv", truth[["ImageID", "ans"]].assign(ans=0))
 
 
 def is_whole(folder, marker):
@@ -118,7 +118,7 @@ def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed
     if is_whole(folder, marker):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locks.locked(folder.parent):
+    with files.locked(folder.parent):
         if is_whole(folder, marker):  # another process has drawn it meanwhile
             return
         say(f"drawing {people + eval_people} people, {len(PHOTOGRAPHS)} photographs of each, once")

@@ -27,7 +27,7 @@ from toolkit import ROOT
 from toolkit.config.types import corrections_named
 from toolkit.data.checks import path_of
 from toolkit.labels import ATTRIBUTES, age_band
-from toolkit.system import csv_text, files, spelling
+from toolkit.system import csv_files, files, spelling
 from toolkit.system.console import InputError, listed
 
 COLUMNS = ("person", "photograph", "field", "given", "correct", "certainty", "note")
@@ -123,7 +123,7 @@ def subject_of(row: Mapping[str, str]) -> tuple[str, ...]:
 def to_csv(rows: Iterable[Mapping[str, str]], header: bool = True) -> str:
     """Rows {column: text} as the text of a table of corrections; a missing column is empty."""
     cells = [[row.get(name, "") for name in ALL_COLUMNS] for row in rows]
-    return csv_text.as_text([ALL_COLUMNS, *cells] if header else cells)
+    return csv_files.rows_as_text([ALL_COLUMNS, *cells] if header else cells)
 
 
 def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.DataFrame, CorrectionReport]:
@@ -229,7 +229,7 @@ def _as_spelled(table: pd.DataFrame, corrections: pd.DataFrame, report: Correcti
 
 def _read_rows(path: pathlib.Path) -> list[dict]:
     """The rows of a file, every cell as text, with ALL_COLUMNS, path and line."""
-    table = files.read_csv(path, COLUMNS[:-1], "RELABEL")
+    table = csv_files.read(path, COLUMNS[:-1], "RELABEL")
     cells = pd.DataFrame(table).reindex(columns=ALL_COLUMNS, fill_value="")
     cells = cells.apply(lambda column: column.str.strip()).replace({"photograph": "(?i)^all$"}, "all", regex=True)
     return cells.assign(path=str(path), line=table.lines).to_dict("records")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from toolkit.label_errors.corrections import ALL_COLUMNS, COLUMNS, subject_of, to_csv
 from toolkit.label_errors.ranking import Suspect
-from toolkit.system import files, locks, spelling
+from toolkit.system import csv_files, files, spelling
 from toolkit.system.console import InputError, listed, say
 
 ANSWERS = ("y", "n", "?")
@@ -40,7 +40,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, str]]:
     """
     if not path.exists():
         return []
-    table = files.read_csv(path, COLUMNS[:-1], "the folder of corrections")
+    table = csv_files.read(path, COLUMNS[:-1], "the folder of corrections")
     if more := [name for name in table if name not in ALL_COLUMNS]:
         raise InputError(
             f"{path}: expected the columns {', '.join(ALL_COLUMNS)}; found {listed(more)} too, which would be lost; "
@@ -118,7 +118,7 @@ class Decisions:
             if self._closed:
                 raise InputError("the server has ended")
             try:
-                with locks.locked(self.path.parent):
+                with files.locked(self.path.parent):
                     found = self._read_again()
                     rows_of = self._rows | {number: rows_of_answer(self.suspects[number], answer) if answer else []}
                     decided = [row for key in sorted(rows_of) for row in rows_of[key]]

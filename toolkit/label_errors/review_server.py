@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toolkit.label_errors.decisions import ANSWERS, Decisions, hash_of_list
 from toolkit.label_errors.ranking import Suspect
-from toolkit.system import locks, ports
+from toolkit.system import files, ports
 from toolkit.system.console import InputError, say
 from toolkit.system.signals import Terminated, answered
 
-LOCK = f".suspects{locks.LOCK}"
+LOCK = f".suspects{files.LOCK}"
 MAX_BODY_BYTES = 1000  # of a decision
 IDLE_SECONDS = 60  # then a connection is closed
 JSON, HTML, JPEG = "application/json", "text/html; charset=utf-8", "image/jpeg"
@@ -43,7 +43,7 @@ def serve(
     """
     with contextlib.ExitStack() as stack:
         try:  # a lock of its own, for hours: with the usual one all others who write to the folder would wait
-            stack.enter_context(locks.locked(path.parent, give_up=lambda: True, name=LOCK))
+            stack.enter_context(files.locked(path.parent, give_up=lambda: True, name=LOCK))
         except InterruptedError:
             raise InputError(f"{path}: another suspects.py serves a page that writes it; end that one first") from None
         decisions = Decisions(path, suspects, earlier)

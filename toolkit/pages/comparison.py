@@ -12,7 +12,7 @@ from PIL import Image
 from toolkit.labels import CLASSES
 from toolkit.pages.parts import charts, pictures, render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
-from toolkit.system import files, spelling
+from toolkit.system import csv_files, spelling
 
 MAX_PHOTOGRAPHS, HEIGHT_PX = 150, 96
 CURVES = {"macro_f1": "Macro F1 of validation", "val_loss": "Loss of validation", "train_loss": "Loss of training"}
@@ -90,7 +90,7 @@ def most_disputed(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def read_history(folder: pathlib.Path) -> dict[str, list[str]]:
     """The columns of a run's history.csv; without validation people it has none of validation."""
-    return files.read_csv(folder / "history.csv", ("epoch", "train_loss"), "SM_MODEL_DIR")
+    return csv_files.read(folder / "history.csv", ("epoch", "train_loss"), "SM_MODEL_DIR")
 
 
 def links_of(folder: pathlib.Path, run: str | None, start: pathlib.Path) -> dict[str, str]:

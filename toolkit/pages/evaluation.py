@@ -9,7 +9,7 @@ from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.pages.parts import render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, Predictions, template_context
 from toolkit.scoring import submission
-from toolkit.system import files, spelling
+from toolkit.system import csv_files, spelling
 from toolkit.system.console import InputError, say
 
 PAGE = "evaluation.html"
@@ -29,7 +29,7 @@ def read(
     """
     images = truth_folder / "images"
     shows_photographs = with_photographs and images.is_dir()
-    columns = files.read_csv(truth_folder / "gt.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
+    columns = csv_files.read(truth_folder / "gt.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
     people = columns.get("person")
     return Predictions(
         names=list(truth),
@@ -66,7 +66,7 @@ def read_probabilities(path: pathlib.Path, predicted: Sequence[tuple[str, int]])
     if not path.exists():
         return None
     try:
-        table = files.read_csv(path, ("ImageID", *PROBABILITY_COLUMNS, "ans"), "SM_OUTPUT_DATA_DIR", key="ImageID")
+        table = csv_files.read(path, ("ImageID", *PROBABILITY_COLUMNS, "ans"), "SM_OUTPUT_DATA_DIR", key="ImageID")
         pairs = zip(table["ImageID"], table["ans"], strict=True)
         found = spelling.match([image for image, _ in predicted], table["ImageID"])
         rows = {(image, submission.class_of(ans)): row for row, (image, ans) in enumerate(pairs)}

@@ -7,7 +7,7 @@ from toolkit.pages import report
 from toolkit.pages.parts import render
 from toolkit.runs import leaderboard
 from toolkit.runs.artefacts import INTERVAL, SCORES
-from toolkit.system import files, locks
+from toolkit.system import csv_files, files
 
 PAGE = "leaderboard.html"
 OF_MACRO_F1 = "95 % interval"
@@ -18,8 +18,8 @@ ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "s
 @render.unless_it_fails()
 def write(folder: pathlib.Path) -> None:
     """Write the page of a folder of runs: the best macro F1 first, settings that differ before scores."""
-    with locks.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page
-        table = files.read_csv(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
+    with files.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page
+        table = csv_files.read(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
         rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
         if not rows:  # nobody can write the table, which was said
             return

@@ -19,7 +19,7 @@ from toolkit.runs.folders import SETTINGS, read_result
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration, metrics
 from toolkit.scoring.decision import Decision
-from toolkit.system import files, world
+from toolkit.system import csv_files, files, world
 from toolkit.system.console import InputError, say
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Validation:
 
 def write_history(folder: pathlib.Path, history: list[dict]) -> None:
     """history.csv: a row an epoch."""
-    files.write_csv(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
+    csv_files.write(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
 
 
 def write_kept_epoch(
@@ -52,7 +52,7 @@ def write_kept_epoch(
     """The kept epoch's weights and header, and what it says of the validation photographs: logits of shape (n, 18)."""
     save_weights(folder / WEIGHTS, weights, header)
     if len(logits):
-        files.write_csv(folder / "validation.csv", _predictions(validation, logits, header.decision))
+        csv_files.write(folder / "validation.csv", _predictions(validation, logits, header.decision))
     files.write_json(folder / "calibration.json", _calibration(header.decision, logits, validation.labels))
 
 
@@ -74,7 +74,7 @@ def read_predictions(path: pathlib.Path, setting: str = "SM_MODEL_DIR") -> pd.Da
     """
     import pandas as pd
 
-    table = files.read_csv(path, ("path", "person", "label", "predicted", *PROBABILITY_COLUMNS), setting)
+    table = csv_files.read(path, ("path", "person", "label", "predicted", *PROBABILITY_COLUMNS), setting)
     types = {name: np.int64 if name in ("label", "predicted", "fold") else np.float64 for name in table}
     try:
         return pd.DataFrame(table).astype(types | {"path": object, "person": object})
@@ -114,7 +114,7 @@ def write_settings(
 def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
     """bad_images.csv: photographs that were left out or repaired, where there are any."""
     if any(columns.values()):
-        files.write_csv(folder / "bad_images.csv", columns)
+        csv_files.write(folder / "bad_images.csv", columns)
 
 
 def interval(validation: Validation, predicted: np.ndarray) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from toolkit.runs import artefacts, folders, leaderboard
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import Fingerprint, differences
 from toolkit.scoring import metrics
-from toolkit.system import distributed, files, locks, world
+from toolkit.system import csv_files, distributed, files, world
 from toolkit.system.console import InputError, say
 
 OUT_OF_FOLD = "out_of_fold.csv"
@@ -157,7 +157,7 @@ def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
     Raises InputError where the disk is full.
     """
     try:
-        ignored = shutil.ignore_patterns(*CHECKPOINTS, folders.RESULT, folders.FINISHED, locks.LOCK)
+        ignored = shutil.ignore_patterns(*CHECKPOINTS, folders.RESULT, folders.FINISHED, files.LOCK)
         shutil.copytree(run, to, ignore=ignored, dirs_exist_ok=True)
         for path in to.rglob("*"):
             files.flush(path)
@@ -201,7 +201,7 @@ def clean_up(config: TrainSettings, done: bool) -> None:
         for folder in of_net:
             remove_checkpoints(folder)
         for place in places:
-            locks.sweep(place / config.run)
+            files.sweep(place / config.run)
         return
     whole = ((folder, Checkpoints(folder).load()) for folder in of_net)
     found = next(((folder, checkpoint) for folder, checkpoint in whole if checkpoint), None)
@@ -245,7 +245,7 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
     table = pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)]).sort_values("path")
     if table["path"].duplicated().any():
         raise InputError(f"{folder}: expected every photograph in one fold, found some in several; begin a new run")
-    files.write_csv(folder / OUT_OF_FOLD, {name: table[name] for name in table})
+    csv_files.write(folder / OUT_OF_FOLD, {name: table[name] for name in table})
     return {
         "epoch": round(float(np.mean([result["kept_epoch"] for result in results])), 1),
         "val_loss": float(np.average([result["val_loss"] for result in results], weights=list(map(len, tables)))),

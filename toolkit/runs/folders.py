@@ -17,7 +17,7 @@ from toolkit.config.types import Whole
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import Fingerprint, differences, is_record_of
 from toolkit.runs.weights import WEIGHTS
-from toolkit.system import files, locks, world
+from toolkit.system import files, world
 from toolkit.system.console import InputError, listed, say
 
 # What lies in the folder of a run, beside WEIGHTS.
@@ -29,7 +29,7 @@ BOARD = "tensorboard"  # a folder; written anew whenever a run goes on
 # In SM_CHECKPOINT_DIR, beside what is kept of a finished run: a copy of its result. Only this says that it is finished.
 FINISHED = "finished.json"
 FOLDS = "folds.json"  # of a run of folds: its fingerprint
-FOLDS_LOCK = f".folds{locks.LOCK}"  # held for hours; the nets of a run of folds need its usual lock for a moment
+FOLDS_LOCK = f".folds{files.LOCK}"  # held for hours; the nets of a run of folds need its usual lock for a moment
 NET = re.compile(rf"fold-\d+|{FINAL}")  # the name of a net of a run of folds
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # endings of files that SageMaker puts beside checkpoints
 
@@ -128,7 +128,7 @@ def open_run(
     with contextlib.ExitStack() as stack:
         run = _find_unfinished(runs, checkpoints, name, fingerprint, stack) if resume == "auto" else None
         if run is None and resume == "auto" and (finished := find_finished(runs, name, fingerprint)):
-            locks.sweep(finished)
+            files.sweep(finished)
             yield Run(finished, Checkpoints(finished), None)
             return
         if run is None:
@@ -285,7 +285,7 @@ def claim(
     folders: Iterable[pathlib.Path],
     usable: Callable[[bool, bool], bool],
     stack: contextlib.ExitStack,
-    lock: str = locks.LOCK,
+    lock: str = files.LOCK,
 ) -> bool:
     """Make and lock these folders until the stack is closed. False where another process has one or one is not usable.
 
@@ -316,10 +316,10 @@ def _make(folder: pathlib.Path) -> bool:
 def is_empty(folder: pathlib.Path, *more: str) -> bool:
     """Whether a run could begin here: only what a run writes before its first checkpoint lies in it, or `more`."""
     names = [file.name for file in folder.iterdir()]
-    return all(name in (SETTINGS, BOARD, *more) or name.endswith((locks.LOCK, *MARKERS)) for name in names)
+    return all(name in (SETTINGS, BOARD, *more) or name.endswith((files.LOCK, *MARKERS)) for name in names)
 
 
-def _lock(folders: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = locks.LOCK) -> bool:
+def _lock(folders: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = files.LOCK) -> bool:
     """Lock all folders until the stack is closed. Whether no other process can hold these locks.
 
     Raises InterruptedError if another process holds one, or if a folder is gone or another person's.
@@ -327,7 +327,7 @@ def _lock(folders: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: st
     alone = True
     for folder in folders:
         try:
-            alone &= stack.enter_context(locks.locked(folder, give_up=lambda: True, name=name))
+            alone &= stack.enter_context(files.locked(folder, give_up=lambda: True, name=name))
         except OSError as error:
             # Removed just now by a run that failed; a file of that name; not ours to write to. Others are no reason to
             # try the next name: they would be the same there.

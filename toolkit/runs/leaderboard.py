@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
 from toolkit.runs.folders import RESULT, read_result, read_settings
-from toolkit.system import files, locks
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, say
 
 TABLE = "leaderboard.csv"
@@ -29,7 +29,7 @@ def update(runs: pathlib.Path, row: dict | None = None) -> None:
     person's program or rights keep it.
     """
     try:
-        with locks.locked(runs):
+        with files.locked(runs):
             _add_lines(runs / TABLE, row)
     except (InputError, OSError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
@@ -103,7 +103,7 @@ def _add_lines(path: pathlib.Path, row: dict | None) -> None:
     for line, values in zip(lines, settings, strict=True):
         line |= {name: value for name, value in values.items() if name in shown}
     columns = dict.fromkeys([*table, *own, *(name for line in lines for name in line)])  # a newer version has more
-    files.write_csv(path, {name: [line.get(name, "") for line in lines] for name in columns})
+    csv_files.write(path, {name: [line.get(name, "") for line in lines] for name in columns})
 
 
 def _key(line: Mapping) -> tuple[str, str]:
@@ -129,7 +129,7 @@ def _read(path: pathlib.Path) -> dict[str, list]:
     if not path.exists():
         return {}
     try:
-        return files.read_csv(path, ("run",), "SM_MODEL_DIR")
+        return csv_files.read(path, ("run",), "SM_MODEL_DIR")
     except InputError as error:
         with files.opened(path) as file:  # raises OSError where it cannot be read: that does not make it damaged
             file.read()

@@ -40,7 +40,7 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
     texts = {key: json.dumps(value) for key, value in {**header, CHECKSUM: PLACEHOLDER}.items()}
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         # In a folder of its own: safetensors writes under a name that we do not know, and a process that is killed
-        # would leave that behind for ever. This one is removed as `files.remove_leftovers` removes all others.
+        # would leave that behind for ever. This one is removed as `files.locked` removes all others.
         with tempfile.TemporaryDirectory(suffix=".part", prefix=f".{path.name}.", dir=path.parent) as folder:
             try:
                 save_file(tensors, pathlib.Path(folder) / path.name, texts)

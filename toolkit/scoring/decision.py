@@ -59,7 +59,7 @@ class Decision:
     def with_old_from(self, year: int) -> "Decision":
         """The same with a third age band that begins at another year: class priors move as the years' priors do.
 
-        Without the calibration of age, which knows the bands of the labels only: a shift of it cannot be told.
+        The calibration of age is left out, as it was fitted to the bands of the labels.
         """
 
         def moved(class_priors: np.ndarray) -> tuple[float, ...]:

@@ -11,10 +11,9 @@ FEW_PEOPLE = 20  # of fewer, the bootstrap's intervals are too narrow: of one pe
 Z = 1.96  # of 95 % intervals
 
 
-def confusion(true, predicted, classes: int = CLASSES) -> np.ndarray:
-    """Counts of shape (classes, classes), int64: row is the true class, column the predicted one."""
-    cells = _cells(true, predicted, classes)
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+def confusion(true, predicted) -> np.ndarray:
+    """Counts of shape (18, 18), int64: row is the true class, column the predicted one."""
+    return np.bincount(_cells(true, predicted), minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def membership(*attributes: str) -> np.ndarray:
@@ -165,9 +164,9 @@ def _people_of(classes, number: np.ndarray) -> np.ndarray:
     return np.bincount(pairs % CLASSES, minlength=CLASSES)
 
 
-def _cells(true, predicted, classes: int = CLASSES) -> np.ndarray:
+def _cells(true, predicted) -> np.ndarray:
     """The place of each pair in a confusion matrix, row by row: int64, shape (n,)."""
-    return np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.asarray(true, np.int64) * CLASSES + np.asarray(predicted, np.int64)
 
 
 def _scores(matrix: np.ndarray, names: tuple[str, ...]) -> dict:

@@ -29,7 +29,6 @@ from toolkit.scoring.calibration import softmax
 SMALLEST = 1e-12  # in place of 0, where a logarithm or a ratio is taken
 SMALLEST_POSTERIOR = 1e-3  # of a class, where labels were smoothed
 
-
 OfClasses = Field(min_length=CLASSES, max_length=CLASSES)
 Priors = Annotated[tuple[NotNegative, ...], OfClasses]
 LossWeights = Annotated[tuple[Positive, ...], OfClasses]
@@ -37,7 +36,7 @@ LossWeights = Annotated[tuple[Positive, ...], OfClasses]
 
 @dataclass(frozen=True)
 class PriorCorrection:
-    """Three numbers for each class, shape (18,), as tuples, so that they can be stored with the weights; smoothing."""
+    """What to take out: three numbers for each class, as tuples that can be stored with the weights, and smoothing."""
 
     priors: Priors  # shares of the classes among the people of training
     sampled_priors: Priors  # shares among what the net is trained on: samplers and soft labels change them
@@ -70,7 +69,7 @@ class PriorCorrection:
         return softmax(self.log_posterior(logits), temperature, self.log_prior_shift())
 
     def log_posterior_of(self, p: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-        """That of p as above, up to a constant in each row; the temperature may be one for each row, shape (n, 1)."""
+        """log posterior from p, up to a constant in each row; the temperature may be one for each row, shape (n, 1)."""
         return temperature * (np.log(p) - self.log_prior_shift())
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
-from toolkit.system import files, spelling
+from toolkit.system import csv_files, files, spelling
 from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read(folder: pathlib.Path, table: pathlib.Path, sure_from: float) -> PseudoL
             f"SM_CHANNEL_PSEUDO: expected {table}, as inference.py writes it, found none; PSEUDO_PROBABILITIES says "
             "where else it lies"
         )
-    columns = files.read_csv(table, ("ImageID", *PROBABILITY_COLUMNS), "PSEUDO_PROBABILITIES", key="ImageID")
+    columns = csv_files.read(table, ("ImageID", *PROBABILITY_COLUMNS), "PSEUDO_PROBABILITIES", key="ImageID")
     try:
         p = np.array([[float(cell or "nan") for cell in columns[name]] for name in PROBABILITY_COLUMNS]).T
     except ValueError as error:

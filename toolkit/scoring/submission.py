@@ -4,13 +4,13 @@ import pathlib
 from collections.abc import Mapping
 
 from toolkit.labels import CLASSES
-from toolkit.system import files, spelling
+from toolkit.system import csv_files, spelling
 from toolkit.system.console import InputError, listed, say
 
 
 def read(path: pathlib.Path, setting: str) -> dict[str, int]:
     """The class 0..17 of each ImageID. Raises InputError on a repeated ImageID and on any other value."""
-    table = files.read_csv(path, ("ImageID", "ans"), setting, key="ImageID")
+    table = csv_files.read(path, ("ImageID", "ans"), setting, key="ImageID")
     answers = {image: class_of(text) for image, text in zip(table["ImageID"], table["ans"], strict=True)}
     if None in answers.values():
         wrong = [

@@ -11,7 +11,7 @@ import torch
 
 from toolkit.data import photo_file
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS, to_attributes
-from toolkit.system import csv_text
+from toolkit.system import csv_files
 from toolkit.system.console import InputError
 
 MOST_PHOTOGRAPHS = 256  # in one request
@@ -191,4 +191,4 @@ def _as_csv(records: list[dict]) -> str:
     for record in records:
         values = [record.get(column) for column in ("class", *ATTRIBUTES)]
         rows.append([*values, *record.get("probabilities", [None] * CLASSES), record.get("error")])
-    return csv_text.as_text(rows)
+    return csv_files.rows_as_text(rows)

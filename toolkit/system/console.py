@@ -33,7 +33,7 @@ class InputError(Exception):
 class _LastingFile(io.FileIO):
     """A stream of this process; what cannot be written there is lost, since no training must end over its log.
 
-    The first time that is said, where it can be: a reader or a terminal may be gone, a disk full.
+    A reader or a terminal may be gone, a disk full. The first loss is said on the other stream.
     """
 
     _is_told = False
@@ -200,8 +200,8 @@ def _stop(number: int) -> None:
 
 
 def _end(status: int) -> None:
-    """End the process without Python's own end: threads of libraries that were just imported may abort that one, and
-    those of torch.distributed.
+    """End the process without Python's clean-up, which may be aborted by threads of torch.distributed, and by those of
+    libraries that were just imported.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,6 +1,6 @@
 """Several processes of one job, on one machine or many: started by torchrun, joined by torch.distributed.
 
-Alone, every function here does nothing, or returns what it was given.
+In a single process the functions here do nothing, or return what they were given.
 """
 
 import contextlib

@@ -1,7 +1,9 @@
-"""Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
+"""Files that are whole or not there, and folders to which one process writes at a time.
+
+A file is written under a temporary name, flushed to the disk, then renamed. `locked` takes the lock of a folder.
+"""
 
 import contextlib
-import csv
 import errno
 import hashlib
 import json
@@ -11,19 +13,25 @@ import re
 import shutil
 import stat
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
-from toolkit.system import csv_text
 from toolkit.system.console import InputError, first_line, listed, say
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What file systems answer that lack an operation: WSL's /mnt, exFAT, network and FUSE disks.
-LACKING = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOTTY)
+LACKING = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing` makes
+LOCK = ".lock"  # the file in a folder while a process holds its lock
+POLL_SECONDS = 0.05  # between two tries to take a lock
 _LACKED: set[str] = set()  # what this process has said that a file system lacks
 
 
@@ -61,7 +69,7 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
             os.close(descriptor)
             descriptor = None
         else:
-            _try_lock(descriptor)  # so that no other process takes it for the leftover of a killed one
+            _flock(descriptor)  # so that no other process takes it for the leftover of a killed one
         yield temporary
         # mkstemp makes files that only their owner can read; this one gets the rights that `open` would give it. Python
         # can read the umask only by setting it.
@@ -89,7 +97,7 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
 
 def _room(folder: pathlib.Path, size: int) -> str:
     """The end of a message about a disk without room: how much was needed, and how much there was."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # Windows has no statvfs
         usage = os.statvfs(folder)
         if not usage.f_favail and usage.f_files:
             return "; its file system can hold no more files, however small: remove some"
@@ -111,43 +119,6 @@ def if_it_can(what: str, folder: pathlib.Path) -> Iterator[None]:
         if what not in _LACKED:
             _LACKED.add(what)
             say(f"note: the file system of {folder} cannot {what} ({error.strerror}), and does without")
-
-
-def remove_leftovers(folder: pathlib.Path) -> None:
-    """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
-
-    Only for a process that holds the folder's lock: other writers of such folders hold it too. Files are also written
-    without it, and those of living processes stay.
-    """
-    for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif not _is_being_written(path):
-            path.unlink(missing_ok=True)
-
-
-def _is_being_written(temporary: pathlib.Path) -> bool:
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:  # it is gone, or no file of ours
-        return False
-    try:
-        return not _try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file for as long as it is open. False where another process has done so."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # no such locks on this system
-        pass
-    return True
 
 
 def flush(path: pathlib.Path) -> None:
@@ -193,21 +164,9 @@ def write_together(folder: pathlib.Path, contents: Mapping[str, str | None]) -> 
             (folder / name).unlink(missing_ok=True)
 
 
-def as_csv(table) -> str:
-    """Columns {name: values}, or a pandas table, as CSV with a header; NaN becomes an empty cell."""
-    # Python's own numbers: text of np.float64(0.5) and tensor(1) would be those words.
-    columns = [column.tolist() if hasattr(column, "tolist") else column for _, column in table.items()]
-    return csv_text.as_text([[name for name, _ in table.items()], *zip(*columns, strict=True)])
-
-
 def as_json(content) -> str:
     """`content`, of plain types, as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def write_csv(path: pathlib.Path, table) -> None:
-    """Write `as_csv`. Raises InputError as `replacing` does."""
-    write(path, as_csv(table))
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -227,51 +186,6 @@ def read_json(path: pathlib.Path, kind: type[BaseModel]) -> dict:
         return json.loads(content)
     except ValueError as error:
         raise damaged(path, error) from None
-
-
-class Table(dict):
-    """{column: texts}, and where the rows are."""
-
-    lines: list[int]  # of each row in its file, as an editor counts them
-
-
-def read_csv(path: pathlib.Path, columns: tuple[str, ...], setting: str, key: str | None = None) -> Table:
-    """A CSV table as {column: texts}, each cell exactly as in the file. Without pandas, which is slow to import.
-
-    Spreadsheets' ways of saving are read where they are certain (csv_text.py). `setting` is named when the file is
-    missing. Raises InputError unless the table has these columns and, with a `key`, at least one row and no value
-    twice in that column.
-    """
-    try:
-        with opened(path) as file:
-            rows = csv_text.rows(file.read(), columns)
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected this file, found none; is {setting} the right folder?") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {error}; {csv_text.REMEDY}") from None
-    header = rows.pop(0)[1] if rows else []
-    if missing := [column for column in columns if column not in header]:
-        raise InputError(
-            f"{path}: expected the columns {', '.join(columns)}; found {listed(header, 30) or 'nothing'}; "
-            f"missing {', '.join(missing)}{f'; {csv_text.REMEDY}' if len(header) == 1 else ''}"
-        )
-    if len(set(header)) < len(header):
-        raise InputError(f"{path}: expected every column once, and a name for each; found {listed(header, 30)}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise InputError(
-                f"{path} line {line}: expected {len(header)} cells, as in the header, found {len(row)}: {listed(row)}"
-            )
-    table = Table({name: [row[column] for _, row in rows] for column, name in enumerate(header)})
-    table.lines = [line for line, _ in rows]
-    if key and not rows:
-        raise InputError(f"{path}: expected a row for each photograph, found none")
-    if key and len(set(table[key])) < len(rows):
-        repeated = [value for value, count in Counter(table[key]).items() if count > 1]
-        raise InputError(f"{path}: expected every {key} once, found {len(repeated)} repeated: {listed(repeated)}")
-    return table
 
 
 def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
@@ -304,3 +218,120 @@ def sha256(path: str | bytes | os.PathLike) -> str:
     """The SHA-256 of a file's content, 64 hexadecimal digits. Raises OSError as `opened` does."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, give_up: Callable[[], bool] = lambda: False, name: str = LOCK) -> Iterator[bool]:
+    """Hold the lock `name` of a folder until the block ends. Gives whether no other process can hold it now.
+
+    That is False where the system has no locks: then nobody waits. Locks of other names are independent of this one.
+    The system frees the lock of a process that dies, and the next holder removes its unfinished files. Raises
+    InterruptedError when `give_up` is true before it is this process's turn, and OSError where the lock file cannot be
+    opened: the folder is gone (FileNotFoundError), or another person's process made it (PermissionError).
+
+    Why not the package filelock (looked at up to 4.3.1)?
+
+    - It leaves the lock file behind (only 3.25 to 3.29 removed it), and SageMaker uploads all that lies in these
+      folders. To remove it ourselves would not be safe: a process that waits has it open, and must notice. filelock
+      checks for a link count of 0. NFS renames an open file instead of removing it, so its count stays 1, and two
+      processes hold the lock. `_open_locked` compares the open file with the one at the path.
+    - It makes a missing folder again: the folder of a run that failed and cleaned up would come back, empty.
+    - Where a disk has no locks it raises OSError, or takes the mere existence of a file for a lock: once its holder has
+      died on another machine, all others wait for ever.
+    """
+    path = folder / name
+    descriptor = _wait(path, give_up)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        _remove_leftovers(folder)
+        yield True
+    finally:
+        # Removed while it is still locked: once it is free, another process may hold it and count on it.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Remove what a killed process left of its lock and its unfinished files, unless another process is there now."""
+    with contextlib.suppress(OSError), locked(folder, give_up=lambda: True):  # InterruptedError is an OSError
+        pass
+
+
+def _wait(path: pathlib.Path, give_up: Callable[[], bool]) -> int | None:
+    """`_open_locked` when it is this process's turn."""
+    is_told = False
+    # It asks again and again. A call that blocks would not see `give_up`, nor that the file was replaced.
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return _open_locked(path)
+        if give_up():
+            raise InterruptedError("stopped")
+        if not is_told:
+            say(f"waiting for another run that writes to {path.parent}")
+        is_told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _open_locked(path: pathlib.Path) -> int | None:
+    """A descriptor of the lock file that holds the lock until it is closed; None where the system has no locks.
+
+    Raises BlockingIOError where another process holds it.
+    """
+    if fcntl is None:
+        return None
+    # NFS locks only files that are open for writing. A link would lead to a file that is not ours, and be made there.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    is_held = _flock(descriptor)
+    try:
+        # The holder may have removed the file after it was opened here: its lock is worth nothing then.
+        is_held = is_held and os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        is_held = False
+    except OSError:
+        is_held = None
+    if is_held:
+        return descriptor
+    os.close(descriptor)
+    if is_held is None:
+        return None
+    raise BlockingIOError
+
+
+def _flock(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed. False where another process holds it, None where the system has no locks.
+
+    Windows has none, nor have some network disks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
+
+    Only for a process that holds the folder's lock: other writers of such folders hold it too. Files are also written
+    without it, and those of living processes stay.
+    """
+    for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not _is_being_written(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_being_written(temporary: pathlib.Path) -> bool:
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # it is gone, or no file of ours
+        return False
+    try:
+        return _flock(descriptor) is False
+    finally:
+        os.close(descriptor)

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP: raised at once, or deferred to the end of a block whose work must be done whole.
 
-The state of this module is that of the process: signals have handlers of the process, not of an object.
+The state of this module is global, as the handlers of signals belong to the process.
 """
 
 import contextlib
@@ -40,7 +40,10 @@ def install() -> None:
 
 
 def uninstall() -> int | None:
-    """What comes now ends the process at once: all is done, or given up. The signal that was not answered, if any."""
+    """From now on a signal ends the process at once: all is done, or given up.
+
+    Returns the signal that was not answered, if any.
+    """
     number = _unanswered
     answered()
     for ending in ENDING:
@@ -59,10 +62,10 @@ def answered() -> None:
 
 @contextlib.contextmanager
 def defer_signals():
-    """All of them wait until the block ends. A second one does not wait: it ends the process at once.
+    """Signals wait until the block ends. A second one does not wait: it ends the process at once.
 
-    Those that have Python's own handler wait too: Ctrl-C where a notebook has imported train.py, and never `install`.
-    A pending signal replaces an error of the block: with several processes, that error is mostly the end of another.
+    Ctrl-C also waits where `install` was never called: a notebook has imported train.py. A signal that waits is raised
+    in place of an error of the block: with several processes, such an error is mostly the end of another process.
     """
     global _deferring, _pending
     _deferring = True
@@ -85,7 +88,7 @@ def defer_signals():
 
 
 def _defer(number, _frame) -> None:
-    """In a block of `defer_signals`, of a signal that has Python's own handler outside of it."""
+    """The handler, within `defer_signals`, of signals that have Python's own handler outside of it."""
     global _pending
     if _pending is not None:
         _pending = None

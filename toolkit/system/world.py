@@ -36,7 +36,7 @@ def problem() -> str:
     )
 
 
-def alone_among() -> str:
+def warning() -> str:
     """What is odd about a process that mpirun or srun started beside others, in one line; empty where nothing is."""
     counts = ((name, os.environ.get(name, "")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"))
     several = [f"{name}={count}" for name, count in counts if count.isdecimal() and int(count) > 1]

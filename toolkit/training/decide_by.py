@@ -18,7 +18,7 @@ from toolkit.runs.folders import read_settings
 from toolkit.runs.weights import WEIGHTS, read_header
 from toolkit.scoring.decision import Decision, fit_on_posterior
 from toolkit.scoring.prior_correction import PriorCorrection, at_least
-from toolkit.system import distributed, files, world
+from toolkit.system import csv_files, distributed, world
 from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def find(config: TrainSettings) -> pathlib.Path:
 def refuse_unlike_folds(config: TrainSettings) -> None:
     """Raises InputError unless DECIDE_BY names a run of folds that has all its nets, and nets like this one."""
     folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
-    folds = sorted(set(files.read_csv(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
+    folds = sorted(set(csv_files.read(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
     for path in (folder / f"fold-{fold}" / WEIGHTS for fold in folds):
         if not path.is_file():
             raise InputError(f"DECIDE_BY={config.decide_by}: expected the nets of all folds, found no {path}")

@@ -1,7 +1,9 @@
 """Tables as people's programs save them, and as ours are written and read again."""
 
+import csv
 import os
 import random
+import time
 
 import pytest
 from conftest import refused, run_here
@@ -10,7 +12,7 @@ from toolkit.config.settings import TrainSettings
 from toolkit.labels import PROBABILITY_COLUMNS
 from toolkit.runs import cross_validation, folders
 from toolkit.scoring import submission
-from toolkit.system import csv_text, files
+from toolkit.system import csv_files, files
 from toolkit.system.console import InputError
 
 HARD = ["NA", "nan", "None", "null", "0012", "1e5", " a ", "\ufeffa", 'a"b', '"', "a,b", "a;b", "a\nb", "a\r\nb", "\r",
@@ -23,9 +25,10 @@ def test_what_is_written_is_read_again_whatever_characters_are_in_it(tmp_path):
     alphabet = [chr(code) for code in [*range(256), *range(0x2000, 0x2070), *range(0xAC00, 0xAC20), 0x1F642]]
     texts = ["".join(rng.choices(alphabet, k=rng.randrange(1, 9))) for _ in range(3000)] + HARD * 2
     table = {"ImageID": texts, "person": rng.sample(texts, len(texts)), "ans": ["0"] * len(texts)}
-    files.write_csv(tmp_path / "a.csv", table)
-    assert files.read_csv(tmp_path / "a.csv", ("ImageID", "ans"), "X") == table
-    assert csv_text.as_text([["a", None], [0.5, float("nan")]]) == "a,\n0.5,\n"
+    csv_files.write(tmp_path / "a.csv", table)
+    assert csv_files.read(tmp_path / "a.csv", ("ImageID", "ans"), "X") == table
+    assert csv.field_size_limit() < 2**31  # a C long of Windows, else OverflowError there
+    assert csv_files.rows_as_text([["a", None], [0.5, float("nan")]]) == "a,\n0.5,\n"
 
 
 PLAIN = "ImageID,ans,note\n가.jpg,0,\nb.jpg,17,x\n"
@@ -51,7 +54,7 @@ SAVED = {
 @pytest.mark.parametrize("content", SAVED.values(), ids=SAVED)
 def test_tables_as_spreadsheets_save_them(tmp_path, content):
     (tmp_path / "gt.csv").write_bytes(content)
-    table = files.read_csv(tmp_path / "gt.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
+    table = csv_files.read(tmp_path / "gt.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
     assert table == {"ImageID": ["가.jpg", "b.jpg"], "ans": ["0", "17"], "note": ["", "x"]}
     assert submission.read(tmp_path / "gt.csv", "SM_GROUND_TRUTH_DIR") == {"가.jpg": 0, "b.jpg": 17}
 
@@ -73,7 +76,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path, content):
 def test_what_is_uncertain_is_refused_in_one_line_that_says_where(tmp_path, content, expected):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(InputError) as error:
-        files.read_csv(tmp_path / "a.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
+        csv_files.read(tmp_path / "a.csv", ("ImageID", "ans"), "SM_GROUND_TRUTH_DIR")
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
@@ -95,9 +98,26 @@ def test_people_who_are_called_na_nan_and_none_stay_who_they_are(tmp_path):
         p = dict.fromkeys(PROBABILITY_COLUMNS, [1 / 18] * len(people))
         paths = [f"{person}_male_Asian_20/mask{fold + 1}.jpg" for person in people]
         numbers = dict.fromkeys(("label", "predicted"), [0, 1, 2, 3, 17])
-        files.write_csv(tmp_path / f"fold-{fold}" / "validation.csv", {"path": paths, "person": people, **numbers, **p})
+        csv_files.write(tmp_path / f"fold-{fold}" / "validation.csv", {"path": paths, "person": people, **numbers, **p})
         files.write_json(tmp_path / f"fold-{fold}" / folders.RESULT, {"kept_epoch": 1, "val_loss": 1.0})
     cross_validation.join(tmp_path, TrainSettings(folds=2))
-    found = files.read_csv(tmp_path / cross_validation.OUT_OF_FOLD, ("person", "fold", "p3"), "X")
+    found = csv_files.read(tmp_path / cross_validation.OUT_OF_FOLD, ("person", "fold", "p3"), "X")
     assert sorted(found["person"]) == sorted(people * 2) and set(found["fold"]) == {"0", "1"}
     assert set(found["label"]) == {"0", "1", "2", "3", "17"} and set(found["p3"]) == {repr(1 / 18)}
+
+
+def test_an_error_about_a_million_columns_names_a_few(tmp_path):
+    (tmp_path / "a.csv").write_text(",".join(map(str, range(10**5))) + "\n")
+    with pytest.raises(InputError) as error:
+        csv_files.read(tmp_path / "a.csv", ("ImageID",), "SM_CHANNEL_EVAL")
+    assert len(str(error.value)) < 1000 and "99970 more" in str(error.value)
+
+
+def test_rows_that_end_in_thousands_of_empty_cells_are_read_in_time(tmp_path):
+    """A spreadsheet writes them where one of its last columns, of 16,384, was ever formatted."""
+    rows = ["ImageID,ans", *(f"{number}.jpg,0" for number in range(100))]
+    (tmp_path / "a.csv").write_text("".join(f"{row}{',' * 16_000}\n" for row in rows))
+    began = time.process_time()
+    table = csv_files.read(tmp_path / "a.csv", ("ImageID", "ans"), "X")
+    assert list(table) == ["ImageID", "ans"] and table["ans"] == ["0"] * 100
+    assert time.process_time() - began < 10
