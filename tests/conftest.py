@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest.mock
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ import dataset
 import loss
 from toolkit.config import defaults
 from toolkit.config.settings import TrainSettings
-from toolkit.data import decode, photo_file
+from toolkit.data import decode, photo_file, store
 from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
 from toolkit.data.split import held_out_people, split_by_person
@@ -129,6 +130,28 @@ def refused(done: subprocess.CompletedProcess, *expected: str) -> None:
     assert "Traceback" not in done.stderr
     for words in expected:
         assert words in done.stderr, done.stderr
+
+
+@pytest.fixture
+def opened_at_once(monkeypatch) -> list[int]:
+    """On a machine of 16 CPUs: at each opening of a photograph, how many are open."""
+    opened, lock, counts, now = photo_file.opened, threading.Lock(), [], set()
+
+    @contextlib.contextmanager
+    def counted(*given):
+        with lock:
+            now.add(threading.get_ident())
+            counts.append(len(now))
+        try:
+            with opened(*given) as photo:
+                yield photo
+        finally:
+            with lock:
+                now.discard(threading.get_ident())
+
+    monkeypatch.setattr(store, "cpu_count", lambda: 16)
+    monkeypatch.setattr(photo_file, "opened", counted)
+    return counts
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Stores of decoded photographs: where they lie, what they wait for, and what is kept of them between runs."""
 
+import io
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import zlib
 
 import numpy as np
@@ -18,7 +20,7 @@ from PIL import Image
 from toolkit.data import decode, disk_cache, store
 from toolkit.data.disk_cache import CachedStore
 from toolkit.data.framing import Framing
-from toolkit.data.store import CHUNK, Store
+from toolkit.data.store import CHUNK, DecodingThreads, Store
 from toolkit.system import locks
 from toolkit.system.console import InputError
 
@@ -57,12 +59,42 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
 
 def test_small_photographs_take_few_threads_and_large_ones_all(paths, tmp_path, monkeypatch):
     """On 16 cores, 16 threads on small ones handed Python's lock to and fro: a third of the speed of two on 2 cores."""
+    assert Store(paths, FRAMING).fill() == {}  # the first photographs of a process take longer
     monkeypatch.setattr(store, "cpu_count", lambda: 16)
     Image.effect_noise((4000, 3000), 50).save(tmp_path / "large.jpg")
     few, all_of_them = Store(paths, FRAMING), Store([str(tmp_path / "large.jpg")], FRAMING)
     assert few.fill() == all_of_them.fill() == {}
     assert 2 <= few.threads < 8
     assert all_of_them.threads == 16
+
+
+def test_photographs_that_come_one_by_one_take_few_threads_while_small_and_more_while_large(paths, opened_at_once):
+    small, large = [pathlib.Path(path).read_bytes() for path in paths], io.BytesIO()
+    Image.effect_noise((3000, 2000), 50).save(large, "JPEG")
+    for content in small[:9]:
+        decode.decode_bytes(content, FRAMING)  # the first photographs of a process take longer
+    with DecodingThreads() as threads:
+        found = threads.map(lambda content: decode.decode_bytes(content, FRAMING)[0, 0, 0], small)
+        assert list(found) == list(range(len(paths)))
+        assert max(opened_at_once) < 8
+        list(threads.map(lambda content: decode.decode_bytes(content, FRAMING), [large.getvalue()] * 24))
+        assert max(opened_at_once) > 8
+
+
+def test_threads_give_errors_to_who_waits_and_leave_out_what_nobody_waits_for():
+    is_free, seen = threading.Event(), []
+    with DecodingThreads() as threads:
+        with pytest.raises(ZeroDivisionError):
+            threads.submit(lambda: 1 / 0).result()
+        blocking = [threads.submit(is_free.wait, 10) for _ in range(2)]
+        cancelled, last = threads.submit(seen.append, 1), threads.submit(seen.append, 2)
+        assert cancelled.cancel()
+        is_free.set()
+        last.result(10)
+        assert all(one.result(10) for one in blocking) and seen == [2]
+        is_free.clear()
+        blocking, never = [threads.submit(is_free.wait, 0.1) for _ in range(2)], threads.submit(seen.append, 3)
+    assert never.cancelled() and seen == [2] and all(one.done() for one in blocking)
 
 
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from reviewing import EARLIER, EARLIER_LINE, HEADER, answers, current, press, serving, status
 
 import dataset
+from toolkit.data import store
 from toolkit.label_errors import corrections, decisions
 from toolkit.pages import suspects as suspects_page
 
@@ -34,6 +35,12 @@ def many(thousands, images, tmp_path_factory):
         patch.setattr(suspects_page, "_picture", lambda *_: one)
         suspects_page.write(path, thousands, images, "", [], "many")
     return path
+
+
+def test_the_page_is_made_in_no_more_threads_than_are_of_use(suspects, images, tmp_path, opened_at_once, monkeypatch):
+    monkeypatch.setattr(store, "useful_threads", lambda _: 1)
+    suspects_page.write(tmp_path / "suspects.html", suspects, images, "", [], "")
+    assert len(opened_at_once) == 28 and max(opened_at_once) == 1
 
 
 @pytest.mark.parametrize(

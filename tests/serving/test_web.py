@@ -27,6 +27,7 @@ import zygote
 from browser import DESK, PHONE, opened, reads_well
 from conftest import ROOT, refused, run_here
 from faults import environment, finish, start
+from PIL import Image
 from playwright.sync_api import expect
 from starlette.requests import Request
 from test_requests import WRONG
@@ -36,7 +37,7 @@ import inference
 import model
 import serve
 from toolkit.config.settings import ServingSettings
-from toolkit.data import photo_file
+from toolkit.data import photo_file, store
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.serving import web
 from toolkit.serving.batcher import Batcher
@@ -263,6 +264,20 @@ def respond(service: web.Service, body: bytes, content_type: str | None) -> tupl
         service.invocations(Request({"type": "http", "method": "POST", "headers": headers}, receive))
     )
     return response.status_code, json.loads(response.body)
+
+
+def test_requests_decode_in_no_more_threads_than_are_of_use(opened_at_once, service, monkeypatch):
+    monkeypatch.setattr(store, "useful_threads", lambda _: 1)
+    file = io.BytesIO()
+    Image.new("RGB", (36, 48)).save(file, "PNG")
+    contents = [file.getvalue()] * 150
+
+    async def records() -> list[dict]:
+        return await asyncio.gather(*map(service.nets.record, contents))
+
+    answers = [*inference.predict_fn(contents, service.nets.endpoint), *asyncio.run(records())]
+    assert {record["class"] for record in answers} == {answers[0]["class"]} and len(answers) == 2 * len(contents)
+    assert opened_at_once == [1] * 3 * len(contents)  # one more time for the number of pixels
 
 
 def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photographs, monkeypatch, capsys):

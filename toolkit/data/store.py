@@ -9,8 +9,9 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -191,17 +192,18 @@ class Store:
                 return storage.get(index)
 
     def _useful_threads(self) -> int:
-        """Threads that do not wait for each other, by the seconds that a photograph takes: large ones, slow disks."""
+        """As the function says, by the first photographs: large ones and slow disks keep many threads busy."""
         until, seconds = time.perf_counter() + TIMED_SECONDS, []
         for photograph in range(min(TIMED, len(self))):
-            began = time.perf_counter()
             with contextlib.suppress(Exception):  # they come again, in their place
+                began = time.perf_counter()
+                self.read(photograph)
+                read, began = time.perf_counter() - began, time.thread_time()
                 self.decode(photograph)
-            seconds.append(time.perf_counter() - began)
+                seconds.append(read + time.thread_time() - began)
             if time.perf_counter() > until:
                 break
-        useful = statistics.median(seconds) / SECONDS_OF_A_THREAD if seconds else 0
-        return min(max(round(useful), 2), cpu_count())
+        return useful_threads(seconds)
 
     def _run(self) -> None:
         try:
@@ -306,6 +308,64 @@ class Selection:
 
     def gather(self, index: torch.Tensor) -> torch.Tensor:
         return self.store.gather(self.photographs[index])
+
+
+class DecodingThreads(Executor):
+    """Threads for photographs that come one by one: as many as are of use, judged by the last ones.
+
+    Used like a ThreadPoolExecutor; each piece of work is to decode one photograph.
+    """
+
+    def __init__(self):
+        self._pool, self._lock = ThreadPoolExecutor(cpu_count()), threading.Lock()
+        self._waiting, self._running = deque(), 0
+        self._seconds = deque(maxlen=TIMED)  # of the CPU
+
+    def submit(self, work: Callable, /, *given) -> Future:
+        future = Future()
+        with self._lock:
+            self._waiting.append((future, work, given))
+            self._add_thread()
+        return future
+
+    def shutdown(self, wait: bool = True) -> None:
+        """What has not begun is cancelled."""
+        with self._lock:
+            while self._waiting:
+                self._waiting.popleft()[0].cancel()
+        self._pool.shutdown(wait)
+
+    def _add_thread(self) -> None:
+        """Start another thread if it is of use. The caller holds the lock."""
+        if self._waiting and self._running < useful_threads(self._seconds):
+            self._running += 1
+            self._pool.submit(self._run)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or self._running > useful_threads(self._seconds):
+                    self._running -= 1
+                    return
+                future, work, given = self._waiting.popleft()
+                self._add_thread()
+            if not future.set_running_or_notify_cancel():
+                continue
+            began = time.thread_time()
+            try:
+                future.set_result(work(*given))
+            except BaseException as error:
+                future.set_exception(error)
+            self._seconds.append(time.thread_time() - began)
+
+
+def useful_threads(seconds: Collection[float]) -> int:
+    """Threads that do not wait for each other, by what single photographs take: of the CPU, and until they are read.
+
+    By the clock, decoding takes longer while others use the CPUs or the lock, and more threads would join them.
+    """
+    useful = statistics.median(seconds) / SECONDS_OF_A_THREAD if seconds else 0
+    return min(max(round(useful), 2), cpu_count())
 
 
 def cpu_count() -> int:

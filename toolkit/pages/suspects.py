@@ -3,11 +3,10 @@
 import pathlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from toolkit.data import store
+from toolkit.data.store import DecodingThreads
 from toolkit.label_errors import decisions
 from toolkit.label_errors.corrections import to_csv
 from toolkit.label_errors.ranking import Suspect
@@ -58,18 +57,18 @@ def photographs(suspects: Sequence[Suspect], images: pathlib.Path) -> Callable[[
 
 def _data_uris(suspects: Sequence[Suspect], images: pathlib.Path) -> list[str]:
     """The picture of each suspect as a data URI."""
-    threads = ThreadPoolExecutor(store.cpu_count())  # Pillow decodes and encodes without the interpreter's lock
-    try:
-        uris = threads.map(lambda suspect: pictures.data_uri(_picture(suspect, images, HEIGHT_PX)), suspects)
-        return list(bar(uris, "photographs", len(suspects)))
-    finally:
-        threads.shutdown(cancel_futures=True)  # else Ctrl-C would wait for thousands of pictures
+    with DecodingThreads() as threads:
+        return [
+            pictures.data_uri(_picture(suspect, images, HEIGHT_PX, threads.map))
+            for suspect in bar(suspects, "photographs", len(suspects))
+        ]
 
 
-def _picture(suspect: Suspect, images: pathlib.Path, height: int) -> Image.Image:
+def _picture(suspect: Suspect, images: pathlib.Path, height: int, map_photographs: Callable = map) -> Image.Image:
     """All photographs of a suspect as one picture: seven would take seven times as many elements and requests."""
-    photos = [pictures.thumbnail(images / path, height) for path, _ in suspect.photographs]
-    return pictures.in_a_row(photos, height)
+    paths = [images / path for path, _ in suspect.photographs]
+    photos = map_photographs(lambda path: pictures.thumbnail(path, height), paths)
+    return pictures.in_a_row(list(photos), height)
 
 
 def _template_context(suspects: Sequence[Suspect], facts: str, corrections_file: str) -> dict:
