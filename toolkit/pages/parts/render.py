@@ -13,9 +13,7 @@ from toolkit.pages.parts import pictures
 from toolkit.system import files
 from toolkit.system.console import say
 
-FOLDERS = tuple(
-    ROOT / "toolkit" / "pages" / name for name in ("templates", "static")
-)  # templates include style sheets and scripts
+FOLDERS = [ROOT / "toolkit" / "pages" / name for name in ("templates", "static")]  # templates include what is static
 
 
 @contextlib.contextmanager
