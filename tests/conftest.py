@@ -101,9 +101,14 @@ def repaint(path: str | os.PathLike) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def flags(**settings) -> list[str]:
+    """The settings as words of a command line."""
+    return [str(word) for key, value in settings.items() for word in (f"--{key.lower()}", value)]
+
+
 def run_here(name: str, **settings) -> subprocess.CompletedProcess:
     """The same with these flags in this process, which has torch already: for what is no matter of processes."""
-    words = [str(word) for key, value in settings.items() for word in (f"--{key.lower()}", value)]
+    words = flags(**settings)
     printed, errors, status = io.StringIO(), io.StringIO(), 0
     with (
         contextlib.redirect_stdout(printed),
@@ -167,6 +172,12 @@ def drawn(tmp_path_factory) -> Drawn:
     folder = tmp_path_factory.mktemp("drawn") / "data"
     synthetic.ensure(folder, people=24, eval_people=6)
     return Drawn(folder / "train" / "images", folder / "eval")
+
+
+@pytest.fixture(scope="session")
+def photographs(drawn) -> dict[str, bytes]:
+    """The content of each photograph to predict, by ImageID."""
+    return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
 
 
 @pytest.fixture(scope="session")

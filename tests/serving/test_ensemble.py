@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+from conftest import flags
 
 import dataset
 import inference
@@ -40,8 +41,7 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
         folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": tmp_path / "runs"}
         folders |= {"sm_output_data_dir": tmp_path / folder}
         settings = {"device": "cpu", "precision": "fp32", "probabilities": "true", "adapt_priors": "false"}
-        given = folders | settings | given
-        inference.main([str(word) for key, value in given.items() for word in (f"--{key}", value)])
+        inference.main(flags(**folders | settings | given))
         return pd.read_csv(tmp_path / folder / "probabilities.csv").drop(columns=["ImageID", "ans"]).to_numpy()
 
     of_folds, of_resnet = infer("folds", name="shufflenet_v2_x0_5"), infer("resnet", name="resnet18")

@@ -41,7 +41,7 @@ class Service:
     """The answers to HTTP requests."""
 
     def __init__(self, nets: Nets, counts: Counters, page: str):
-        """`nets`: or what has `record`, `check` and `max_megapixels` as they have; `page`: HTML."""
+        """`nets`: or an object with the same `record`, `check` and `max_megapixels`; `page`: HTML."""
         self.nets, self.counters, self.page = nets, counts, page
         self.under_way = 0  # requests
 

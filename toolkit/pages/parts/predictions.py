@@ -97,7 +97,7 @@ def _calibration(predictions: Predictions) -> dict | None:
 
 
 def _matrices(matrix: np.ndarray, shown: Counter[str]) -> list[dict]:
-    """The confusion matrix of the classes, and of each attribute, for the macro `matrix`. `shown`: mistakes by cell."""
+    """The confusion matrices of the classes and of each attribute. `shown`: mistakes on the page, by cell."""
     matrices = [_matrix(f"{CLASSES} classes", CLASS_MATRIX, NUMBERED_CLASSES, matrix, shown)]
     for attribute, values in ATTRIBUTES.items():
         of_attribute = metrics.attribute_confusion(matrix, attribute)
