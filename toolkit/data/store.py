@@ -349,14 +349,14 @@ class DecodingThreads(Executor):
                     return
                 future, work, given = self._waiting.popleft()
                 self._add_thread()
-            if not future.set_running_or_notify_cancel():
-                continue
-            began = time.thread_time()
-            try:
-                future.set_result(work(*given))
-            except BaseException as error:
-                future.set_exception(error)
-            self._seconds.append(time.thread_time() - began)
+            if future.set_running_or_notify_cancel():
+                began = time.thread_time()
+                try:
+                    future.set_result(work(*given))
+                except BaseException as error:
+                    future.set_exception(error)
+                with self._lock:
+                    self._seconds.append(time.thread_time() - began)
 
 
 def useful_threads(seconds: Collection[float]) -> int:
