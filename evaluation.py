@@ -27,16 +27,16 @@ def main(argv: list[str]) -> None:
     from toolkit.pages import evaluation as evaluation_page
 
     synthetic.ensure_for(config)
-    truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
-    answers = submission.read(config.sm_output_data_dir / "output.csv", "SM_OUTPUT_DATA_DIR")
-    answers = submission.answers_to(truth, answers)
-    path, truth_folder = config.sm_output_data_dir / "evaluation.json", config.sm_ground_truth_dir
-    predictions = evaluation_page.read(path.parent, truth_folder, truth, answers, config.report_photos)
+    folder, truth_folder = config.sm_output_data_dir, config.sm_ground_truth_dir
+    truth = submission.read(truth_folder / "gt.csv", "SM_GROUND_TRUTH_DIR")
+    answers = submission.answers_to(truth, submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR"))
+    predictions = evaluation_page.read(folder, truth_folder, truth, answers, config.report_photos)
     say(*report(predictions.scores))
-    with files.locked(path.parent):
-        files.write_json(path, predictions.scores)
-        evaluation_page.write(path.parent, truth_folder, predictions, config.pixelate)
-    say(f"written: {path.absolute()} and {evaluation_page.PAGE}")
+    scores = folder / "evaluation.json"
+    with files.locked(folder):
+        files.write_json(scores, predictions.scores)
+        evaluation_page.write(folder, truth_folder, predictions, config.pixelate)
+    say(f"written: {scores.absolute()} and {evaluation_page.PAGE}")
 
 
 def report(result: dict) -> list[str]:

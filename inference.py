@@ -80,13 +80,15 @@ def look_at(photographs: list[str], argv: list[str]) -> Predictions:
         ensemble = Ensemble.find(config, runs, model.load)
         probabilities, unreadable, _ = predict(config, ensemble, photographs, photographs)
     answer = ensemble.decide(probabilities, list(unreadable))
-    for row in (row for row in range(len(photographs)) if row not in unreadable):
+    for row, path in enumerate(photographs):
+        if row in unreadable:
+            continue
         number = int(answer.classes[row])
         names = "  ".join(
             f"{key} {ATTRIBUTES[key][value]:{WIDTHS[key]}}" for key, value in to_attributes(number).items()
         )
         say(
-            f"{photographs[row]:{max(map(len, photographs))}}  class {number:2}  {names}  "
+            f"{path:{max(map(len, photographs))}}  class {number:2}  {names}  "
             f"probability {answer.probabilities[row, number]:.3f}"
         )
     if unreadable:
@@ -101,7 +103,7 @@ def people_of(config: settings.InferenceSettings, info: dict[str, list[str]]) ->
         return None
     people = info.get(config.pool, [])
     if not people or not all(name.strip() for name in people):
-        found = f"{sum(not name.strip() for name in people)} empty cells in it" if people else f"{', '.join(info)}"
+        found = f"{sum(not name.strip() for name in people)} empty cells in it" if people else ", ".join(info)
         raise InputError(
             f"POOL={config.pool}: expected a column {config.pool} in {config.sm_channel_eval / 'info.csv'} that names "
             f"the person of each photograph, found {found}; add it, or leave POOL unset"

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest.mock
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ import dataset
 import loss
 from toolkit.config import defaults
 from toolkit.config.settings import TrainSettings
-from toolkit.data import decode, photo_file
+from toolkit.data import decode, photo_file, store
 from toolkit.data.framing import Framing
 from toolkit.data.loader import Loader
 from toolkit.data.split import held_out_people, split_by_person
@@ -100,9 +101,14 @@ def repaint(path: str | os.PathLike) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def flags(**settings) -> list[str]:
+    """The settings as words of a command line."""
+    return [str(word) for key, value in settings.items() for word in (f"--{key.lower()}", value)]
+
+
 def run_here(name: str, **settings) -> subprocess.CompletedProcess:
     """The same with these flags in this process, which has torch already: for what is no matter of processes."""
-    words = [str(word) for key, value in settings.items() for word in (f"--{key.lower()}", value)]
+    words = flags(**settings)
     printed, errors, status = io.StringIO(), io.StringIO(), 0
     with (
         contextlib.redirect_stdout(printed),
@@ -131,6 +137,28 @@ def refused(done: subprocess.CompletedProcess, *expected: str) -> None:
         assert words in done.stderr, done.stderr
 
 
+@pytest.fixture
+def opened_at_once(monkeypatch) -> list[int]:
+    """On a machine of 16 CPUs: at each opening of a photograph, how many are open."""
+    opened, lock, counts, now = photo_file.opened, threading.Lock(), [], set()
+
+    @contextlib.contextmanager
+    def counted(*given):
+        with lock:
+            now.add(threading.get_ident())
+            counts.append(len(now))
+        try:
+            with opened(*given) as photo:
+                yield photo
+        finally:
+            with lock:
+                now.discard(threading.get_ident())
+
+    monkeypatch.setattr(store, "cpu_count", lambda: 16)
+    monkeypatch.setattr(photo_file, "opened", counted)
+    return counts
+
+
 @dataclass(frozen=True)
 class Drawn:
     """Where the drawn faces lie, as the three scripts' variables name them."""
@@ -144,6 +172,12 @@ def drawn(tmp_path_factory) -> Drawn:
     folder = tmp_path_factory.mktemp("drawn") / "data"
     synthetic.ensure(folder, people=24, eval_people=6)
     return Drawn(folder / "train" / "images", folder / "eval")
+
+
+@pytest.fixture(scope="session")
+def photographs(drawn) -> dict[str, bytes]:
+    """The content of each photograph to predict, by ImageID."""
+    return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,6 @@ SMALL = {
     "EPOCHS": "3", "BATCH_SIZE": "16", "CHECKPOINT_SECONDS": "0",
 }  # fmt: skip
 TORCHRUN = ("-m", "torch.distributed.run")
-WRONG = pathlib.Path("/nowhere/executed")
 
 
 def environment(**variables) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Stores of decoded photographs: where they lie, what they wait for, and what is kept of them between runs."""
 
+import io
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ from PIL import Image
 from toolkit.data import decode, disk_cache, store
 from toolkit.data.disk_cache import CachedStore
 from toolkit.data.framing import Framing
-from toolkit.data.store import CHUNK, Store
+from toolkit.data.store import CHUNK, DecodingThreads, Store
 from toolkit.system import files
 from toolkit.system.console import InputError
 
@@ -57,12 +58,26 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
 
 def test_small_photographs_take_few_threads_and_large_ones_all(paths, tmp_path, monkeypatch):
     """On 16 cores, 16 threads on small ones handed Python's lock to and fro: a third of the speed of two on 2 cores."""
+    assert Store(paths, FRAMING).fill() == {}  # the first photographs of a process take longer
     monkeypatch.setattr(store, "cpu_count", lambda: 16)
     Image.effect_noise((4000, 3000), 50).save(tmp_path / "large.jpg")
     few, all_of_them = Store(paths, FRAMING), Store([str(tmp_path / "large.jpg")], FRAMING)
     assert few.fill() == all_of_them.fill() == {}
     assert 2 <= few.threads < 8
     assert all_of_them.threads == 16
+
+
+def test_photographs_that_come_one_by_one_take_few_threads_while_small_and_more_while_large(paths, opened_at_once):
+    small, large = [pathlib.Path(path).read_bytes() for path in paths], io.BytesIO()
+    Image.effect_noise((3000, 2000), 50).save(large, "JPEG")
+    for content in small[:9]:
+        decode.decode_bytes(content, FRAMING)  # the first photographs of a process take longer
+    with DecodingThreads() as threads:
+        found = threads.map(lambda content: decode.decode_bytes(content, FRAMING)[0, 0, 0], small)
+        assert list(found) == list(range(len(paths)))
+        assert max(opened_at_once) < 8
+        list(threads.map(lambda content: decode.decode_bytes(content, FRAMING), [large.getvalue()] * 24))
+        assert max(opened_at_once) > 8
 
 
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):

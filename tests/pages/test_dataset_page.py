@@ -16,7 +16,7 @@ from toolkit.data.face_box import Faces
 from toolkit.data.split import Split
 from toolkit.pages import dataset as dataset_page
 from toolkit.pages.dataset import FOUND_COLOUR, USED_COLOUR
-from toolkit.pages.parts.predictions import class_name
+from toolkit.pages.parts.predictions import READABLE_CLASSES
 
 
 def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
@@ -88,7 +88,7 @@ def test_classes_that_nobody_is_of_and_those_that_validation_lacks_are_told_apar
     sides = Split(np.arange(0, 32, 2), np.arange(1, 31, 2))
     findings = dataset_page.Findings("", labels, sides, "", {}, faces)
     lacking = dataset_page._lacking(findings)
-    assert lacking == {"the data set": [class_name(16), class_name(17)], "validation": [class_name(15)]}
+    assert lacking == {"the data set": list(READABLE_CLASSES[16:]), "validation": [READABLE_CLASSES[15]]}
 
 
 def test_where_nobody_is_validated_nobody_is_missed(drawn, tmp_path):

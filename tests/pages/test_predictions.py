@@ -22,14 +22,14 @@ def test_rows_are_true_and_columns_are_predicted():
     assert [cell["count"] for cell in row["cells"]][:6] == [1, 0, 2, 0, 0, 1] and row["cells"][2]["share"] == 0.5
     first, second = context["pairs"]
     assert (first["true"], first["predicted"], first["count"], first["share"]) == (
-        predictions.class_name(5), predictions.class_name(2), 2, 0.5,
+        predictions.READABLE_CLASSES[5], predictions.READABLE_CLASSES[2], 2, 0.5,
     )  # fmt: skip
-    assert second["predicted"] == predictions.class_name(0) and context["people"] == 4 and context["wrong"] == 3
+    assert second["predicted"] == predictions.READABLE_CLASSES[0] and context["people"] == 4 and context["wrong"] == 3
     first, second = context["mistakes"]
     assert (first["person"], first["wrong"], first["count"]) == ("v", 2, 2)
     assert [one["name"] for one in first["mistakes"] + second["mistakes"]] == ["b", "a", "c"]
     shown = first["mistakes"][0]
-    names = predictions.class_name(2), predictions.class_name(5)
+    names = predictions.READABLE_CLASSES[2], predictions.READABLE_CLASSES[5]
     assert (shown["predicted"], shown["true"], shown["p_predicted"], shown["p_true"]) == (*names, 0.8, 0.13)
     assert shown["cells"] == ["class-5-2", "gender-1-0"] and context["matrices"][0]["shown"]["class-5-2"] == 2
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+from conftest import flags
 
 import dataset
 import inference
@@ -37,14 +38,10 @@ def test_several_runs_answer_together(drawn, trained, folds, tmp_path):
     shutil.copytree(trained / "resnet18", tmp_path / "runs" / "resnet18")
 
     def infer(folder: str, **given) -> np.ndarray:
-        folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": tmp_path / "runs", "device": "cpu"}
-        given = {
-            **folders,
-            "sm_output_data_dir": tmp_path / folder,
-            "probabilities": "true",
-            "adapt_priors": "false",
-        } | given
-        inference.main([str(word) for key, value in given.items() for word in (f"--{key}", value)])
+        folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": tmp_path / "runs"}
+        folders |= {"sm_output_data_dir": tmp_path / folder}
+        settings = {"device": "cpu", "precision": "fp32", "probabilities": "true", "adapt_priors": "false"}
+        inference.main(flags(**folders | settings | given))
         return pd.read_csv(tmp_path / folder / "probabilities.csv").drop(columns=["ImageID", "ans"]).to_numpy()
 
     of_folds, of_resnet = infer("folds", name="shufflenet_v2_x0_5"), infer("resnet", name="resnet18")

@@ -49,11 +49,6 @@ def send(trained):
 
 
 @pytest.fixture(scope="module")
-def photographs(drawn) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
-
-
-@pytest.fixture(scope="module")
 def script(drawn, trained, tmp_path_factory) -> pd.DataFrame:
     """What the script writes for the same photographs."""
     out = tmp_path_factory.mktemp("script")

@@ -1,7 +1,6 @@
 """serve.py as a process: the same answers as the script's, whatever comes at once; and a page for a person."""
 
 import asyncio
-import base64
 import contextlib
 import csv
 import http.client
@@ -25,18 +24,19 @@ import numpy as np
 import pytest
 import zygote
 from browser import DESK, PHONE, opened, reads_well
-from conftest import ROOT, refused, run_here
+from conftest import ROOT, flags, refused, run_here
 from faults import environment, finish, start
+from PIL import Image
 from playwright.sync_api import expect
 from starlette.requests import Request
-from test_requests import WRONG
+from test_requests import FP32, WRONG, text
 
 import deployment
 import inference
 import model
 import serve
 from toolkit.config.settings import ServingSettings
-from toolkit.data import photo_file
+from toolkit.data import photo_file, store
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS, to_attributes
 from toolkit.serving import web
 from toolkit.serving.batcher import Batcher
@@ -45,13 +45,11 @@ from toolkit.serving.endpoint import Endpoint
 from toolkit.serving.nets import Nets
 from toolkit.system.console import InputError
 
-CPU = {"DEVICE": "cpu", "PRECISION": "fp32"}
-
 
 @contextlib.contextmanager
 def serving(runs, **settings):
     """serve.py as a process, at any free port; the process and its address."""
-    process = start("serve.py", SM_CHANNEL_MODEL=runs, SERVE_PORT=0, **CPU, **settings)
+    process = start("serve.py", SM_CHANNEL_MODEL=runs, SERVE_PORT=0, **FP32, **settings)
     lines = []
     while not (found := re.search(r"at (http://\S+);", "".join(lines[-1:]))):
         lines.append(process.stdout.readline())
@@ -77,15 +75,10 @@ def server(trained):
 @pytest.fixture(scope="module")
 def expected(drawn, trained, tmp_path_factory) -> dict[str, tuple[int, np.ndarray]]:
     """{photograph: class and probabilities} as the script finds them."""
-    folders = {"sm_channel_eval": drawn.eval, "sm_channel_model": trained, "device": "cpu", "precision": "fp32"}
-    folders |= {"sm_output_data_dir": tmp_path_factory.mktemp("script"), "adapt_priors": "false"}
-    found = inference.main([str(word) for key, value in folders.items() for word in (f"--{key}", value)])
+    folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained}
+    folders["SM_OUTPUT_DATA_DIR"] = tmp_path_factory.mktemp("script")
+    found = inference.main(flags(**folders, **FP32, ADAPT_PRIORS="false"))
     return dict(zip(found.images, zip(found.classes, found.probabilities, strict=True), strict=True))
-
-
-@pytest.fixture(scope="module")
-def photographs(drawn) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((drawn.eval / "images").iterdir())}
 
 
 def send(address: str, body, content_type: str | None = "image/jpeg", accept: str | None = None, to="/invocations"):
@@ -119,10 +112,6 @@ def same(record: dict, expected: tuple[int, np.ndarray]) -> None:
     np.testing.assert_allclose(np.array(record["probabilities"], float), probabilities, atol=1e-6)
     for attribute, value in to_attributes(int(number)).items():
         assert record[attribute] == ATTRIBUTES[attribute][value]
-
-
-def text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
 
 
 def test_requests_at_once_get_the_answers_of_the_script_from_few_batches(server, photographs, expected):
@@ -194,7 +183,7 @@ def test_a_container_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_ha
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    variables |= {"SM_CHANNEL_MODEL": trained, "SERVE_PORT": port, **CPU}
+    variables |= {"SM_CHANNEL_MODEL": trained, "SERVE_PORT": port, **FP32}
     process = subprocess.Popen(
         [zygote.python(), *words, "serve"], cwd=tmp_path, env=environment(**variables), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -263,6 +252,20 @@ def respond(service: web.Service, body: bytes, content_type: str | None) -> tupl
         service.invocations(Request({"type": "http", "method": "POST", "headers": headers}, receive))
     )
     return response.status_code, json.loads(response.body)
+
+
+def test_requests_decode_in_no_more_threads_than_are_of_use(opened_at_once, service, monkeypatch):
+    monkeypatch.setattr(store, "useful_threads", lambda _: 1)
+    file = io.BytesIO()
+    Image.new("RGB", (36, 48)).save(file, "PNG")
+    contents = [file.getvalue()] * 150
+
+    async def records() -> list[dict]:
+        return await asyncio.gather(*map(service.nets.record, contents))
+
+    answers = [*inference.predict_fn(contents, service.nets.endpoint), *asyncio.run(records())]
+    assert {record["class"] for record in answers} == {answers[0]["class"]} and len(answers) == 2 * len(contents)
+    assert opened_at_once == [1] * 3 * len(contents)  # one more time for the number of pixels
 
 
 def test_errors_of_the_machine_are_no_fault_of_the_photograph(service, photographs, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, from_scratch, refused, run_script
+from conftest import QUICK, flags, from_scratch, refused, run_script
 from torch import nn
 
 import loss
@@ -115,8 +115,7 @@ def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(
 
 def test_the_finder_says_a_rate_and_leaves_no_run(drawn, tmp_path, capsys):
     given = {"sm_channel_train": drawn.train, "sm_model_dir": tmp_path, "name": "shufflenet_v2_x0_5", "batch_size": 8}
-    flags = {**QUICK, **given, "find_lr": "true"}
-    train.main([str(word) for key, value in flags.items() for word in (f"--{key}", value)])
+    train.main(flags(**QUICK, **given, find_lr="true"))
     assert "suggestion" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
 
 

@@ -9,8 +9,9 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -184,17 +185,18 @@ class Store:
                 return storage.get(index)
 
     def _useful_threads(self) -> int:
-        """How many threads to decode with: more where a photograph takes longer, see SECONDS_OF_A_THREAD."""
+        """As the function says, by the first photographs: large ones and slow disks keep many threads busy."""
         until, seconds = time.perf_counter() + TIMED_SECONDS, []
         for photograph in range(min(TIMED, len(self))):
-            began = time.perf_counter()
-            with contextlib.suppress(Exception):  # it comes again when this photograph is decoded for the store
+            with contextlib.suppress(Exception):  # they come again, in their place
+                began = time.perf_counter()
+                self.read(photograph)
+                read, began = time.perf_counter() - began, time.thread_time()
                 self.decode(photograph)
-            seconds.append(time.perf_counter() - began)
+                seconds.append(read + time.thread_time() - began)
             if time.perf_counter() > until:
                 break
-        useful = statistics.median(seconds) / SECONDS_OF_A_THREAD if seconds else 0
-        return min(max(round(useful), 2), cpu_count())
+        return useful_threads(seconds)
 
     def _run(self) -> None:
         try:
@@ -302,6 +304,40 @@ class Selection:
 
     def gather(self, index: torch.Tensor) -> torch.Tensor:
         return self.store.gather(self.photographs[index])
+
+
+class DecodingThreads(ThreadPoolExecutor):
+    """Threads for photographs that come one by one: only as many decode at once as are of use, by the last ones."""
+
+    def __init__(self):
+        super().__init__(cpu_count())
+        self._decoding, self._seconds = 0, deque(maxlen=TIMED)
+        self._may_begin = threading.Condition()
+
+    def submit(self, work: Callable, /, *given) -> Future:
+        return super().submit(self._timed, work, *given)
+
+    def _timed(self, work: Callable, *given):
+        with self._may_begin:  # who sleeps here does not want the interpreter's lock
+            self._may_begin.wait_for(lambda: self._decoding < useful_threads(self._seconds))
+            self._decoding += 1
+        began = time.thread_time()
+        try:
+            return work(*given)
+        finally:
+            with self._may_begin:
+                self._seconds.append(time.thread_time() - began)
+                self._decoding -= 1
+                self._may_begin.notify(useful_threads(self._seconds) - self._decoding)
+
+
+def useful_threads(seconds: Collection[float]) -> int:
+    """Threads that do not wait for each other, by what single photographs take: of the CPU, and until they are read.
+
+    By the clock, decoding takes longer while others use the CPUs or the lock, and more threads would join them.
+    """
+    useful = statistics.median(seconds) / SECONDS_OF_A_THREAD if seconds else 0
+    return min(max(round(useful), 2), cpu_count())
 
 
 def cpu_count() -> int:

@@ -17,7 +17,7 @@ Blanks around a cell do not count, and a name is found where only zeros in front
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,15 +115,19 @@ def is_named(table: pd.DataFrame, relabel: str) -> pd.Series:
     return table["person"].isin(corrections["person"]) | table["folder"].isin(corrections["person"])
 
 
+def cells(row: Mapping[str, str], columns: Sequence[str] = ALL_COLUMNS) -> tuple[str, ...]:
+    """The cells of a row {column: text}; "" for a missing one."""
+    return tuple(row.get(name, "") for name in columns)
+
+
 def subject_of(row: Mapping[str, str]) -> tuple[str, ...]:
-    """(person, photograph, field) of a row; "" for a missing one, as `to_csv` writes it."""
-    return tuple(row.get(name, "") for name in ("person", "photograph", "field"))
+    return cells(row, ("person", "photograph", "field"))
 
 
 def to_csv(rows: Iterable[Mapping[str, str]], header: bool = True) -> str:
-    """Rows {column: text} as the text of a table of corrections; a missing column is empty."""
-    cells = [[row.get(name, "") for name in ALL_COLUMNS] for row in rows]
-    return csv_files.rows_as_text([ALL_COLUMNS, *cells] if header else cells)
+    """Rows as the text of a table of corrections."""
+    lines = map(cells, rows)
+    return csv_files.rows_as_text([ALL_COLUMNS, *lines] if header else lines)
 
 
 def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.DataFrame, CorrectionReport]:
@@ -230,9 +234,9 @@ def _as_spelled(table: pd.DataFrame, corrections: pd.DataFrame, report: Correcti
 def _read_rows(path: pathlib.Path) -> list[dict]:
     """The rows of a file, every cell as text, with ALL_COLUMNS, path and line."""
     table = csv_files.read(path, COLUMNS[:-1], "RELABEL")
-    cells = pd.DataFrame(table).reindex(columns=ALL_COLUMNS, fill_value="")
-    cells = cells.apply(lambda column: column.str.strip()).replace({"photograph": "(?i)^all$"}, "all", regex=True)
-    return cells.assign(path=str(path), line=table.lines).to_dict("records")
+    rows = pd.DataFrame(table).reindex(columns=ALL_COLUMNS, fill_value="")
+    rows = rows.apply(lambda column: column.str.strip()).replace({"photograph": "(?i)^all$"}, "all", regex=True)
+    return rows.assign(path=str(path), line=table.lines).to_dict("records")
 
 
 def _problem_of(row: dict) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from toolkit.label_errors.corrections import ALL_COLUMNS, COLUMNS, subject_of, to_csv
+from toolkit.label_errors.corrections import ALL_COLUMNS, COLUMNS, cells, subject_of, to_csv
 from toolkit.label_errors.ranking import Suspect
 from toolkit.system import csv_files, files, spelling
 from toolkit.system.console import InputError, listed, say
@@ -78,11 +78,7 @@ def hash_of_list(suspects: Sequence[Suspect]) -> str:
 
 
 def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    return _cells(row)[: COLUMNS.index("note")]
-
-
-def _cells(row: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(row.get(name, "") for name in ALL_COLUMNS)
+    return cells(row, COLUMNS[: COLUMNS.index("note")])
 
 
 class Decisions:
@@ -97,8 +93,8 @@ class Decisions:
         """`earlier`: rows of earlier rounds, on other people. Raises InputError as `read_rows` does."""
         self.path, self.suspects = path, suspects
         self._in_file = read_rows(path)
-        there = set(map(_cells, self._in_file))
-        self._not_in_file = [row for row in earlier if _cells(row) not in there]  # yet
+        there = set(map(cells, self._in_file))
+        self._not_in_file = [row for row in earlier if cells(row) not in there]  # yet
         self._take(self._in_file)
         self._lock, self._closed = threading.Lock(), False
 
@@ -107,7 +103,7 @@ class Decisions:
         matched, others = match_answers(rows, self.suspects)
         self.answers = {number: answer for number, (answer, _) in matched.items()}
         self._rows = {number: rows for number, (_, rows) in matched.items()}
-        self._others = list({_cells(row): row for row in [*self._not_in_file, *others]}.values())
+        self._others = list({cells(row): row for row in [*self._not_in_file, *others]}.values())
 
     def decide(self, number: int, answer: str | None) -> str:
         """Write an answer to the file; None takes it back. Raises InputError where that fails: nothing changes then.
@@ -136,8 +132,8 @@ class Decisions:
 
     def _read_again(self) -> str:
         """Take over what others have changed in the file, and say what. A file that is gone is written again, whole."""
-        before, rows = Counter(map(_cells, self._in_file)), read_rows(self.path)
-        now = Counter(map(_cells, rows))
+        before, rows = Counter(map(cells, self._in_file)), read_rows(self.path)
+        now = Counter(map(cells, rows))
         if now == before or not self.path.exists():
             return ""
         self._take(rows)

@@ -10,9 +10,9 @@ For row i, value v of k values, and the label that was given, which names the va
 `evidence` is in nats. `scale` is less than 1 where evidence is overrated: a net may be overconfident, and several
 photographs of one person are not independent. `e` is the error rate: a wrong label is any other value with the same
 probability. `looks` is for labels that say more than their value, as years do: how many times as often as others of
-y_i somebody with this very label looks like v. One of 29 looks 30 more often than others under 30 do. As it only
-compares labels of one value, it does not explain away what the net says about values, which has the spread of looks in
-it already. How far looks spread is not known, so several `looks` are tried.
+y_i somebody with this very label looks like v. One of 29 looks 30 more often than others under 30 do. It compares only
+labels of one value with each other: that people look older or younger at all is part of the net's evidence already. How
+far looks spread is not known, so several `looks` are tried.
 
 Each point of a grid of scale, looks and e is weighed by its posterior probability, with log scale ~ Normal(log 0.5, 1)
 and e as if 5 % of 5 labels had been wrong (logistic regression robust to label noise: Bootkrajang and Kaban,

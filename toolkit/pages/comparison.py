@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from toolkit.labels import CLASSES
 from toolkit.pages.parts import charts, pictures, render
-from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
+from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, READABLE_CLASSES
 from toolkit.system import csv_files, spelling
 
 MAX_PHOTOGRAPHS, HEIGHT_PX = 150, 96
@@ -64,7 +63,7 @@ def write(
         runs=runs,
         curves=[_chart(title, column, runs) for column, title in CURVES.items()],
         data={
-            "classes": [class_name(number) for number in range(CLASSES)],
+            "classes": READABLE_CLASSES,
             "images": names,
             "truth": _letters(true),
             "runs": {run.name: _letters(run.predicted) for run in runs},

@@ -18,7 +18,7 @@ from toolkit.data.split import Split
 from toolkit.data.store import Store
 from toolkit.labels import ATTRIBUTES, CLASSES, OF_PERSON, readable
 from toolkit.pages.parts import charts, pictures, render
-from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, class_name
+from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, NUMBERED_CLASSES, READABLE_CLASSES
 
 PEOPLE_OF_EACH_GROUP = 4  # of each gender and age band
 MAX_CORRECTED = 60  # people
@@ -82,7 +82,7 @@ def _class_counts(findings: Findings) -> list[tuple[str, list[int]]]:
     """The photographs of each class, of each side."""
     sides = _sides(findings.sides).values()
     counts = [np.bincount(findings.labels[rows], minlength=CLASSES).tolist() for rows in sides]
-    return [(f"{number} {class_name(number)}", list(each)) for number, each in enumerate(zip(*counts, strict=True))]
+    return [(name, numbers) for name, *numbers in zip(NUMBERED_CLASSES, *counts, strict=True)]
 
 
 def _sides(split: Split) -> dict[str, np.ndarray]:
@@ -93,7 +93,7 @@ def _sides(split: Split) -> dict[str, np.ndarray]:
 def _lacking(findings: Findings) -> dict[str, list[str]]:
     """What macro F1 suffers from: the classes that nobody is of, and those that nobody in validation is of."""
     whole = np.bincount(findings.labels, minlength=CLASSES)
-    names = np.array([class_name(number) for number in range(CLASSES)])
+    names = np.array(READABLE_CLASSES)
     found = {"the data set": names[whole == 0].tolist()}
     if (rows := _sides(findings.sides).get("validation")) is not None:
         held_out = np.bincount(findings.labels[rows], minlength=CLASSES)

@@ -19,7 +19,7 @@ from toolkit.data import augment
 from toolkit.labels import ATTRIBUTES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.pages import model_card
 from toolkit.pages.parts import charts, grad_cam, pictures, render
-from toolkit.pages.parts.predictions import Predictions, class_name, template_context
+from toolkit.pages.parts.predictions import NUMBERED_CLASSES, Predictions, template_context
 from toolkit.runs import folders
 from toolkit.runs.artefacts import read_predictions
 from toolkit.runs.cross_validation import OUT_OF_FOLD
@@ -157,7 +157,7 @@ def class_counts(task: Task) -> dict:
     sides = {"training": own, "pseudo-labels": guessed, "validation": task.validation}
     sides = {name: rows for name, rows in sides.items() if len(rows)}
     counts = [np.bincount(labels[rows], minlength=CLASSES) for rows in sides.values()]
-    rows = [(f"{number} {class_name(number)}", [int(side[number]) for side in counts]) for number in range(CLASSES)]
+    rows = [(name, [int(side[number]) for side in counts]) for number, name in enumerate(NUMBERED_CLASSES)]
     rows.append(("all photographs", [int(side.sum()) for side in counts]))
     people = [task.people.iloc[side].nunique() if side is not guessed else "-" for side in sides.values()]
     rows.append(("people", people))

@@ -68,7 +68,7 @@ class Batcher:
 def answer_each(work: Callable[[Sequence], list], items: list) -> list:
     """What `work` answers on all items together; in place of an answer, the exception.
 
-    Where a batch fails, each half is tried alone: what one item breaks the others shall not feel.
+    Where a batch fails, each half is tried alone, so that one bad item does not spoil the others.
     """
     try:
         return work(items)

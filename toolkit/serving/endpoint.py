@@ -19,6 +19,7 @@ from toolkit.system.console import say
 if TYPE_CHECKING:
     from torch import nn
 
+    from toolkit.data.store import DecodingThreads
     from toolkit.models.onnx_file import OnnxModel
     from toolkit.serving.requests import RequestError
 
@@ -31,16 +32,19 @@ class Endpoint:
 
     ensemble: Ensemble
     models: dict[pathlib.Path, nn.Module | OnnxModel]  # by run folder
+    threads: DecodingThreads  # where `decode` is called, by all requests together
 
     @classmethod
     def load(cls, config: ServingSettings, folder: pathlib.Path, load_weights: LoadWeights) -> Endpoint:
         """The runs that NAME selects in the folder. Raises InputError on wrong settings and files."""
         ensemble = Ensemble.find(config, folder, load_weights)
+        from toolkit.data.store import DecodingThreads  # imports torch: not before wrong settings are refused
+
         runtime, models = ensemble.runtime, {}
         for run, header in ensemble.headers.items():
             models[run] = runtime.prepare_for_requests(runtime.load(run), header.framing.size)
         say(f"running on {runtime}")
-        return cls(ensemble, models)
+        return cls(ensemble, models, DecodingThreads())
 
     @classmethod
     def warm(cls, config: ServerSettings, load_weights: LoadWeights) -> Endpoint:

@@ -4,8 +4,6 @@ The service looks for them in inference.py, by name and number of parameters. Th
 output_fn(predict_fn(input_fn(body, content_type), model_fn(model_dir)), accept), from several threads at once.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 from toolkit.config import settings, sources
 from toolkit.serving.endpoint import Endpoint
 from toolkit.serving.runtimes import LoadWeights
@@ -30,13 +28,11 @@ def input_fn(body: bytes | str, content_type: str | None) -> list:
 
 def predict_fn(photographs: list, endpoint: Endpoint) -> list[dict]:
     """A record for each photograph: the same answer as inference.py gives with ADAPT_PRIORS=false."""
-    from toolkit.data.store import cpu_count
     from toolkit.serving import requests
 
     with requests.as_client_errors():
         photographs = requests.within_budget(photographs, endpoint.max_megapixels)
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        return endpoint.answer(list(pool.map(endpoint.decode, photographs)))
+    return endpoint.answer(list(endpoint.threads.map(endpoint.decode, photographs)))
 
 
 def output_fn(records: list[dict], accept: str | None) -> tuple[str, str]:

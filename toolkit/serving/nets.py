@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from toolkit.serving.endpoint import Endpoint
@@ -18,17 +17,15 @@ class Nets:
 
     def __init__(self, endpoint: Endpoint, predict: Callable[..., Awaitable[dict]]):
         """`predict`: decoded photograph -> its record, of a batch with others."""
-        from toolkit.data.store import cpu_count  # imports torch
-
         self.endpoint, self.predict, self.max_megapixels = endpoint, predict, endpoint.max_megapixels
         self.failed = False  # whether the last prediction raised
-        self._decoders = ThreadPoolExecutor(cpu_count())
 
     async def record(self, content: bytes | RequestError) -> dict:
         """The answer on one photograph. Raises InputError on errors of the machine, and others."""
         from toolkit.serving.requests import make_error_record  # imports torch
 
-        photograph = await asyncio.get_running_loop().run_in_executor(self._decoders, self.endpoint.decode, content)
+        decode, threads = self.endpoint.decode, self.endpoint.threads
+        photograph = await asyncio.get_running_loop().run_in_executor(threads, decode, content)
         return make_error_record(photograph) if isinstance(photograph, str) else await self._predict(photograph)
 
     async def check(self) -> None:

@@ -26,6 +26,11 @@ PING_SECONDS = 2  # that a check may take, as on SageMaker
 MOST_REQUESTS = 256  # that are answered at once: each may have MOST_MIB in memory
 # Load balancers keep idle connections for a minute: if this side closed first, a request could meet the closing.
 KEEP_ALIVE_SECONDS = 75
+EXECUTION_PARAMETERS = {  # what a batch transform asks for
+    "MaxConcurrentTransforms": 32,
+    "BatchStrategy": "SINGLE_RECORD",
+    "MaxPayloadInMB": MOST_MIB,
+}
 
 
 class BusyError(Exception):
@@ -36,7 +41,7 @@ class Service:
     """The answers to HTTP requests."""
 
     def __init__(self, nets: Nets, counts: Counters, page: str):
-        """`nets`: or what has `record`, `check` and `max_megapixels` as they have; `page`: HTML."""
+        """`nets`: or an object with the same `record`, `check` and `max_megapixels`; `page`: HTML."""
         self.nets, self.counters, self.page = nets, counts, page
         self.under_way = 0  # requests
 
@@ -92,13 +97,6 @@ class Service:
         return Response(content, media_type=media_type)
 
 
-EXECUTION_PARAMETERS = {  # what a batch transform asks for
-    "MaxConcurrentTransforms": 32,
-    "BatchStrategy": "SINGLE_RECORD",
-    "MaxPayloadInMB": MOST_MIB,
-}
-
-
 def serve(service: Service, listening: socket.socket) -> None:
     """Answer requests at this socket until Ctrl-C or SIGTERM; requests that came before are still answered."""
     config = uvicorn.Config(
@@ -114,18 +112,17 @@ def serve(service: Service, listening: socket.socket) -> None:
 
 async def _read_body(request: Request) -> bytes:
     """Raises RequestError where it is larger than MOST_MIB."""
-    body = bytearray()
-    announced = request.headers.get("content-length", "0")
-    if int(announced) <= MOST_MIB << 20:
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_MIB << 20:
-                break
-        else:
-            return bytes(body)
-    raise RequestError(
+    too_large = RequestError(
         http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {MOST_MIB} MiB; send a smaller one"
     )
+    if int(request.headers.get("content-length", "0")) > MOST_MIB << 20:
+        raise too_large
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_MIB << 20:
+            raise too_large
+    return bytes(body)
 
 
 async def _on_wrong_address(_: Request, error: HTTPException) -> Response:

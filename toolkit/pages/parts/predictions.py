@@ -12,6 +12,8 @@ from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, readable, to_attrib
 from toolkit.pages.parts import charts, pictures
 from toolkit.scoring import calibration, groups, metrics
 
+READABLE_CLASSES = tuple(map(readable, CLASS_NAMES))  # as pages show them: "worn male under 30"
+NUMBERED_CLASSES = tuple(f"{number} {name}" for number, name in enumerate(READABLE_CLASSES))
 MAX_MISTAKES, MAX_PAIRS = 60, 12
 OF_EACH_CELL = 3  # of a confusion matrix: mistakes that are shown before others, so that each cell leads to some
 MAX_SALIENCY = 24  # the most confident mistakes: gradients of more would take gigabytes
@@ -57,8 +59,6 @@ def template_context(predictions: Predictions, saliency: Saliency | None = None)
     mistakes = _mistakes(predictions, saliency)
     return {
         "scores": scores,
-        "intervals": scores["intervals"],
-        "groups": scores["groups"],
         "widest": groups.widest(scores["groups"]),
         "min_people": groups.MIN_PEOPLE,
         "bootstrap": f"95 % intervals over {metrics.BOOTSTRAP_DRAWS:,} bootstrap samples of {unit}; "
@@ -97,10 +97,8 @@ def _calibration(predictions: Predictions) -> dict | None:
 
 
 def _matrices(matrix: np.ndarray, shown: Counter[str]) -> list[dict]:
-    """The confusion matrix of the classes, and of each attribute, for the macro `matrix`. `shown`: mistakes by cell."""
-    names = [class_name(number) for number in range(CLASSES)]
-    numbered = [f"{number} {name}" for number, name in enumerate(names)]
-    matrices = [_matrix(f"{CLASSES} classes", CLASS_MATRIX, numbered, matrix, shown)]
+    """The confusion matrices of the classes and of each attribute. `shown`: mistakes on the page, by cell."""
+    matrices = [_matrix(f"{CLASSES} classes", CLASS_MATRIX, NUMBERED_CLASSES, matrix, shown)]
     for attribute, values in ATTRIBUTES.items():
         of_attribute = metrics.attribute_confusion(matrix, attribute)
         matrices.append(_matrix(attribute, attribute, list(map(readable, values)), of_attribute, shown))
@@ -141,8 +139,8 @@ def _confused_pairs(matrix: np.ndarray) -> list[dict]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
     return [
         {
-            "true": class_name(true),
-            "predicted": class_name(predicted),
+            "true": READABLE_CLASSES[true],
+            "predicted": READABLE_CLASSES[predicted],
             "count": int(wrong[true, predicted]),
             "share": wrong[true, predicted] / matrix[true].sum(),
             "id": _cell(CLASS_MATRIX, true, predicted),
@@ -178,8 +176,8 @@ def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]
         {
             "row": row,
             "name": predictions.names[row],
-            "predicted": class_name(predicted[row]),
-            "true": class_name(true[row]),
+            "predicted": READABLE_CLASSES[predicted[row]],
+            "true": READABLE_CLASSES[true[row]],
             "p_predicted": probability(row, predicted[row]),
             "p_true": probability(row, true[row]),
             "photo": photo,
@@ -207,8 +205,3 @@ def _by_person(predictions: Predictions, mistakes: Sequence[dict]) -> list[dict]
         {"person": str(key) if known else "", "wrong": wrong[key], "count": count[key], "mistakes": group}
         for key, group in groups.items()
     ]
-
-
-def class_name(number: int) -> str:
-    """A class as a page shows it: "worn male under 30"."""
-    return readable(CLASS_NAMES[number])

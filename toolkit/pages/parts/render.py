@@ -13,16 +13,14 @@ from toolkit.pages.parts import pictures
 from toolkit.system import files
 from toolkit.system.console import say
 
-FOLDERS = tuple(
-    ROOT / "toolkit" / "pages" / name for name in ("templates", "static")
-)  # templates include style sheets and scripts
+FOLDERS = [ROOT / "toolkit" / "pages" / name for name in ("templates", "static")]  # templates include what is static
 
 
 @contextlib.contextmanager
 def unless_it_fails(*raised: type[Exception]):
-    """A model of one's own may do what a page does not foresee: a finished run is not lost over its page.
+    """Print what went wrong with a page, and go on: somebody's own model must not lose a finished run over its page.
 
-    `raised`: errors that are no matter of the page; with any, a disk that fails is none either.
+    `raised`: errors that are raised all the same. If there are any, so are those of a disk that fails.
     """
     try:
         yield
