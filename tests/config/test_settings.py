@@ -84,7 +84,9 @@ def test_a_crop_in_every_spelling(given, value):
 
 
 def test_a_wrong_crop_is_refused_in_one_line(given):
-    with pytest.raises(InputError, match=r"^CROP=0\.9,0,0\.1,1: expected top,left,bottom,right as shares of [^\n]+$"):
+    with pytest.raises(
+        InputError, match=r"^CROP=0\.9,0,0\.1,1: expected auto, or top,left,bottom,right as shares of [^\n]+$"
+    ):
         given(CROP="0.9,0,0.1,1")
 
 
@@ -315,9 +317,12 @@ def test_near_misses_are_shown_beside_errors(given, capsys):
 def test_near_misses_give_a_warning_but_not_names_of_the_platform():
     warned = sources.near_misses(
         {"EPOCHES": "3", "BATCHSIZE": "3", "SM_CHANNEL_TRAINING": "/", "epochs": "3", "SM_OUTPUT_DIR": "/", "HOME": "/",
+         "SM_MODULE_DIR": "/", "SM_CHANEL_TRAIN": "/", "SM_OUTPUT_DATADIR": "/",
          "SM_CHANNEL_EVAL": "/", "HOSTNAME": "x", "LOGNAME": "x", "PATH": "/", "SM_HP_EPOCHS": "3", "TERM": "x"}
     )  # fmt: skip
-    assert [line.split()[0] for line in warned] == ["BATCHSIZE", "EPOCHES", "SM_CHANNEL_TRAINING"]
+    assert [line.split()[0] for line in warned] == [
+        "BATCHSIZE", "EPOCHES", "SM_CHANEL_TRAIN", "SM_CHANNEL_TRAINING", "SM_OUTPUT_DATADIR"
+    ]  # fmt: skip
     assert "did you mean epochs?" in warned[1]
 
 

@@ -52,7 +52,8 @@ def test_the_sure_ones_join_with_all_their_probabilities(sure):
 
 def test_wrong_probabilities_and_photographs_are_refused(sure):
     table = sure / "probabilities.csv"
-    with pytest.raises(InputError, match="PSEUDO_FROM=0.99: no photograph of .* is that sure; lower it"):
+    expected = r"PSEUDO_FROM=0\.99: no photograph of .* is that sure; lower it: the surest has 0\.98"
+    with pytest.raises(InputError, match=expected):
         pseudo_labels.read(sure, table, 0.99)
     with pytest.raises(InputError, match="expected .*none.csv, as inference.py writes it, found none"):
         pseudo_labels.read(sure, sure / "none.csv", 0.9)

@@ -28,6 +28,7 @@ ALL_NAMES = {name for cls in SCRIPTS.values() for name in cls.model_fields} | {"
 MOST_CHOICES = 8  # a longer list of choices is left out of the table
 PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, which it passes along with the user's
 PLATFORM_FLAGS = ("local_rank",)  # of deepspeed and torch.distributed.launch, which set LOCAL_RANK too
+OF_SAGEMAKER = ("sm_module_dir", "sm_channel_code")  # variables of its own that only look like settings
 KUBERNETES = re.compile(r"(tcp|udp|sctp)://.+:\d+")  # SERVE_PORT in every pod, where a service is called `serve`
 
 
@@ -196,10 +197,8 @@ def near_misses(environ, unset: Container[str] = ()) -> list[str]:
     lines = []
     for variable in sorted(environ):
         name = variable.lower()
-        # SageMaker sets many SM_ variables of its own. Of channels the user chose the name, except that of the code.
-        platform = name.startswith("sm_") and (not name.startswith("sm_channel_") or name == "sm_channel_code")
         known = unset if name in synonyms.ALL else ALL_NAMES
-        if name not in ALL_NAMES and not platform and (hint := did_you_mean(name, known)):
+        if name not in ALL_NAMES and name not in OF_SAGEMAKER and (hint := did_you_mean(name, known)):
             lines.append(f"{variable} is set but is not a setting{hint}")
     return lines
 

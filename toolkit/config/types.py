@@ -186,7 +186,10 @@ def crop_box(value) -> tuple[float, float, float, float]:
 
 def crop_box_or_auto(value) -> tuple[float, float, float, float] | str:
     """`crop_box`, or "auto"."""
-    return "auto" if str(value).strip().lower() == "auto" else crop_box(value)
+    try:
+        return "auto" if str(value).strip().lower() == "auto" else crop_box(value)
+    except ValueError as error:
+        raise ValueError(f"expected auto, or {str(error).removeprefix('expected ')}") from None
 
 
 def whole_device(value: str) -> str:

@@ -62,7 +62,7 @@ class PriorShift:
     def __str__(self) -> str:
         priors = zip(ATTRIBUTES[self.attribute], self.found_priors, self.training_priors, strict=True)
         found = ", ".join(f"{name} {here:.1%} (training {training:.1%})" for name, here, training in priors)
-        return f"{self.attribute} priors here: {found}; as far as {self.people:.0f} people can tell"
+        return f"{self.attribute} priors here: {found}; an estimate worth {self.people:.0f} people"
 
 
 def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) -> dict[str, AttributeCalibration]:

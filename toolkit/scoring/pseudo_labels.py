@@ -96,7 +96,10 @@ def read(folder: pathlib.Path, table: pathlib.Path, sure_from: float) -> PseudoL
         raise InputError(f"{table}: expected probabilities, whose sum in every row is 1; found others")
     rows = np.flatnonzero(is_known & (p.max(1) >= sure_from))
     if not len(rows):
-        raise InputError(f"PSEUDO_FROM={sure_from:g}: no photograph of {table} is that sure; lower it")
+        surest = p[is_known].max(initial=0.0)
+        raise InputError(
+            f"PSEUDO_FROM={sure_from:g}: no photograph of {table} is that sure; lower it: the surest has {surest:.2f}"
+        )
     names = [columns["ImageID"][row] for row in rows]
     paths = spelling.paths(folder, names, table)
     if missing := [name for name, path in zip(names, paths, strict=True) if path is None or not os.path.isfile(path)]:
