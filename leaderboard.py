@@ -93,8 +93,7 @@ def main(argv: list[str]) -> None:
     of_training, _ = defaults.resolve(config, origin, loss.takes_weight(config.loss))
     loss.refuse_soft_targets(of_training)
     loss.refuse_class_weights(of_training)
-    for name in ("sm_model_dir", "sm_output_data_dir"):
-        files.make_folder(getattr(config, name), name.upper())
+    files.make_folders(config, "sm_model_dir", "sm_output_data_dir")
     synthetic.ensure_for(config)
     refuse_wrong_inputs(config)
     fingerprint = fingerprint_of(config)

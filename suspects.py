@@ -47,7 +47,9 @@ def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.SuspectsSettings, argv)
     if distributed.is_idle_host():
         return
-    prepare_folders(config)
+    refuse_unknown_name(config)
+    files.make_folders(config, "sm_output_data_dir", "cache_dir")
+    synthetic.ensure_for(config)
     table, is_reviewed = read_people(config)
     if is_reviewed.all():
         say("everybody was decided on before: nothing is written")
@@ -67,14 +69,11 @@ def main(argv: list[str]) -> None:
         write_page(config, shown, line)
 
 
-def prepare_folders(config: settings.SuspectsSettings) -> None:
-    """Make the folders that are written to, and the demo's photographs. Raises InputError, also for an unknown NAME."""
-    if not config.sm_channel_model and config.training()["name"] not in model.names(config.training()["name"]):
+def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
+    """Raises InputError where folds are to be trained, and NAME is no backbone."""
+    name = config.training()["name"]
+    if not config.sm_channel_model and name not in model.names(name):
         raise InputError(f"NAME={config.name}: expected a backbone, as SM_CHANNEL_MODEL is unset; found no such")
-    for name in ("sm_output_data_dir", "cache_dir"):
-        if folder := getattr(config, name):
-            files.make_folder(folder, name.upper())
-    synthetic.ensure_for(config)
 
 
 def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray]:

@@ -66,9 +66,7 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
     config, origin = defaults.resolve(config, origin, loss.takes_weight(config.loss), head)
     refuse_what_does_not_fit(config)
     say(*sources.describe(config, origin))
-    for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
-        if folder := getattr(config, name):
-            files.make_folder(folder, name.upper())
+    files.make_folders(config, "sm_model_dir", "sm_checkpoint_dir", "cache_dir")
     synthetic.ensure_for(config)
     data = read_data(config)
     import torch
