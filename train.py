@@ -17,6 +17,7 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,7 +31,6 @@ from toolkit.data import split
 from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
-from toolkit.labels import CLASSES
 from toolkit.scoring import pseudo_labels
 from toolkit.system import console, distributed, files, world
 from toolkit.system.console import InputError, say
@@ -86,7 +86,9 @@ def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Ca
     tasks = [make_task(config, data, sides, loader) for sides in data.splits]
     setup = Setup(config, origin, backbone, data, on_epoch)
     if config.find_lr:
-        return find_lr(config, backbone.model, tasks[0])
+        from toolkit.training import lr_finder
+
+        return lr_finder.find_lr(config, backbone.model, tasks[0])
     outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
     if world.rank() == 0:
         from toolkit.pages import leaderboard as leaderboard_page
@@ -190,7 +192,6 @@ def without_bad_photographs(config: settings.TrainSettings, data: Data, store: S
 
 
 class Backbone(NamedTuple):
-    name: str
     model: nn.Module  # on the machine
     start: model.Start  # what it starts from
     machine: Machine
@@ -209,7 +210,7 @@ def build_model(config: settings.TrainSettings) -> Backbone:
     net, start = model.build(config.name, config.size, config.weights, config.head)
     parameters = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     say(f"{config.name} of {parameters:,} weights, pretrained: {start}", f"running on {machine}")
-    return Backbone(config.name, placement.to_device(net, machine), start, machine, parameters)
+    return Backbone(placement.to_device(net, machine), start, machine, parameters)
 
 
 def make_loader(store: Store, backbone: Backbone) -> Loader:
@@ -222,41 +223,11 @@ def make_loader(store: Store, backbone: Backbone) -> Loader:
 
 def make_task(config: settings.TrainSettings, data: Data, sides: Split, loader: Loader) -> Task:
     """What one run learns from and is validated on, and its loss, weighed by the classes of what it learns from."""
-    import torch
+    from toolkit.training.task import Labelled, Task
 
-    from toolkit.training.sampler import balanced_sampling_weights
-    from toolkit.training.targets import make_targets
-    from toolkit.training.task import Task
-
-    device, table, pseudo, train = loader.machine.device, data.table, data.pseudo_labels, sides.train
-    names, people, classes, years = dataset.paths(table), table["person"], dataset.labels(table), table["years"]
-    if pseudo:
-        names, people, classes, years = pseudo.joined(names, people, classes, years)
-        train = np.concatenate([train, np.arange(len(table), len(names))])
-    labels = torch.from_numpy(classes).to(device)
-    years = torch.from_numpy(years.to_numpy("float32", copy=True)).to(device)
-    soft, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
-    targets = make_targets(labels, years, soft=soft, soften=soften, with_years=config.head == "factored")
-    if pseudo:
-        targets[len(table) :, :CLASSES] = torch.from_numpy(pseudo.probabilities).to(device)
-    training_loss = loss.for_training(config, torch.bincount(labels[train], minlength=CLASSES))
-    sampling_weights = None
-    if config.sampler == "balanced":
-        sampling_weights = balanced_sampling_weights(classes[train], people.iloc[train])
-    return Task(
-        loader=loader,
-        names=names,
-        people=people,
-        labels=labels,
-        targets=targets,
-        pseudo_labels=pseudo,
-        train=train,
-        validation=sides.validation,
-        criterion=training_loss.criterion,
-        sampling_weights=sampling_weights,
-        loss_weights=training_loss.loss_weights.cpu().numpy(),
-        smoothing=training_loss.smoothing,
-    )
+    table = data.table
+    labelled = Labelled(dataset.paths(table), table["person"], dataset.labels(table), table["years"])
+    return Task.of(config, loader, labelled, data.pseudo_labels, sides, partial(loss.for_training, config))
 
 
 class Setup(NamedTuple):
@@ -267,15 +238,6 @@ class Setup(NamedTuple):
     backbone: Backbone
     data: Data
     on_epoch: Callable[[dict[str, float]], None]
-
-
-def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
-    """Try learning rates from low to high, and print the curve and which one to take. Nothing is trained or kept."""
-    from toolkit.training import loop, lr_finder
-
-    state = loop.make_train_state(config, net)
-    rate = lr_finder.suggestion(lr_finder.sweep(config, state, task))
-    say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
 
 
 def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
@@ -380,7 +342,7 @@ def make_header(setup: Setup, run: str, decided_by: str) -> Header:
     config = setup.config
     return Header(
         run=run,
-        backbone=setup.backbone.name,
+        backbone=config.name,
         head=config.head,
         framing=Framing.of(config),
         mean=setup.backbone.start.mean,

@@ -4,18 +4,32 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 
+from toolkit.config.settings import TrainSettings
 from toolkit.data.loader import Loader
+from toolkit.data.split import Split
 from toolkit.labels import CLASSES
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.scoring.pseudo_labels import PseudoLabels
 from toolkit.system import distributed
 from toolkit.system.console import InputError, listed
+from toolkit.training.sampler import balanced_sampling_weights
+from toolkit.training.targets import make_targets
+
+
+class Labelled(NamedTuple):
+    """The photographs with labels: columns of their table, in its order, which is that of the loader; shape (n,)."""
+
+    names: np.ndarray  # bytes: the path below the image folder
+    people: pd.Series  # ids
+    classes: np.ndarray  # int64
+    years: pd.Series  # of age; NaN if unknown
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,49 @@ class Task:
     pseudo_labels: PseudoLabels | None = None  # of the last photographs, which have no label of their own
     decision: Decision | None = None  # None: fitted on the validation photographs after each epoch
     decided_by: str = "validation people"
+
+    @classmethod
+    def of(
+        cls,
+        config: TrainSettings,
+        loader: Loader,
+        labelled: Labelled,
+        pseudo: PseudoLabels | None,
+        sides: Split,
+        loss_for: Callable[[torch.Tensor], NamedTuple],
+    ) -> Self:
+        """The task of the split `sides` of the photographs with labels.
+
+        Those with pseudo-labels follow them in the loader, and are trained on. `loss_for` gives the TrainingLoss of
+        loss.py from the number of training photographs of each class.
+        """
+        device, count, train = loader.machine.device, len(labelled.names), sides.train
+        names, people, classes, years = labelled
+        if pseudo:
+            names, people, classes, years = pseudo.joined(*labelled)
+            train = np.concatenate([train, np.arange(count, len(names))])
+        labels = torch.from_numpy(classes).to(device)
+        years = torch.from_numpy(years.to_numpy("float32", copy=True)).to(device)
+        soft, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
+        targets = make_targets(labels, years, soft=soft, soften=soften, with_years=config.head == "factored")
+        if pseudo:
+            targets[count:, :CLASSES] = torch.from_numpy(pseudo.probabilities).to(device)
+        loss = loss_for(torch.bincount(labels[train], minlength=CLASSES))
+        is_balanced = config.sampler == "balanced"
+        return cls(
+            loader=loader,
+            names=names,
+            people=people,
+            labels=labels,
+            targets=targets,
+            pseudo_labels=pseudo,
+            train=train,
+            validation=sides.validation,
+            criterion=loss.criterion,
+            sampling_weights=balanced_sampling_weights(classes[train], people.iloc[train]) if is_balanced else None,
+            loss_weights=loss.loss_weights.cpu().numpy(),
+            smoothing=loss.smoothing,
+        )
 
     def digest(self) -> str:
         """A checksum of names and contents of the files, targets, sides and decision.
