@@ -180,8 +180,7 @@ def without_bad_photographs(config: settings.TrainSettings, data: Data, store: S
     """Data and store without the photographs that ON_BAD_IMAGE leaves out. Raises InputError where it is stop."""
     table, bad = data.table, dataset.find_bad(data.table, store, config.sm_channel_train, config.on_bad_image)
     if data.pseudo_labels:
-        in_order = sorted(store.bad.items())
-        data.pseudo_labels.refuse_bad({row - len(table): reason for row, reason in in_order if row >= len(table)})
+        data.pseudo_labels.refuse_bad(store.bad, len(table))
     data = data._replace(bad_images=bad.as_columns(table))
     if not bad.left_out:
         return data, store
@@ -264,8 +263,8 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         so_far, log = checkpointer.checkpoint, None
         if run:
             say(f"run folder: {run.folder.absolute()}")
-            more = task.record(fingerprint) | {"started": so_far.started}
-            artefacts.write_settings(run.folder, config, setup.origin, header, more)
+            record = task.record(fingerprint, so_far.started)
+            artefacts.write_settings(run.folder, config, setup.origin, header, record)
             artefacts.write_bad_images(run.folder, setup.data.bad_images)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, so_far.history))
@@ -275,8 +274,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         def after_epoch(row: dict) -> None:
             if log:
                 tensorboard.add_epoch(log, row)
-            if run:
-                setup.on_epoch(dict(row))
+            setup.on_epoch(row)
 
         try:
             result = loop.train(config, state, task, checkpointer, after_epoch)
@@ -289,8 +287,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         pictures = report.write(page, net, task, result)
         kept = result.kept | artefacts.interval(validation, result.decision.classes(result.logits))
         if log and pictures:
-            scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
-            tensorboard.add_summary(log, pictures, config.deciding(), scores)
+            tensorboard.add_summary(log, pictures, config.deciding(), kept)
         per_second = round(len(task.train) * len(result.history) / max(result.seconds, 1e-9))
         cost = {"parameters": setup.backbone.parameters, "photographs_per_second": per_second}
         leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds, cost))
@@ -320,16 +317,13 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
             return None
         scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
         header = make_header(setup, folder.name, tasks[0].decided_by)
-        more = tasks[0].record(fingerprint) | {"started": started}
-        artefacts.write_settings(folder, config, setup.origin, header, more)
+        artefacts.write_settings(folder, config, setup.origin, header, tasks[0].record(fingerprint, started))
         artefacts.write_bad_images(folder, setup.data.bad_images)
         report.write_out_of_fold(report.Run(folder, config, header, setup.data.table), tasks[0])
         leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
         cross_validation.finish(config, folder)
-        say(
-            f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; "
-            f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
-        )
+        written = (folder / cross_validation.OUT_OF_FOLD).absolute()
+        say(f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; written: {written}")
         return artefacts.outcome(folder)
 
 
@@ -345,13 +339,10 @@ def make_header(setup: Setup, run: str, decided_by: str) -> Header:
         backbone=config.name,
         head=config.head,
         framing=Framing.of(config),
-        mean=setup.backbone.start.mean,
-        std=setup.backbone.start.std,
-        pretrained=setup.backbone.start.weights,
-        taken=setup.backbone.start.taken,
         decided_by=decided_by,
         corrections=setup.data.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",
+        **vars(setup.backbone.start),  # pretrained, mean, std, taken
     )
 
 

@@ -42,8 +42,8 @@ def train(
 ) -> Result | None:
     """Train and evaluate until all epochs are done or patience ends.
 
-    Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv. When it is stopped by a
-    signal it saves first. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
+    Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv, on rank 0. A signal stops
+    it after it has saved. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
     """
     batches = split_into_batches(task.train, config.batch_size)
     _refuse_small_batches(config.batch_size, batches)
@@ -67,7 +67,8 @@ def train(
             checkpointer.end_epoch(row, evaluation.outputs, evaluation.decision, is_last)
             per_second = sum(map(len, batches[done:])) / (trained - started)
             say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, so_far.kept_epoch))
-            on_epoch(row)
+            if world.rank() == 0:
+                on_epoch(dict(row))
     if so_far.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
     return checkpointer.result() if world.rank() == 0 else None

@@ -106,14 +106,15 @@ class Task:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")
         return digests[0]
 
-    def record(self, fingerprint: dict) -> dict:
-        """For settings.json: the pseudo-labels, and checksums of all that the fingerprint has beside the settings.
+    def record(self, fingerprint: dict, started: str) -> dict:
+        """For settings.json: what the run learns from, its fingerprint without the settings, and when it began.
 
-        `data` is of files and labels, which runs of any split and any targets on these data have in common.
+        `data` is a checksum of files and labels: runs with other splits or targets of the same data have the same.
         """
         of_data = {"data": _sha256(*self._files(), self.labels.cpu().numpy())}
         of_pseudo_labels = {"pseudo_labels": self.pseudo_labels.record} if self.pseudo_labels else {}
-        return of_data | of_pseudo_labels | {key: fingerprint[key] for key in ("photographs", "weights", "code")}
+        of_fingerprint = {key: fingerprint[key] for key in ("photographs", "weights", "code")}
+        return of_data | of_pseudo_labels | of_fingerprint | {"started": started}
 
     def _files(self) -> tuple[np.ndarray, np.ndarray]:
         """Names and contents: people put other photographs under the same names."""
