@@ -268,7 +268,6 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             artefacts.write_bad_images(run.folder, setup.data.bad_images)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, so_far.history))
-        state = loop.make_train_state(config, net)
         page = report.Run(run.folder, config, header, setup.data.table) if run else None
 
         def after_epoch(row: dict) -> None:
@@ -277,7 +276,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             setup.on_epoch(row)
 
         try:
-            result = loop.train(config, state, task, checkpointer, after_epoch)
+            result = loop.train(config, net, task, checkpointer, after_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
             if run and so_far.kept_epoch:
                 report.write(page, net, task, checkpointer.result())
