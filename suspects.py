@@ -62,11 +62,9 @@ def main(argv: list[str]) -> None:
     write_table(config, suspects, findings)
     from toolkit.label_errors import ranking
 
-    shown, line = ranking.worth_looking(suspects), facts(suspects, dataset.image_folder(config.sm_channel_train))
-    if config.serve:
-        serve_page(config, shown, line)
-    else:
-        write_page(config, shown, line)
+    show = serve_page if config.serve else write_page
+    facts = facts_of(suspects, dataset.image_folder(config.sm_channel_train))
+    show(config, ranking.worth_looking(suspects), facts)
 
 
 def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
@@ -278,8 +276,8 @@ def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts
     review_server.serve(path, suspects, earlier_rows(config), page, photographs, config.serve_port)
 
 
-def facts(suspects: list[Suspect], images: pathlib.Path) -> str:
-    """The first line of the page, which ends where suspicion does."""
+def facts_of(suspects: list[Suspect], images: pathlib.Path) -> str:
+    """The first line of the page: how many people and expected errors there are, and how many of them it leaves out."""
     from toolkit.label_errors import ranking
 
     count, shown = len(suspects), len(ranking.worth_looking(suspects))
