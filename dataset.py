@@ -299,8 +299,7 @@ def main(argv: list[str]) -> None:
     held_out = split.held_out_people(as_found, config.val_ratio, 0, 0, config.seed)
     sides = split.split_by_person(table, held_out)
     classes = labels(table)
-    summary = [split.describe(classes, table["person"], sides), *split.missing_groups(classes, [sides]), str(report)]
-    say(*"\n".join(summary).split("\n"))
+    say(*split.describe(classes, table["person"], [sides]), *str(report).split("\n"))
     reading = Reading.of(config)
     faces = face_box.find(table, paths(table, config.sm_channel_train), reading)  # that of train.py
     say(str(faces))

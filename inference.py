@@ -51,9 +51,7 @@ def main(argv: list[str]) -> Predictions | None:
     config, _ = sources.read(settings.InferenceSettings, argv)
     if distributed.is_idle_host():
         return None
-    files.make_folder(config.sm_output_data_dir, "SM_OUTPUT_DATA_DIR")
-    if config.cache_dir:
-        files.make_folder(config.cache_dir, "CACHE_DIR")
+    files.make_folders(config, "sm_output_data_dir", "cache_dir")
     synthetic.ensure_for(config)
     with model_archive.unpacked(config.sm_channel_model) as runs:
         ensemble = Ensemble.find(config, runs, model.load)

@@ -16,12 +16,10 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 import dataset
@@ -33,7 +31,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES
 from toolkit.runs import folders
 from toolkit.runs import leaderboard as runs_leaderboard
-from toolkit.runs.fingerprint import Fingerprint, digests, make_fingerprint, matching
+from toolkit.runs.fingerprint import Fingerprint, digest_files, digests, make_fingerprint, matching
 from toolkit.system import console, csv_files, distributed, files, subprocesses
 from toolkit.system.console import InputError, listed, say
 
@@ -83,18 +81,11 @@ def main(argv: list[str]) -> None:
     config, origin = sources.read(settings.LeaderboardSettings, argv, {"loss": loss.LOSSES})
     if distributed.is_idle_host():
         return
-    named = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
-    names = [the_word(name, model.names(name)) for name in named]
-    refuse_unknown(names)
-    if is_path(config.weights) and len(names) > 1:
-        raise InputError(
-            f"WEIGHTS={config.weights}: expected imagenet or none, as one file fits one backbone; set NAMES"
-        )
-    of_training, _ = defaults.resolve(config, origin, loss.takes_weight(config.loss))
-    loss.refuse_soft_targets(of_training)
-    loss.refuse_class_weights(of_training)
-    for name in ("sm_model_dir", "sm_output_data_dir"):
-        files.make_folder(getattr(config, name), name.upper())
+    names = backbones(config)
+    resolved, _ = defaults.resolve(config, origin, loss.takes_weight(config.loss))
+    loss.refuse_soft_targets(resolved)
+    loss.refuse_class_weights(resolved)
+    files.make_folders(config, "sm_model_dir", "sm_output_data_dir")
     synthetic.ensure_for(config)
     refuse_wrong_inputs(config)
     fingerprint = fingerprint_of(config)
@@ -115,10 +106,17 @@ def main(argv: list[str]) -> None:
         raise InputError(f"{', '.join(failed)} failed: see {', '.join(failed.values())}")
 
 
-def refuse_unknown(names: list[str]) -> None:
-    """Raises InputError unless each name is that of a backbone."""
+def backbones(config: settings.LeaderboardSettings) -> list[str]:
+    """Those that NAMES means. Raises InputError where there is no such backbone, or WEIGHTS does not fit them all."""
+    named = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
+    names = [the_word(name, model.names(name)) for name in named]
     if unknown := [name for name in names if name not in model.names(name)]:
         raise InputError(f"NAMES={','.join(names)}: expected names of backbones, found {', '.join(unknown)}")
+    if is_path(config.weights) and len(names) > 1:
+        raise InputError(
+            f"WEIGHTS={config.weights}: expected imagenet or none, as one file fits one backbone; set NAMES"
+        )
+    return names
 
 
 def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
@@ -134,12 +132,8 @@ def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
     info, paths = dataset.read_eval(config.sm_channel_eval)
     submission.answers_to(truth, dict.fromkeys(info["ImageID"], 0), "info.csv")
     # By their headers: whether all pixels are there, inference.py finds.
-    reasons = {
-        name: photo_file.why_unreadable(path, config.max_megapixels)
-        for name, path in zip(info["ImageID"], paths, strict=True)
-    }
-    bad = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
-    if bad:
+    reasons = [photo_file.why_unreadable(path, config.max_megapixels) for path in paths]
+    if bad := [f"{name} ({reason})" for name, reason in zip(info["ImageID"], reasons, strict=True) if reason]:
         raise InputError(
             f"SM_CHANNEL_EVAL={config.sm_channel_eval}: {len(bad)} of {len(paths)} photographs cannot be read; mend "
             f"them: {listed(bad, most=len(bad))}"
@@ -148,41 +142,21 @@ def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
 
 def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
     """What the rows that are made now depend on: that of their training, and with the key "scoring" all else."""
+    from toolkit.label_errors import corrections  # and with it pandas
+
     training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
     weights = files.sha256(weights_file(config.weights)) if is_path(config.weights) else ""
+    _, tables = corrections.read_corrections(config.relabel)
+    images = [dataset.image_folder(config.sm_channel_train), config.sm_channel_pseudo]
+    trained_on = digest_files(filter(None, images), filter(None, [*tables, config.pseudo_probabilities]))
     tables = [config.sm_channel_eval / "info.csv", config.sm_ground_truth_dir / "gt.csv"]
-    scoring = {"data": digest_data([config.sm_channel_eval / "images"], tables), "code": digests(matching(SCORING))}
-    return make_fingerprint(training, digest_training_data(config), weights) | {"scoring": scoring}
+    scoring = {"data": digest_files([config.sm_channel_eval / "images"], tables), "code": digests(matching(SCORING))}
+    return make_fingerprint(training, trained_on, weights) | {"scoring": scoring}
 
 
 def of_training(fingerprint: dict) -> dict:
     """A fingerprint without what only predicting and scoring depend on."""
     return {key: value for key, value in fingerprint.items() if key != "scoring"}
-
-
-def digest_training_data(config: settings.LeaderboardSettings) -> str:
-    """A digest of the photographs that are trained on, and of the tables of corrections and pseudo-labels."""
-    from toolkit.label_errors import corrections  # and with it pandas
-
-    _, tables = corrections.read_corrections(config.relabel)
-    folders_read = [dataset.image_folder(config.sm_channel_train), config.sm_channel_pseudo]
-    return digest_data(list(filter(None, folders_read)), list(filter(None, [*tables, config.pseudo_probabilities])))
-
-
-def digest_data(folders_read: list[pathlib.Path], tables: list[pathlib.Path]) -> str:
-    """A digest of all files in these folders (path, content) and of these tables (content)."""
-    digest = hashlib.sha256()
-    for folder in folders_read:
-        for path, below, names in os.walk(folder, followlinks=True):
-            below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
-            for name in sorted(names):
-                line = f"{os.path.relpath(path, folder)}/{name}"
-                if os.path.isfile(file := os.path.join(path, name)):  # no broken link, and no pipe
-                    line += f" {files.sha256(file)}"  # size and time do not tell: copying tools set the time back
-                digest.update(os.fsencode(line) + b"\n")
-    for file in tables:
-        digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
-    return digest.hexdigest()
 
 
 def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: dict, name: str) -> dict:
@@ -234,11 +208,6 @@ def are_same(one: dict, other: dict, *keys: str) -> bool:
     return all(one.get(key) == other[key] for key in keys)
 
 
-def is_comparable(one: dict, other: dict) -> bool:
-    """Whether rows of two fingerprints belong into one table: they may differ in settings only."""
-    return are_same(one, other, "photographs", "code", "scoring")
-
-
 def read_progress(folder: pathlib.Path) -> dict:
     """A backbone's progress.json; nothing where the file is missing, damaged or foreign."""
     try:
@@ -259,7 +228,7 @@ def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder:
     given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir / RUNS}
     if config.sm_checkpoint_dir:
         given["sm_checkpoint_dir"] = config.sm_checkpoint_dir / RUNS
-    return {"run": run("train.py", given, folder)["folder"]}
+    return {"run": run_script("train.py", given, folder)["folder"]}
 
 
 def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Path, run_folder: str) -> None:
@@ -267,10 +236,10 @@ def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Pa
     shared = ("max_megapixels", "device", "precision", "cache_gib", "cache_dir")
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": run_folder, "sm_output_data_dir": folder}
-    run("inference.py", given, folder)
+    run_script("inference.py", given, folder)
     given = {"sm_ground_truth_dir": config.sm_ground_truth_dir}
     given |= {key: getattr(config, key) for key in ("report_photos", "pixelate") if origin[key] != "default"}
-    run("evaluation.py", {**given, "sm_output_data_dir": folder}, folder)
+    run_script("evaluation.py", {**given, "sm_output_data_dir": folder}, folder)
 
 
 def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Path, progress: dict) -> dict:
@@ -294,8 +263,8 @@ def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Pa
     }
 
 
-def run(script: str, given: dict, folder: pathlib.Path):
-    """Run a script with these settings: what its main returned. A log has what it prints. Raises FailedError."""
+def run_script(script: str, given: dict, folder: pathlib.Path):
+    """Run a script with these settings: what its main returned. Its log is put into `folder`. Raises FailedError."""
     log = folder / f"{pathlib.Path(script).stem}.log"
     ended = subprocesses.run(script, sources.as_flags(given), sources.without_settings(os.environ), log)
     if ended.status:
@@ -324,7 +293,10 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
 def comparable(folder: pathlib.Path, fingerprint: dict) -> dict[pathlib.Path, dict]:
     """{folder of a backbone: its progress.json} of all rows with this code and data, in the order of model.names()."""
     found = {path.parent: read_progress(path.parent) for path in sorted(folder.glob(f"*/{PROGRESS}"))}
-    rows = {path: one for path, one in found.items() if "row" in one and is_comparable(one["fingerprint"], fingerprint)}
+    same = ("photographs", "code", "scoring")  # rows of one table may differ in settings only
+    rows = {
+        path: one for path, one in found.items() if "row" in one and are_same(one["fingerprint"], fingerprint, *same)
+    }
     order = {name: number for number, name in enumerate(model.names())}
     return dict(sorted(rows.items(), key=lambda item: order.get(item[1]["row"]["model"], len(order))))
 
@@ -354,13 +326,13 @@ def write_page(
     from toolkit.scoring import submission
 
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
-    compared, done = [], {folder: one for folder, one in made.items() if not one["row"]["note"]}
-    for folder, progress in done.items():
+    compared = []
+    for folder, progress in made.items():
+        if progress["row"]["note"]:  # it failed
+            continue
         with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
-            answers = submission.answers_to(truth, submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR"))
-            predicted = np.array(list(answers.values()))
-            history = comparison_page.read_history(pathlib.Path(progress["run"]))
-            compared.append(comparison_page.ComparedRun(folder.name, history, predicted))
+            run = pathlib.Path(progress.get("run", folder))  # it may have been taken out of the file
+            compared.append(comparison_page.read_run(folder, run, truth))
     images = config.sm_channel_eval / "images" if config.report_photos else None
     page = config.sm_output_data_dir / "leaderboard.html"
     links = [comparison_page.links_of(folder, one.get("run"), page.parent) for folder, one in made.items()]

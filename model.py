@@ -42,13 +42,13 @@ MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's pho
 class Start:
     """What a net starts from."""
 
-    weights: str = "none"  # or their published name, or the file
+    pretrained: str = "none"  # or the published name of the weights, or their file
     mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: its inputs are (x - mean) / std
     std: tuple[float, ...] = STD
     taken: dict = field(default_factory=dict)  # how much of the file: see `fit` in toolkit/backbones/pretrained.py
 
     def __str__(self) -> str:
-        return f"{self.weights} ({pretrained.describe(self.taken)})" if self.taken else self.weights
+        return f"{self.pretrained} ({pretrained.describe(self.taken)})" if self.taken else self.pretrained
 
     @property
     def sha256(self) -> str:

@@ -47,7 +47,9 @@ def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.SuspectsSettings, argv)
     if distributed.is_idle_host():
         return
-    prepare_folders(config)
+    refuse_unknown_name(config)
+    files.make_folders(config, "sm_output_data_dir", "cache_dir")
+    synthetic.ensure_for(config)
     table, is_reviewed = read_people(config)
     if is_reviewed.all():
         say("everybody was decided on before: nothing is written")
@@ -60,21 +62,16 @@ def main(argv: list[str]) -> None:
     write_table(config, suspects, findings)
     from toolkit.label_errors import ranking
 
-    shown, line = ranking.worth_looking(suspects), facts(suspects, dataset.image_folder(config.sm_channel_train))
-    if config.serve:
-        serve_page(config, shown, line)
-    else:
-        write_page(config, shown, line)
+    show = serve_page if config.serve else write_page
+    facts = facts_of(suspects, dataset.image_folder(config.sm_channel_train))
+    show(config, ranking.worth_looking(suspects), facts)
 
 
-def prepare_folders(config: settings.SuspectsSettings) -> None:
-    """Make the folders that are written to, and the demo's photographs. Raises InputError, also for an unknown NAME."""
-    if not config.sm_channel_model and config.training()["name"] not in model.names(config.training()["name"]):
+def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
+    """Raises InputError where folds are to be trained, and NAME is no backbone."""
+    name = config.training()["name"]
+    if not config.sm_channel_model and name not in model.names(name):
         raise InputError(f"NAME={config.name}: expected a backbone, as SM_CHANNEL_MODEL is unset; found no such")
-    for name in ("sm_output_data_dir", "cache_dir"):
-        if folder := getattr(config, name):
-            files.make_folder(folder, name.upper())
-    synthetic.ensure_for(config)
 
 
 def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray]:
@@ -279,8 +276,8 @@ def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts
     review_server.serve(path, suspects, earlier_rows(config), page, photographs, config.serve_port)
 
 
-def facts(suspects: list[Suspect], images: pathlib.Path) -> str:
-    """The first line of the page, which ends where suspicion does."""
+def facts_of(suspects: list[Suspect], images: pathlib.Path) -> str:
+    """The first line of the page: how many people and expected errors there are, and how many of them it leaves out."""
     from toolkit.label_errors import ranking
 
     count, shown = len(suspects), len(ranking.worth_looking(suspects))

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their 
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,7 +31,6 @@ from toolkit.data import split
 from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.demo import synthetic
-from toolkit.labels import CLASSES
 from toolkit.scoring import pseudo_labels
 from toolkit.system import console, distributed, files, world
 from toolkit.system.console import InputError, say
@@ -66,9 +66,7 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
     config, origin = defaults.resolve(config, origin, loss.takes_weight(config.loss), head)
     refuse_what_does_not_fit(config)
     say(*sources.describe(config, origin))
-    for name in ("sm_model_dir", "sm_checkpoint_dir", "cache_dir"):
-        if folder := getattr(config, name):
-            files.make_folder(folder, name.upper())
+    files.make_folders(config, "sm_model_dir", "sm_checkpoint_dir", "cache_dir")
     synthetic.ensure_for(config)
     data = read_data(config)
     import torch
@@ -88,7 +86,9 @@ def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Ca
     tasks = [make_task(config, data, sides, loader) for sides in data.splits]
     setup = Setup(config, origin, backbone, data, on_epoch)
     if config.find_lr:
-        return find_lr(config, backbone.model, tasks[0])
+        from toolkit.training import lr_finder
+
+        return lr_finder.find_lr(config, backbone.model, tasks[0])
     outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
     if world.rank() == 0:
         from toolkit.pages import leaderboard as leaderboard_page
@@ -127,9 +127,7 @@ def read_data(config: settings.TrainSettings) -> Data:
     if config.border_ages != "keep" and table["years"].isna().all():
         say(f"note: BORDER_AGES={config.border_ages} has no effect: no years of age are known")
     splits = split.make_splits(config, as_found, table)
-    labels = dataset.labels(table)
-    lines = [str(report), split.describe(labels, table["person"], splits[0]), *split.missing_groups(labels, splits)]
-    say(*"\n".join(lines).split("\n"))
+    say(*str(report).split("\n"), *split.describe(dataset.labels(table), table["person"], splits))
     dataset.tell_passed_over(dataset.image_folder(config.sm_channel_train), passed_over)
     held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
     pretrained.note_people_seen(config.weights, dataset.image_folder(config.sm_channel_train), held_out)
@@ -182,8 +180,7 @@ def without_bad_photographs(config: settings.TrainSettings, data: Data, store: S
     """Data and store without the photographs that ON_BAD_IMAGE leaves out. Raises InputError where it is stop."""
     table, bad = data.table, dataset.find_bad(data.table, store, config.sm_channel_train, config.on_bad_image)
     if data.pseudo_labels:
-        in_order = sorted(store.bad.items())
-        data.pseudo_labels.refuse_bad({row - len(table): reason for row, reason in in_order if row >= len(table)})
+        data.pseudo_labels.refuse_bad(store.bad, len(table))
     data = data._replace(bad_images=bad.as_columns(table))
     if not bad.left_out:
         return data, store
@@ -194,7 +191,6 @@ def without_bad_photographs(config: settings.TrainSettings, data: Data, store: S
 
 
 class Backbone(NamedTuple):
-    name: str
     model: nn.Module  # on the machine
     start: model.Start  # what it starts from
     machine: Machine
@@ -213,7 +209,7 @@ def build_model(config: settings.TrainSettings) -> Backbone:
     net, start = model.build(config.name, config.size, config.weights, config.head)
     parameters = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     say(f"{config.name} of {parameters:,} weights, pretrained: {start}", f"running on {machine}")
-    return Backbone(config.name, placement.to_device(net, machine), start, machine, parameters)
+    return Backbone(placement.to_device(net, machine), start, machine, parameters)
 
 
 def make_loader(store: Store, backbone: Backbone) -> Loader:
@@ -226,41 +222,11 @@ def make_loader(store: Store, backbone: Backbone) -> Loader:
 
 def make_task(config: settings.TrainSettings, data: Data, sides: Split, loader: Loader) -> Task:
     """What one run learns from and is validated on, and its loss, weighed by the classes of what it learns from."""
-    import torch
+    from toolkit.training.task import Labelled, Task
 
-    from toolkit.training.sampler import balanced_sampling_weights
-    from toolkit.training.targets import make_targets
-    from toolkit.training.task import Task
-
-    device, table, pseudo, train = loader.machine.device, data.table, data.pseudo_labels, sides.train
-    names, people, classes, years = dataset.paths(table), table["person"], dataset.labels(table), table["years"]
-    if pseudo:
-        names, people, classes, years = pseudo.joined(names, people, classes, years)
-        train = np.concatenate([train, np.arange(len(table), len(names))])
-    labels = torch.from_numpy(classes).to(device)
-    years = torch.from_numpy(years.to_numpy("float32", copy=True)).to(device)
-    soft, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
-    targets = make_targets(labels, years, soft=soft, soften=soften, with_years=config.head == "factored")
-    if pseudo:
-        targets[len(table) :, :CLASSES] = torch.from_numpy(pseudo.probabilities).to(device)
-    training_loss = loss.for_training(config, torch.bincount(labels[train], minlength=CLASSES))
-    sampling_weights = None
-    if config.sampler == "balanced":
-        sampling_weights = balanced_sampling_weights(classes[train], people.iloc[train])
-    return Task(
-        loader=loader,
-        names=names,
-        people=people,
-        labels=labels,
-        targets=targets,
-        pseudo_labels=pseudo,
-        train=train,
-        validation=sides.validation,
-        criterion=training_loss.criterion,
-        sampling_weights=sampling_weights,
-        loss_weights=training_loss.loss_weights.cpu().numpy(),
-        smoothing=training_loss.smoothing,
-    )
+    table = data.table
+    labelled = Labelled(dataset.paths(table), table["person"], dataset.labels(table), table["years"])
+    return Task.of(config, loader, labelled, data.pseudo_labels, sides, partial(loss.for_training, config))
 
 
 class Setup(NamedTuple):
@@ -271,15 +237,6 @@ class Setup(NamedTuple):
     backbone: Backbone
     data: Data
     on_epoch: Callable[[dict[str, float]], None]
-
-
-def find_lr(config: settings.TrainSettings, net: nn.Module, task: Task) -> None:
-    """Try learning rates from low to high, and print the curve and which one to take. Nothing is trained or kept."""
-    from toolkit.training import loop, lr_finder
-
-    state = loop.make_train_state(config, net)
-    rate = lr_finder.suggestion(lr_finder.sweep(config, state, task))
-    say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
 
 
 def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
@@ -306,22 +263,20 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         so_far, log = checkpointer.checkpoint, None
         if run:
             say(f"run folder: {run.folder.absolute()}")
-            more = task.record(fingerprint) | {"started": so_far.started}
-            artefacts.write_settings(run.folder, config, setup.origin, header, more)
+            record = task.record(fingerprint, so_far.started)
+            artefacts.write_settings(run.folder, config, setup.origin, header, record)
             artefacts.write_bad_images(run.folder, setup.data.bad_images)
             if config.tensorboard:
                 log = stack.enter_context(tensorboard.opened(run.folder / folders.BOARD, so_far.history))
-        state = loop.make_train_state(config, net)
         page = report.Run(run.folder, config, header, setup.data.table) if run else None
 
         def after_epoch(row: dict) -> None:
             if log:
                 tensorboard.add_epoch(log, row)
-            if run:
-                setup.on_epoch(dict(row))
+            setup.on_epoch(row)
 
         try:
-            result = loop.train(config, state, task, checkpointer, after_epoch)
+            result = loop.train(config, net, task, checkpointer, after_epoch)
         except KeyboardInterrupt:  # a second one ends the report too
             if run and so_far.kept_epoch:
                 report.write(page, net, task, checkpointer.result())
@@ -331,8 +286,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
         pictures = report.write(page, net, task, result)
         kept = result.kept | artefacts.interval(validation, result.decision.classes(result.logits))
         if log and pictures:
-            scores = {name: kept[name] for name in ("macro_f1", "accuracy", "val_loss") if name in kept}
-            tensorboard.add_summary(log, pictures, config.deciding(), scores)
+            tensorboard.add_summary(log, pictures, config.deciding(), kept)
         per_second = round(len(task.train) * len(result.history) / max(result.seconds, 1e-9))
         cost = {"parameters": setup.backbone.parameters, "photographs_per_second": per_second}
         leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds, cost))
@@ -362,16 +316,13 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
             return None
         scores, (started, seconds) = cross_validation.join(folder, config), cross_validation.times(folder, config)
         header = make_header(setup, folder.name, tasks[0].decided_by)
-        more = tasks[0].record(fingerprint) | {"started": started}
-        artefacts.write_settings(folder, config, setup.origin, header, more)
+        artefacts.write_settings(folder, config, setup.origin, header, tasks[0].record(fingerprint, started))
         artefacts.write_bad_images(folder, setup.data.bad_images)
         report.write_out_of_fold(report.Run(folder, config, header, setup.data.table), tasks[0])
         leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
         cross_validation.finish(config, folder)
-        say(
-            f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; "
-            f"written: {(folder / cross_validation.OUT_OF_FOLD).absolute()}"
-        )
+        written = (folder / cross_validation.OUT_OF_FOLD).absolute()
+        say(f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; written: {written}")
         return artefacts.outcome(folder)
 
 
@@ -384,16 +335,13 @@ def make_header(setup: Setup, run: str, decided_by: str) -> Header:
     config = setup.config
     return Header(
         run=run,
-        backbone=setup.backbone.name,
+        backbone=config.name,
         head=config.head,
         framing=Framing.of(config),
-        mean=setup.backbone.start.mean,
-        std=setup.backbone.start.std,
-        pretrained=setup.backbone.start.weights,
-        taken=setup.backbone.start.taken,
         decided_by=decided_by,
         corrections=setup.data.corrections,
         machine=f"{setup.backbone.machine}, torchvision {torchvision.__version__}",
+        **vars(setup.backbone.start),  # pretrained, mean, std, taken
     )
 
 

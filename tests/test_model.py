@@ -140,7 +140,7 @@ def test_imagenet_weights_are_those_of_torchvisions_file(name, parts, tmp_path, 
     torch.manual_seed(2)
     size = (96, 96) if parts else SIZE
     net, start = model.build(name, size, "imagenet")
-    assert start.weights.endswith("IMAGENET1K_V1") and start.taken["sha256"] == files.sha256(file)
+    assert start.pretrained.endswith("IMAGENET1K_V1") and start.taken["sha256"] == files.sha256(file)
     assert start.taken["taken"] == start.taken["tensors"] - 2 and start.taken["head"] == "fresh"
     state, expected = net.state_dict(), made.state_dict()
     head = {key for key in state if state[key].shape != expected[key].shape}
@@ -266,7 +266,7 @@ def test_a_builder_is_asked_for_its_trained_weights_in_training_only(tmp_path, m
             torch.manual_seed(seed)
             net, start = model.build("tiny", SIZE, "imagenet")
             digests.append(start.sha256)
-            assert (net[0].weight == value).all() and start.weights == "those of tiny" and start.mean == (0.5,) * 3
+            assert (net[0].weight == value).all() and start.pretrained == "those of tiny" and start.mean == (0.5,) * 3
     assert digests[0] == digests[1] != digests[2] == digests[3]
     file.unlink()
     save_weights(tmp_path / "w", net.state_dict(), replace(HEADER, backbone="tiny"))

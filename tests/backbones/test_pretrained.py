@@ -67,7 +67,7 @@ def test_a_run_gives_all_its_weights_its_head_and_its_mean_and_std(run):
     for path in (run, file):
         found, start = start_from(path)
         assert equal(found, state) and (start.mean, start.std) == (header.mean, header.std)
-        assert start.weights == str(file) and start.taken["sha256"] == files.sha256(file)
+        assert start.pretrained == str(file) and start.taken["sha256"] == files.sha256(file)
         assert start.taken["head"] == "taken" and start.taken["taken"] == start.taken["tensors"] == len(state)
 
 

@@ -62,7 +62,7 @@ def test_an_unknown_name_and_a_missing_package_are_refused(drawn, tmp_path, monk
 def test_trained_weights_come_from_the_cache_or_a_file(cache):
     file, state = fill(cache, "test_resnet")
     from_cache, start = model.build(RESNET, (32, 32), "imagenet")
-    assert start.weights == "timm/test_resnet.r160_in1k" and start.sha256 == files.sha256(file)
+    assert start.pretrained == "timm/test_resnet.r160_in1k" and start.sha256 == files.sha256(file)
     from_file, of_file = model.build(RESNET, (32, 32), str(file))
     assert of_file.taken == start.taken and start.mean == of_file.mean == (0.5, 0.5, 0.5)
     for net in (from_cache, from_file):

@@ -73,7 +73,7 @@ def test_other_photographs_under_the_same_names_are_another_task(drawn, tmp_path
     assert task().digest() == before.digest()
     repaint(os.fsdecode(dataset.paths(table, tmp_path / "images")[7]))
     assert task().digest() != before.digest()
-    of_data = [one.record({"photographs": "", "weights": "", "code": {}})["data"] for one in (before, task())]
+    of_data = [one.record({"photographs": "", "weights": "", "code": {}}, "")["data"] for one in (before, task())]
     assert of_data[0] != of_data[1]
 
 

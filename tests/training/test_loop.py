@@ -43,7 +43,7 @@ def train_in(folder, task, model, **given) -> Result:
     run = folders.Run(folder, checkpoints, checkpoints.load())
     validation = Validation(task.names[rows], task.people.iloc[rows], task.labels[rows].numpy())
     checkpointer = Checkpointer(run, {}, HEADER, validation, config.checkpoint_seconds)
-    return loop.train(config, loop.make_train_state(config, model), task, checkpointer)
+    return loop.train(config, model, task, checkpointer)
 
 
 def fit(task, folder, **given) -> dict:
@@ -228,7 +228,7 @@ def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=3)
     with pytest.raises(InputError, match="BATCH_SIZE=3: expected 2 photographs a step for each of 2 processes"):
-        loop.train(config, loop.make_train_state(config, nn.Linear(3, 18)), task, None)
+        loop.train(config, nn.Linear(3, 18), task, None)
 
 
 def test_class_weights_come_from_the_training_side(task, drawn):

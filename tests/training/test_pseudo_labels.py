@@ -68,7 +68,7 @@ def test_wrong_probabilities_and_photographs_are_refused(sure):
     with pytest.raises(InputError, match=r"1 of 3 photographs cannot be read.*2.jpg \(it is empty\)"):
         table.write_text(text)
         (sure / "1.jpg").touch()
-        pseudo_labels.read(sure, table, 0.9).refuse_bad({2: "it is empty"})
+        pseudo_labels.read(sure, table, 0.9).refuse_bad({4: "a photograph with a label", 7: "it is empty"}, 5)
 
 
 def test_they_are_trained_on_and_nothing_else(sure, drawn):

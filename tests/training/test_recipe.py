@@ -13,7 +13,7 @@ import train
 from toolkit.data import augment
 from toolkit.data.loader import split_into_batches
 from toolkit.models.batch_norm import recompute_batch_norm_statistics
-from toolkit.training import loop, lr_finder
+from toolkit.training import lr_finder
 from toolkit.training.optimizer import make_optimizer
 from toolkit.training.sampler import balanced_sampling_weights, epoch_order
 from toolkit.training.step import EpochInputs, Recipe, train_one_epoch
@@ -101,7 +101,7 @@ def test_the_balanced_sampler_draws_classes_and_their_people_equally_often(task)
 
 def test_the_learning_rate_finder_sees_where_training_gains_and_where_it_breaks(task, capsys):
     config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=16)
-    points = lr_finder.sweep(config, loop.make_train_state(config, net_with_norm()), task)
+    points = lr_finder.sweep(config, net_with_norm(), task)
     rates, losses = zip(*points, strict=True)
     assert list(rates) == sorted(rates) and rates[0] == lr_finder.LOWEST
     best = int(np.argmin(losses))

@@ -106,9 +106,12 @@ def without_rows(split: Split, rows: Sequence[int], count: int) -> Split:
     return left
 
 
-def describe(labels: np.ndarray, people: "pd.Series", split: Split) -> str:
-    """Photographs and people of both sides as aligned lines: one a class, then totals. Labels are int64, shape (n,)."""
-    sides = (split.train, split.validation)
+def describe(labels: np.ndarray, people: "pd.Series", splits: Sequence[Split]) -> list[str]:
+    """Photographs and people of both sides of the first split as aligned lines: one a class, then totals.
+
+    Then a note for each split whose validation lacks a group of people. Labels are int64, shape (n,).
+    """
+    sides = (splits[0].train, splits[0].validation)
     train, validation = (np.bincount(labels[rows], minlength=CLASSES) for rows in sides)
     people_train, people_validation = (people.iloc[rows].nunique() for rows in sides)
     lines = [f"{'class':>5}  {'':32} {'train':>7} {'validation':>10}"]
@@ -116,7 +119,7 @@ def describe(labels: np.ndarray, people: "pd.Series", split: Split) -> str:
         lines.append(f"{number:5}  {name:32} {train[number]:7} {validation[number]:10}")
     lines.append(f"{'all':>5}  {'photographs':32} {train.sum():7} {validation.sum():10}")
     lines.append(f"{'':5}  {'people':32} {people_train:7} {people_validation:10}")
-    return "\n".join(lines)
+    return lines + missing_groups(labels, splits)
 
 
 def missing_groups(labels: np.ndarray, splits: Sequence[Split]) -> list[str]:

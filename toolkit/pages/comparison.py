@@ -11,6 +11,7 @@ from PIL import Image
 
 from toolkit.pages.parts import charts, pictures, render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, READABLE_CLASSES
+from toolkit.scoring import submission
 from toolkit.system import csv_files, spelling
 
 MAX_PHOTOGRAPHS, HEIGHT_PX = 150, 96
@@ -85,6 +86,12 @@ def most_disputed(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     minority = np.minimum(right, len(predicted) - right)
     disputed = np.flatnonzero((predicted != predicted[:1]).any(0))
     return disputed[np.argsort(-minority[disputed], kind="stable")][:MAX_PHOTOGRAPHS]
+
+
+def read_run(folder: pathlib.Path, run: pathlib.Path, truth: Mapping[str, int]) -> ComparedRun:
+    """The run of a backbone, whose output.csv is in `folder`. Raises InputError where its files are not there."""
+    answers = submission.answers_to(truth, submission.read(folder / "output.csv", "SM_OUTPUT_DATA_DIR"))
+    return ComparedRun(folder.name, read_history(run), np.array(list(answers.values())))
 
 
 def read_history(folder: pathlib.Path) -> dict[str, list[str]]:

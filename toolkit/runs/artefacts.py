@@ -124,8 +124,10 @@ def interval(validation: Validation, predicted: np.ndarray) -> dict[str, float |
 
 
 def summary(config: TrainSettings, header: Header, kept: dict, started: str, seconds: float, cost: dict) -> dict:
-    """The content of result.json, and the run's row of leaderboard.csv. `kept`: the kept epoch's row of history.csv;
-    `cost`: further columns."""
+    """The content of result.json, which is also the run's row of leaderboard.csv.
+
+    `kept`: the kept epoch's row of history.csv; `cost`: further columns.
+    """
     return {
         "run": header.run,
         "backbone": header.backbone,

@@ -187,9 +187,9 @@ def _read(folder: pathlib.Path) -> dict | None:
 def clean_up(config: TrainSettings, done: bool) -> None:
     """Before a net is trained, remove what a killed process left of it. `config`: of that net, see `fold_settings`.
 
-    If it is done, its checkpoints; if it has none to go on from, its folders; if its run is another than that of its
-    newest checkpoint, the run. What it found in its way would give it the name fold-0-2, and a fold has the run of its
-    own name and no other.
+    Of a net that is done: its checkpoints. Of one without a checkpoint to go on from: its folders. Where its newest
+    checkpoint is of another run than its folder: the folder. If they stayed, it would be trained as fold-0-2, and only
+    fold-0 is looked for.
     """
     if world.rank():
         return

@@ -1,6 +1,7 @@
 """The fingerprint of a run: all that decides its result. An unfinished run goes on only where it is the same."""
 
 import hashlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, Field
 
 from toolkit import ROOT
+from toolkit.system import files
 
 # The files whose code can change a result of training: weights, decision and scores. A new file in one of these
 # folders counts at once. tests/runs/test_fingerprint.py compares them with what train.py imports.
@@ -63,9 +65,9 @@ def _modules_beside() -> set[str]:
 
     Not the script that calls train.main: it says only with which settings.
     """
-    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name != "__main__"]
+    found = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name != "__main__"]
     # Of thousands of files most are packages', whose paths need not be resolved.
-    paths = {pathlib.Path(file).resolve() for file in files if file and "site-packages" not in file}
+    paths = {pathlib.Path(file).resolve() for file in found if file and "site-packages" not in file}
     # Nor is Python itself, where that lies here: of a conda environment, or in a container whose code is in /.
     pythons = {pathlib.Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
     pythons = {prefix for prefix in pythons if prefix.is_relative_to(ROOT)}
@@ -91,6 +93,22 @@ def matching(patterns: Iterable[str]) -> list[str]:
 def digests(paths: Iterable[str]) -> dict[str, str]:
     """{path: the first 16 hexadecimal digits of its SHA-256} of files of this repository."""
     return {path: hashlib.sha256((ROOT / path).read_bytes()).hexdigest()[:16] for path in sorted(paths)}
+
+
+def digest_files(folders: Iterable[pathlib.Path], tables: Iterable[pathlib.Path]) -> str:
+    """A digest of all files in these folders (path, content) and of these tables (content)."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path, below, names in os.walk(folder, followlinks=True):
+            below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
+            for name in sorted(names):
+                line = f"{os.path.relpath(path, folder)}/{name}"
+                if os.path.isfile(file := os.path.join(path, name)):  # no broken link, and no pipe
+                    line += f" {files.sha256(file)}"  # size and time do not tell: copying tools set the time back
+                digest.update(os.fsencode(line) + b"\n")
+    for file in tables:
+        digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
+    return digest.hexdigest()
 
 
 def differences(before: dict, now: dict) -> list[str]:

@@ -99,9 +99,10 @@ class Run:
         return (self.folder / RESULT).exists()
 
     def finish(self) -> None:
-        """Remove its checkpoints, now that it has its result; those in a folder of their own only at the next run.
+        """Remove its checkpoints, now that it has its result.
 
-        What lies beside the result may be lost with the machine, before it is stored anywhere else.
+        Those in SM_CHECKPOINT_DIR stay until the next run of that name begins: the machine may be lost with the result,
+        before that is stored anywhere else.
         """
         if any((self.checkpoints.folder / name).exists() for name in CHECKPOINTS):
             mark_finished(self.checkpoints.folder, self.folder)

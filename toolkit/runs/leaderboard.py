@@ -25,8 +25,8 @@ def finish(folder: pathlib.Path, row: dict) -> None:
 def update(runs: pathlib.Path, row: dict | None = None) -> None:
     """Add to the leaderboard of a folder this run's line, and those of finished runs that have none.
 
-    Such a run was killed just after it had finished; or nobody could write the table then, which is said, as another
-    person's program or rights keep it.
+    Such a run was killed just after it had its result, or could not write the table: another program may have locked
+    it, or it may be another person's. Where that is so now, a note says it.
     """
     try:
         with files.locked(runs):

@@ -113,10 +113,10 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
 
 
 def runs_in(folder: pathlib.Path, file: str = WEIGHTS) -> list[pathlib.Path]:
-    """The folder itself if it is a run; if it is a run of folds, these by number, and last the net of everybody.
+    """The folder itself if it is a run; of a run of folds its folds, by number, and after them the net of everybody.
 
-    That one only when it is finished: its weights are those of the last epoch so far, at a high learning rate, and not
-    the best so far.
+    That net only when it is finished: nobody is validated, so until then its weights are those of the last epoch so
+    far, at a high learning rate.
     """
     if (folder / file).is_file():
         return [folder]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 OF_TRAINING = ("lr", "train_loss")  # columns of history.csv; all others are of validation
+OF_KEPT = ("macro_f1", "accuracy", "val_loss")  # those beside the settings of a run
 
 
 @contextlib.contextmanager
@@ -42,10 +43,11 @@ def add_epoch(writer: SummaryWriter, row: dict) -> None:
 
 
 def add_summary(
-    writer: SummaryWriter, pictures: dict[str, Image.Image], settings: dict, scores: dict[str, float]
+    writer: SummaryWriter, pictures: dict[str, Image.Image], settings: dict, kept: dict[str, float]
 ) -> None:
-    """Of a run that is done: pictures by their titles, and the settings with the scores they led to."""
+    """Of a run that is done: pictures by their titles, and the settings with the scores of the kept epoch's row."""
     plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}
     for title, picture in pictures.items():
         writer.add_image(title, np.asarray(picture), dataformats="HWC")
-    writer.add_hparams(plain, {f"kept/{name}": value for name, value in scores.items()}, run_name=".")
+    scores = {f"kept/{name}": kept[name] for name in OF_KEPT if name in kept}
+    writer.add_hparams(plain, scores, run_name=".")

@@ -65,13 +65,13 @@ class PseudoLabels:
             pd.Series([*years, *[math.nan] * len(self)]),
         )
 
-    def refuse_bad(self, bad: dict[int, str]) -> None:
-        """Raises InputError that names the photographs that cannot be read, {row: reason}."""
-        if bad:
-            named = listed((f"{self.names[row].decode()} ({reason})" for row, reason in bad.items()), most=len(bad))
+    def refuse_bad(self, bad: dict[int, str], first: int) -> None:
+        """Raises InputError that names those in `bad`, {row of the store: reason}; they begin at its row `first`."""
+        named = [f"{self.names[row - first].decode()} ({bad[row]})" for row in sorted(bad) if row >= first]
+        if named:
             raise InputError(
-                f"SM_CHANNEL_PSEUDO: {len(bad)} of {len(self)} photographs cannot be read; mend them, or remove their "
-                f"rows from {TABLE}: {named}"
+                f"SM_CHANNEL_PSEUDO: {len(named)} of {len(self)} photographs cannot be read; mend them, or remove "
+                f"their rows from {TABLE}: {listed(named, most=len(named))}"
             )
 
 

@@ -198,6 +198,13 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
     return path
 
 
+def make_folders(config, *names: str) -> None:
+    """`make_folder` for each of these settings that is set."""
+    for name in names:
+        if folder := getattr(config, name):
+            make_folder(folder, name.upper())
+
+
 def below(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     """folder/name; None where a name from a file or an archive leads out of the folder. Links in it are its owner's."""
     parts = pathlib.PurePath(name)

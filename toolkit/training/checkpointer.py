@@ -22,7 +22,7 @@ from toolkit.system.console import InputError, listed, say
 from toolkit.system.signals import defer_signals
 from toolkit.training.train_state import TrainState
 
-SAVE_IS_CHEAP = 20  # times as long as a save: shorter epochs do not each end with one, so saves take 5 % at most
+SAVE_IS_CHEAP = 20  # an epoch's end saves once a save's duration has passed so many times: saves take 5 % at most
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def with_decision(config: TrainSettings, task: Task) -> Task:
     if config.decide_by is None:
         decision = Decision(1.0, tau, correction)
     elif world.rank() == 0:
-        folder = find(config)
+        folder = run_of_folds(config)
         note_other_settings(config, folder)
         decision, by = fit_out_of_fold(folder, correction, tau), f"out-of-fold predictions of {folder.name}"
     decision, by = distributed.broadcast((decision, by))
@@ -68,7 +68,7 @@ def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: floa
     return fit_on_posterior(log_posterior, table["label"].to_numpy(), pd.factorize(table["person"])[0], correction, tau)
 
 
-def find(config: TrainSettings) -> pathlib.Path:
+def run_of_folds(config: TrainSettings) -> pathlib.Path:
     """The run of folds that DECIDE_BY names: in SM_MODEL_DIR, or at that path.
 
     Raises InputError where it has no out-of-fold predictions.
@@ -86,7 +86,7 @@ def find(config: TrainSettings) -> pathlib.Path:
 
 def refuse_unlike_folds(config: TrainSettings) -> None:
     """Raises InputError unless DECIDE_BY names a run of folds that has all its nets, and nets like this one."""
-    folder, columns = find(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
+    folder, columns = run_of_folds(config), ("person", "label", "fold", *PROBABILITY_COLUMNS)
     folds = sorted(set(csv_files.read(folder / OUT_OF_FOLD, columns, "DECIDE_BY")["fold"]))
     for path in (folder / f"fold-{fold}" / WEIGHTS for fold in folds):
         if not path.is_file():
@@ -104,7 +104,7 @@ def refuse_unlike_folds(config: TrainSettings) -> None:
 
 def crop(config: TrainSettings) -> tuple[float, float, float, float]:
     """That of the folds which DECIDE_BY names, and which `refuse_unlike_folds` has passed."""
-    return read_header(find(config) / "fold-0" / WEIGHTS).framing.crop
+    return read_header(run_of_folds(config) / "fold-0" / WEIGHTS).framing.crop
 
 
 def _described(backbone: str, head: str, framing: Framing) -> str:

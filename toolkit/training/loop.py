@@ -35,20 +35,21 @@ BATCHES_FOR_STATISTICS = 16  # of batch norm: a forward pass of so many is enoug
 
 def train(
     config: TrainSettings,
-    state: TrainState,
+    model: nn.Module,
     task: Task,
     checkpointer: Checkpointer,
     on_epoch: Callable[[dict], None] = lambda row: None,
 ) -> Result | None:
-    """Train and evaluate until all epochs are done or patience ends.
+    """Train the model and evaluate it until all epochs are done or patience ends.
 
-    Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv. When it is stopped by a
-    signal it saves first. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
+    Returns the result on rank 0, None on others. `on_epoch` gets each new row of history.csv, on rank 0. A signal stops
+    it after it has saved. Raises InputError if a loss or gradient is not finite, or if memory does not suffice.
     """
     batches = split_into_batches(task.train, config.batch_size)
     _refuse_small_batches(config.batch_size, batches)
     so_far = checkpointer.checkpoint
     recipe = make_recipe(config, len(batches), so_far.micro_batch_size)
+    state = make_train_state(config, model)
     checkpointer.restore(state)
     with (
         checkpointer.saving_on_stop(),
@@ -58,7 +59,7 @@ def train(
         train_model = placement.compiled(train_model, task.loader.machine, config.compile, config.epochs * len(batches))
         while not _is_over(config, so_far.history):
             epoch, started, done = so_far.epoch, time.monotonic(), len(so_far.losses)
-            train_loss, recipe = _train_within_memory(config, train_model, state, task, recipe, checkpointer)
+            train_loss, recipe = _train_within_memory(train_model, state, task, recipe, checkpointer)
             trained = time.monotonic()
             evaluation = evaluate(state.eval_model, task, recipe, epoch, config.logit_adjustment)
             last_rate = recipe.learning_rate((epoch + 1) * len(batches) - 1)
@@ -67,7 +68,8 @@ def train(
             checkpointer.end_epoch(row, evaluation.outputs, evaluation.decision, is_last)
             per_second = sum(map(len, batches[done:])) / (trained - started)
             say(_epoch_line(row, config.epochs, per_second, time.monotonic() - started, so_far.kept_epoch))
-            on_epoch(row)
+            if world.rank() == 0:
+                on_epoch(dict(row))
     if so_far.epoch < config.epochs:
         say(f"stopped: no better macro F1 in {config.patience} epochs")
     return checkpointer.result() if world.rank() == 0 else None
@@ -113,12 +115,7 @@ def _is_over(config: TrainSettings, history: list[dict]) -> bool:
 
 
 def _train_within_memory(
-    config: TrainSettings,
-    train_model: nn.Module,
-    state: TrainState,
-    task: Task,
-    recipe: Recipe,
-    checkpointer: Checkpointer,
+    train_model: nn.Module, state: TrainState, task: Task, recipe: Recipe, checkpointer: Checkpointer
 ) -> tuple[float, Recipe]:
     """The mean loss of the epoch, and the recipe, with a smaller microbatch if memory ran out.
 
@@ -171,7 +168,7 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     recompute_batch_norm_statistics(model, task.loader, microbatches)
     if task.decision:  # there are no such photographs, and the processes have none to share
         return Evaluation(torch.empty(0, CLASSES), {}, task.decision)
-    # Four times a training batch fits, as no activations are kept for gradients; who lowers that lowers this.
+    # No activations are kept for gradients, so four times a training microbatch fits: a smaller one makes this smaller.
     loader = task.loader
     batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
     # Close calls depend on the decision, which is fitted on these outputs: one without a temperature stands in for it.

@@ -3,13 +3,13 @@
 import dataclasses
 
 import torch
+from torch import nn
 
 from toolkit.config.settings import TrainSettings
 from toolkit.system.console import InputError, say
-from toolkit.training.loop import make_recipe
+from toolkit.training.loop import make_recipe, make_train_state
 from toolkit.training.step import train_one_epoch
 from toolkit.training.task import Task
-from toolkit.training.train_state import TrainState
 
 STEPS, LOWEST, HIGHEST = 120, 1e-6, 1.0
 SMOOTHING = 0.9  # of the moving average over the steps' losses
@@ -17,11 +17,17 @@ DIVERGED = 2.0  # times the lowest loss
 STEPS_PER_LINE, WIDTH = 5, 50  # of the printed curve, in which no loss and DIVERGED times the first lie WIDTH apart
 
 
+def find_lr(config: TrainSettings, net: nn.Module, task: Task) -> None:
+    """Try learning rates from low to high, and print the curve and which one to take. Nothing is kept."""
+    rate = suggestion(sweep(config, net, task))
+    say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
+
+
 class _Enough(Exception):  # noqa: N818 (no error: it ends train_one_epoch from within)
     pass
 
 
-def sweep(config: TrainSettings, state: TrainState, task: Task) -> list[tuple[float, float]]:
+def sweep(config: TrainSettings, net: nn.Module, task: Task) -> list[tuple[float, float]]:
     """(learning rate, smoothed loss) of each step, until STEPS, or until the loss is DIVERGED times its lowest.
 
     Prints the curve as it goes. Raises InputError if the loss is not finite at the lowest rate already.
@@ -30,6 +36,7 @@ def sweep(config: TrainSettings, state: TrainState, task: Task) -> list[tuple[fl
     def rate(step: int) -> float:
         return LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
 
+    state = make_train_state(config, net)
     recipe = dataclasses.replace(make_recipe(config, STEPS), learning_rate=rate)
     points, average = [], 0.0
     say(f"{'lr':>8}  {'loss':>8}")

@@ -76,7 +76,7 @@ def _kind(value) -> tuple[torch.Size, torch.dtype] | type:
 
 
 def _moments_of_a_step(optimizer: torch.optim.Optimizer) -> list[dict]:
-    """{name: shape and type} of each weight's moments once there was a step; only a step tells, here one of a copy."""
+    """{name: shape and type} of each weight's moments. Only a step makes them, so a copy takes one."""
     copied = copy.deepcopy(optimizer)
     copied.state.clear()
     weights = [weight for group in copied.param_groups for weight in group["params"]]

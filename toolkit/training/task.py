@@ -4,18 +4,32 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 
+from toolkit.config.settings import TrainSettings
 from toolkit.data.loader import Loader
+from toolkit.data.split import Split
 from toolkit.labels import CLASSES
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.scoring.pseudo_labels import PseudoLabels
 from toolkit.system import distributed
 from toolkit.system.console import InputError, listed
+from toolkit.training.sampler import balanced_sampling_weights
+from toolkit.training.targets import make_targets
+
+
+class Labelled(NamedTuple):
+    """The photographs with labels: columns of their table, in its order, which is that of the loader; shape (n,)."""
+
+    names: np.ndarray  # bytes: the path below the image folder
+    people: pd.Series  # ids
+    classes: np.ndarray  # int64
+    years: pd.Series  # of age; NaN if unknown
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,49 @@ class Task:
     decision: Decision | None = None  # None: fitted on the validation photographs after each epoch
     decided_by: str = "validation people"
 
+    @classmethod
+    def of(
+        cls,
+        config: TrainSettings,
+        loader: Loader,
+        labelled: Labelled,
+        pseudo: PseudoLabels | None,
+        sides: Split,
+        loss_for: Callable[[torch.Tensor], NamedTuple],
+    ) -> Self:
+        """The task of the split `sides` of the photographs with labels.
+
+        Those with pseudo-labels follow them in the loader, and are trained on. `loss_for` gives the TrainingLoss of
+        loss.py from the number of training photographs of each class.
+        """
+        device, count, train = loader.machine.device, len(labelled.names), sides.train
+        names, people, classes, years = labelled
+        if pseudo:
+            names, people, classes, years = pseudo.joined(*labelled)
+            train = np.concatenate([train, np.arange(count, len(names))])
+        labels = torch.from_numpy(classes).to(device)
+        years = torch.from_numpy(years.to_numpy("float32", copy=True)).to(device)
+        soft, soften = config.mix != "none" or bool(pseudo), config.border_ages == "soften"
+        targets = make_targets(labels, years, soft=soft, soften=soften, with_years=config.head == "factored")
+        if pseudo:
+            targets[count:, :CLASSES] = torch.from_numpy(pseudo.probabilities).to(device)
+        loss = loss_for(torch.bincount(labels[train], minlength=CLASSES))
+        is_balanced = config.sampler == "balanced"
+        return cls(
+            loader=loader,
+            names=names,
+            people=people,
+            labels=labels,
+            targets=targets,
+            pseudo_labels=pseudo,
+            train=train,
+            validation=sides.validation,
+            criterion=loss.criterion,
+            sampling_weights=balanced_sampling_weights(classes[train], people.iloc[train]) if is_balanced else None,
+            loss_weights=loss.loss_weights.cpu().numpy(),
+            smoothing=loss.smoothing,
+        )
+
     def digest(self) -> str:
         """A checksum of names and contents of the files, targets, sides and decision.
 
@@ -49,14 +106,15 @@ class Task:
             raise InputError(f"expected the same photographs and labels in all processes, found {listed(set(digests))}")
         return digests[0]
 
-    def record(self, fingerprint: dict) -> dict:
-        """For settings.json: the pseudo-labels, and checksums of all that the fingerprint has beside the settings.
+    def record(self, fingerprint: dict, started: str) -> dict:
+        """For settings.json: what the run learns from, its fingerprint without the settings, and when it began.
 
-        `data` is of files and labels, which runs of any split and any targets on these data have in common.
+        `data` is a checksum of files and labels: runs with other splits or targets of the same data have the same.
         """
         of_data = {"data": _sha256(*self._files(), self.labels.cpu().numpy())}
         of_pseudo_labels = {"pseudo_labels": self.pseudo_labels.record} if self.pseudo_labels else {}
-        return of_data | of_pseudo_labels | {key: fingerprint[key] for key in ("photographs", "weights", "code")}
+        of_fingerprint = {key: fingerprint[key] for key in ("photographs", "weights", "code")}
+        return of_data | of_pseudo_labels | of_fingerprint | {"started": started}
 
     def _files(self) -> tuple[np.ndarray, np.ndarray]:
         """Names and contents: people put other photographs under the same names."""
