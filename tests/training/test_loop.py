@@ -18,7 +18,7 @@ import dataset
 import loss
 import train
 from toolkit.data.framing import Framing
-from toolkit.data.loader import split_into_batches
+from toolkit.data.loader import Loader, split_into_batches
 from toolkit.data.split import Split, held_out_people, split_by_person, without_border_ages
 from toolkit.runs import folders
 from toolkit.runs.artefacts import Validation
@@ -66,7 +66,7 @@ EPOCHS = [[], [6, 7, 8, 9, 10, 11, 12, 13], [0, 1, 2, 3], [6, 7]]
 
 def test_the_best_epoch_is_that_of_macro_f1_not_of_accuracy_nor_the_first_or_the_last(task, tmp_path, monkeypatch):
     outputs = iter([answers(task, right) for right in EPOCHS])
-    monkeypatch.setattr(loop, "predict", lambda *given: next(outputs))
+    monkeypatch.setattr(loop, "predict_quickly", lambda net, *_: (net, next(outputs)))
     best = fit(task, tmp_path, epochs=4)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["accuracy"].idxmax() == 2 and history["macro_f1"].idxmax() == 1
@@ -92,13 +92,13 @@ def test_the_latest_epoch_that_is_as_good_as_the_best_is_kept(task, tmp_path, mo
     """Also by a run that was stopped after its best epoch."""
     given = iter([all_but(task, 1), *([KeyboardInterrupt] * stops), all_but(task, 22), answers(task, [])])
 
-    def predict(*_) -> torch.Tensor:
+    def predict_quickly(net, *_) -> tuple[nn.Module, torch.Tensor]:
         outputs = next(given)
         if outputs is KeyboardInterrupt:
             raise KeyboardInterrupt
-        return outputs
+        return net, outputs
 
-    monkeypatch.setattr(loop, "predict", predict)
+    monkeypatch.setattr(loop, "predict_quickly", predict_quickly)
     if stops:
         with pytest.raises(KeyboardInterrupt):
             fit(task, tmp_path, epochs=3)
@@ -139,7 +139,8 @@ def test_validation_that_is_no_number_is_said_in_one_line_and_no_epoch_ends_with
     task, tmp_path, monkeypatch, value, what
 ):
     """LR=1e4 with sgd: all losses of training may be finite, but not what the net then says."""
-    monkeypatch.setattr(loop, "predict", lambda *given: torch.eye(18).mul(value)[task.labels[task.validation] - 1])
+    outputs = torch.eye(18).mul(value)[task.labels[task.validation] - 1]
+    monkeypatch.setattr(loop, "predict_quickly", lambda net, *_: (net, outputs))
     with pytest.raises(InputError, match=f"epoch 1: expected finite {what} .* diverged.* lower LR"):
         fit(task, tmp_path, epochs=2)
     assert not (tmp_path / "history.csv").exists() and Checkpoints(tmp_path).load() is None
@@ -147,7 +148,7 @@ def test_validation_that_is_no_number_is_said_in_one_line_and_no_epoch_ends_with
 
 def test_patience_counts_the_epochs_since_the_best(task, tmp_path, monkeypatch):
     outputs = iter([answers(task, right) for right in (EPOCHS[1], EPOCHS[0], EPOCHS[0], EPOCHS[1])])
-    monkeypatch.setattr(loop, "predict", lambda *given: next(outputs))
+    monkeypatch.setattr(loop, "predict_quickly", lambda net, *_: (net, next(outputs)))
     assert fit(task, tmp_path, epochs=9, patience=2)["epoch"] == 1
     assert len(pd.read_csv(tmp_path / "history.csv")) == 3
 
@@ -271,9 +272,25 @@ def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
     assert from_scratch(loss="logit_adjusted", class_weights="balanced").class_weights == "balanced"
 
 
+def test_close_calls_of_validation_are_close_by_the_decision_that_is_fitted_on_it(task, monkeypatch):
+    """With another temperature others are close, and inference.py would give them another class."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
+    nn.init.normal_(net[2].weight, std=4.0)  # far too sure, so that the temperature is high
+    recompute, seen = loop.recompute_close_calls, []
+    monkeypatch.setattr(loop, "recompute_close_calls", lambda *given: seen.append(given[-1]) or recompute(*given))
+    machine = device.Machine(torch.device("cpu"), torch.bfloat16)
+    task = dataclasses.replace(task, loader=Loader(task.loader.store, machine, (0.5,) * 3, (0.25,) * 3))
+    found = loop.evaluate(net, task, loop.make_recipe(from_scratch(), 5), 0, 0.5)
+    logits = found.outputs.double().numpy()
+    assert found.decision.temperature > 2
+    (adjusted,) = seen
+    np.testing.assert_array_equal(adjusted(logits), found.decision.adjusted(logits))
+
+
 def test_the_loss_of_validation_is_that_of_all_its_photographs_at_once(task):
     labels = task.labels[task.validation]
     logits = torch.randn(len(labels), 18, generator=torch.Generator().manual_seed(0))
-    _, scores, decision = loop.score(logits, dataclasses.replace(task, criterion=loss.f1), 0.5)
+    _, scores, decision = loop.score(logits, dataclasses.replace(task, criterion=loss.f1), loop.fit(logits, task, 0.5))
     assert scores["val_loss"] == pytest.approx(loss.f1(logits, labels).item())
     assert scores["accuracy"] == pytest.approx((decision.classes(logits.numpy()) == labels.numpy()).mean())

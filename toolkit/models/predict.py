@@ -28,7 +28,6 @@ class Mirrored(nn.Module):
         return self.model(photographs.flip(3))
 
 
-@torch.inference_mode()
 def predict(
     model: nn.Module,
     loader: Loader,
@@ -41,17 +40,28 @@ def predict(
     Batch norm is fused into the convolutions. If the machine computes in less than float32, so do the weights, and
     close calls of argmax(adjusted(logits)), both of shape (n, 18), are recomputed in float32.
     """
-    model.eval()
-    if not len(photographs):
-        one = torch.zeros(1, 3, *loader.store.size, device=loader.machine.device)
-        return model(one)[:0].float().cpu()
-    exact = fuse_batch_norm.fuse(model, next(loader.load([photographs[:PROBE]])))
-    if loader.machine.precision == torch.float32 or len(photographs) <= SAMPLE:
-        return _forward(exact, loader, photographs, batch_size)
-    outputs = _forward(fuse_batch_norm.cast(exact, loader.machine.precision), loader, photographs, batch_size)
+    exact, outputs = predict_quickly(model, loader, photographs, batch_size)
     return recompute_close_calls(exact, loader, photographs, batch_size, outputs, adjusted)
 
 
+@torch.inference_mode()
+def predict_quickly(
+    model: nn.Module, loader: Loader, photographs: np.ndarray, batch_size: int | None = None
+) -> tuple[nn.Module, torch.Tensor]:
+    """The fused model in float32, and outputs as `predict` gives them, but with close calls in the machine's precision.
+
+    For a decision that is fitted on these very outputs: only then is it known which calls are close.
+    """
+    model.eval()
+    if not len(photographs):
+        one = torch.zeros(1, 3, *loader.store.size, device=loader.machine.device)
+        return model, model(one)[:0].float().cpu()
+    exact = fuse_batch_norm.fuse(model, next(loader.load([photographs[:PROBE]])))
+    quick = exact if _all_exact(loader, photographs) else fuse_batch_norm.cast(exact, loader.machine.precision)
+    return exact, _forward(quick, loader, photographs, batch_size)
+
+
+@torch.inference_mode()
 def recompute_close_calls(
     exact: nn.Module,
     loader: Loader,
@@ -66,6 +76,8 @@ def recompute_close_calls(
     with a gap below MARGIN times the largest such move are predicted again in float32. They are few; a model that has
     learned little, whose gaps are all small, gets what float32 would have given.
     """
+    if _all_exact(loader, photographs):
+        return outputs
 
     def adjust(outputs: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(adjusted(outputs[:, :CLASSES].double().numpy()))
@@ -82,6 +94,11 @@ def recompute_close_calls(
     if close.any():
         outputs[close] = _forward(exact, loader, photographs[close.numpy()], batch_size)
     return outputs
+
+
+def _all_exact(loader: Loader, photographs: np.ndarray) -> bool:
+    """Whether all are predicted in float32 at once: so few are not worth a sample."""
+    return loader.machine.precision == torch.float32 or len(photographs) <= SAMPLE
 
 
 def _gap(values: torch.Tensor, two: torch.Tensor) -> torch.Tensor:

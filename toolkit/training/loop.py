@@ -17,7 +17,7 @@ from toolkit.data.loader import split_into_batches
 from toolkit.labels import ATTRIBUTES, CLASSES
 from toolkit.models import placement
 from toolkit.models.batch_norm import recompute_batch_norm_statistics
-from toolkit.models.predict import predict
+from toolkit.models.predict import predict_quickly, recompute_close_calls
 from toolkit.scoring import metrics
 from toolkit.scoring.decision import Decision, fit_decision
 from toolkit.system import device, distributed, world
@@ -169,14 +169,15 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
     if task.decision:  # there are no such photographs, and the processes have none to share
         return Evaluation(torch.empty(0, CLASSES), {}, task.decision)
     # No activations are kept for gradients, so four times a training microbatch fits: a smaller one makes this smaller.
-    loader = task.loader
+    loader, rows, count = task.loader, distributed.shard(task.validation), len(task.validation)
     batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
-    # Close calls depend on the decision, which is fitted on these outputs: one without a temperature stands in for it.
-    adjusted = Decision(1.0, tau, task.prior_correction).adjusted
-    own = predict(model, loader, distributed.shard(task.validation), batch_size, adjusted)
-    outputs = distributed.all_gather_rows(own, len(task.validation))
+    exact, own = predict_quickly(model, loader, rows, batch_size)
+    outputs = distributed.all_gather_rows(own, count)
     _refuse_diverged(outputs.isfinite().all(1), "logits", recipe, epoch)
-    evaluation = score(outputs, task, tau)
+    decision = fit(outputs, task, tau)
+    # By this decision, as inference.py does later: another one would find other calls close.
+    own = recompute_close_calls(exact, loader, rows, batch_size, own, decision.adjusted)
+    evaluation = score(distributed.all_gather_rows(own, count), task, decision)
     _refuse_diverged(torch.tensor([math.isfinite(evaluation.scores["val_loss"])]), "losses", recipe, epoch)
     return evaluation
 
@@ -191,12 +192,16 @@ def _refuse_diverged(is_finite: torch.Tensor, what: str, recipe: Recipe, epoch: 
         )
 
 
-def score(outputs: torch.Tensor, task: Task, tau: float) -> Evaluation:
-    """Outputs of all validation photographs, with their scores and the decision fitted on them."""
+def fit(outputs: torch.Tensor, task: Task, tau: float) -> Decision:
+    """The decision, fitted on the outputs of all validation photographs."""
+    labels, people = task.labels[task.validation].cpu().numpy(), pd.factorize(task.people.iloc[task.validation])[0]
+    decision = fit_decision(outputs[:, :CLASSES].double().numpy(), labels, people, task.prior_correction, tau)
+    return dataclasses.replace(decision, year_priors=task.year_priors)
+
+
+def score(outputs: torch.Tensor, task: Task, decision: Decision) -> Evaluation:
+    """Outputs of all validation photographs, with their scores by this decision."""
     labels, logits = task.labels[task.validation], outputs[:, :CLASSES].double().numpy()
-    people = pd.factorize(task.people.iloc[task.validation])[0]
-    decision = fit_decision(logits, labels.cpu().numpy(), people, task.prior_correction, tau)
-    decision = dataclasses.replace(decision, year_priors=task.year_priors)
     with torch.no_grad():  # a copy: a loss may write into its logits, which those of inference mode do not let it
         val_loss = task.criterion(outputs.to(labels.device).clone(), labels).item()
     scores = metrics.headline_scores(labels.cpu(), decision.classes(logits))
