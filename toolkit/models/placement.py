@@ -20,7 +20,7 @@ def to_device(model: nn.Module, machine: Machine) -> nn.Module:
     wrong there, or an error, in torch 2.11 and later versions (pytorch#175189).
     """
     if machine.device.type == "cpu":
-        cpu_convolution.use_matrix_products(model)
+        cpu_convolution.speed_up(model)
     layout = torch.channels_last
     if machine.device.type == "mps":
         layout = torch.contiguous_format
