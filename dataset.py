@@ -58,7 +58,8 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     photograph.
 
     Of another layout: texts need not be categories, years may be missing, and file may have slashes: it is then the
-    path below the image folder itself, whatever folder says. All photographs of a person may lie in one folder.
+    path below the image folder itself, whatever folder says. All photographs of a person may lie in one folder; that of
+    photographs which lie in the image folder itself is ".".
     """
     import pandas as pd  # slow, and inference has no use for it
 

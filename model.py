@@ -93,6 +93,15 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
     return _joined(net, head), start
 
 
+def refuse_lacking_weights(name: str, weights: str) -> None:
+    """Raises InputError where WEIGHTS=imagenet and the builder in OWN has none."""
+    if weights == "imagenet" and name in OWN and not _may_be_pretrained(OWN[name]):
+        raise InputError(
+            f"WEIGHTS=imagenet: {name} has no ImageNet weights; set WEIGHTS=none, or to a file, or give its builder in "
+            "OWN a parameter pretrained"
+        )
+
+
 def outputs_of(head: str) -> int:
     """Columns of the net's outputs."""
     from toolkit.models import factored_head
@@ -194,9 +203,8 @@ def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
         return None
     if weights != "imagenet":
         return pretrained.read(weights)
+    refuse_lacking_weights(name, weights)
     if name in OWN:
-        if not _may_be_pretrained(OWN[name]):
-            raise InputError(f"WEIGHTS=imagenet: {name} has no ImageNet weights; set WEIGHTS=none, or to a file")
         return pretrained.Trained(f"those of {name}")
     if name.startswith(timm_net.PREFIX):
         return timm_net.trained_weights(name)

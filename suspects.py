@@ -26,7 +26,7 @@ import dataset
 import model
 from toolkit.config import settings, sources
 from toolkit.demo import synthetic
-from toolkit.labels import CLASSES
+from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
 from toolkit.runs import folders, lookup
 from toolkit.runs.weights import WEIGHTS, Header, read_header
 from toolkit.system import console, csv_files, distributed, files, subprocesses
@@ -52,18 +52,18 @@ def main(argv: list[str]) -> None:
     synthetic.ensure_for(config)
     table, is_reviewed = read_people(config)
     if is_reviewed.all():
-        say("everybody was decided on before: nothing is written")
+        say("tables of RELABEL name everybody: nothing is written")
         return
     headers = read_folds(config) if config.sm_channel_model else train_folds(config)
     folds = held_out_folds(table, is_reviewed, headers)
-    table, findings = collect_findings(config, headers, table, folds)
+    table, findings, agreement = collect_findings(config, headers, table, folds)
     suspects = list_suspects(config, table, findings)
-    say(*expected_errors_table(suspects))
+    say(*expected_errors_table(suspects), agreement)
     write_table(config, suspects, findings)
     from toolkit.label_errors import ranking
 
     show = serve_page if config.serve else write_page
-    facts = facts_of(suspects, dataset.image_folder(config.sm_channel_train))
+    facts = f"{facts_of(suspects, dataset.image_folder(config.sm_channel_train))} {agreement}"
     show(config, ranking.worth_looking(suspects), facts)
 
 
@@ -90,8 +90,8 @@ def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.nda
     table = table[table["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)
     is_reviewed = corrections.is_named(table, config.relabel).to_numpy()
     left = table["folder"][~is_reviewed].nunique()
-    decided = as_found["folder"].nunique() - left
-    say(*str(report).split("\n"), f"{left} people to look at, {decided} were decided on before")
+    named = as_found["folder"].nunique() - left
+    say(*str(report).split("\n"), f"{left} people to look at, without {named} whom a table of RELABEL names")
     return table, is_reviewed
 
 
@@ -165,10 +165,10 @@ def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[p
 
 def collect_findings(
     config: settings.SuspectsSettings, headers: dict[pathlib.Path, Header], table: pd.DataFrame, folds: np.ndarray
-) -> tuple[pd.DataFrame, list[Finding]]:
+) -> tuple[pd.DataFrame, list[Finding], str]:
     """The evidence against the labels of all people who are judged, from the nets and from the photographs.
 
-    Before it the table, without the photographs that ON_BAD_IMAGE leaves out.
+    Before it the table, without the photographs that ON_BAD_IMAGE leaves out; after it, how good the nets are.
     """
     from toolkit.data.disk_cache import open_store
     from toolkit.data.photo_file import Reading
@@ -188,7 +188,16 @@ def collect_findings(
         label_errors = evidence.find_label_errors(judged, probabilities[is_judged])
         # The original of a duplicate may be a person who was reviewed before: so the whole table is compared.
         copies = duplicates.find_duplicates(table, store)
-        return table, label_errors + [finding for finding in copies if finding.folder in set(judged["folder"])]
+        label_errors += [finding for finding in copies if finding.folder in set(judged["folder"])]
+        return table, label_errors, agreement_with_labels(judged, probabilities[is_judged])
+
+
+def agreement_with_labels(judged: pd.DataFrame, probabilities: np.ndarray) -> str:
+    """How often the nets agree with the labels of people whom they have not seen, in a sentence."""
+    of_attributes = to_attributes(probabilities.argmax(1))
+    agree = {name: (of_attributes[name] == judged[name]).mean() for name in ATTRIBUTES}
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in agree.items())
+    return f"The nets agree with the labels of people they have not seen on {shares}; weak nets expect too many errors."
 
 
 def held_out_probabilities(
@@ -271,7 +280,7 @@ def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts
     from toolkit.pages import suspects as suspects_page
 
     images, path = dataset.image_folder(config.sm_channel_train), (config.sm_output_data_dir / DECISIONS).absolute()
-    page = suspects_page.render_served(path, suspects, facts)
+    page = suspects_page.render_served(path, suspects, images, facts)
     photographs = suspects_page.photographs(suspects, images)
     review_server.serve(path, suspects, earlier_rows(config), page, photographs, config.serve_port)
 

@@ -101,6 +101,7 @@ def refuse_what_does_not_fit(config: settings.TrainSettings) -> None:
     """Raises InputError on settings that do not fit each other, or this machine."""
     loss.refuse_soft_targets(config)
     loss.refuse_class_weights(config)
+    model.refuse_lacking_weights(config.name, config.weights)
     if config.find_lr and world.size() > 1:
         raise InputError(f"FIND_LR=true: expected one process, found {world.size()}; start train.py without torchrun")
     if config.tensorboard:

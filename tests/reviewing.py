@@ -74,7 +74,7 @@ def correction(*cells: str) -> dict[str, str]:
 def serving(path, suspects, images, earlier=()):
     """A server in this process."""
     decided = decisions.Decisions(path, suspects, earlier)
-    page = suspects_page.render_served(path, suspects, "28 photographs <i>")
+    page = suspects_page.render_served(path, suspects, images, "28 photographs <i>")
     with review_server.Server(decided, page, suspects_page.photographs(suspects, images), 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

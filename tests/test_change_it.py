@@ -206,3 +206,9 @@ def test_somebody_of_two_ages_in_a_shared_folder_has_two_sets_of_labels(tmp_path
     (tmp_path / "a.jpg").touch()
     table, _ = checks.checked((pd.DataFrame(rows), []), pathlib.Path(tmp_path))
     assert table["folder"].tolist() == ["1_1_0_19.0", "1_1_0_20.0", "2"] and table["file"].tolist()[0] == "./a.jpg"
+
+
+def test_photographs_that_have_other_names_lack_none_of_those_of_the_contest():
+    table = pd.DataFrame({"folder": ["a", "a", "b"], "photograph": ["front", "left", "front"]})
+    assert checks._missing(table, ("mask1", "normal")) == []
+    assert checks._missing(table.replace("left", "normal"), ("mask1", "normal")) == ["a (mask1)", "b (mask1, normal)"]

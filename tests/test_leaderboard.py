@@ -38,6 +38,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     assert sum(predictions.NO_PHOTOGRAPHS in page.read_text() for page in pages) == 3
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")
     assert table.columns.tolist()[:5] == ["epoch", "batch size", "val_acc", "board_f1", "board_acc"]
+    assert table.index.tolist() == ["shufflenet_v2_x0_5", "inception_v3"]  # what failed comes last
     assert "does not take SIZE=32x32" in table.loc["inception_v3", "note"]
     row = table.loc["shufflenet_v2_x0_5"]
     assert (row["epoch"], row["batch size"], row["parameters"]) == (1, 32, 360242) and 0 <= row["board_f1"] <= 1

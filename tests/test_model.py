@@ -13,6 +13,7 @@ import torchvision
 from conftest import refused, run_here
 
 import model
+import train
 from toolkit.backbones import torchvision_net
 from toolkit.data.framing import Framing
 from toolkit.runs.weights import Header, load_into, save_weights
@@ -181,6 +182,9 @@ def test_a_net_of_ones_own_is_built_by_its_function(tmp_path, monkeypatch):
     assert torch.equal(model.load(tmp_path / "w")[0][2].weight, net[2].weight)
     with pytest.raises(InputError, match="tiny has no ImageNet weights; set WEIGHTS=none"):
         model.build("tiny", SIZE, "imagenet")
+    with pytest.raises(InputError, match="tiny has no ImageNet weights"):  # before a photograph is looked for
+        train.main(["--name", "tiny", "--sm_channel_train", str(tmp_path), "--sm_model_dir", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
 
 
 def layers(*last: torch.nn.Module) -> torch.nn.Sequential:

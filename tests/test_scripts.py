@@ -116,7 +116,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
     (runs / "resnet18" / "result.json").write_text(json.dumps(result | {"macro_f1": 0.75}))
     done = infer(SM_CHANNEL_MODEL=runs, NAME="")
     assert f"run {runs / 'resnet18-2'}" in done.stdout
-    assert "note: this is the newest run; resnet18 has a better validation macro F1: 0.7500; NAME=res" in done.stdout
+    assert "note: resnet18 has a better validation macro F1 than this run, 0.7500; NAME=resnet18" in done.stdout
 
 
 def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):

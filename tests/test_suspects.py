@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -100,7 +101,7 @@ def test_decided_people_do_not_return(ask, tmp_path):
     assert done.returncode == 0, done.stderr
     left = set(pd.read_csv(tmp_path / "out" / "suspects.csv")["folder"].str[:6])
     assert len(left) == 22 and not left & {"900001", "900002"}
-    assert "22 people to look at, 2 were decided on before" in done.stdout
+    assert "22 people to look at, without 2 whom a table of RELABEL names" in done.stdout
 
 
 def test_duplicates_of_a_decided_person_are_found_and_corrections_have_the_hash_of_the_file(drawn, folds, tmp_path):
@@ -118,7 +119,10 @@ def test_duplicates_of_a_decided_person_are_found_and_corrections_have_the_hash_
     headers = suspects.read_folds(config)
     numbers = suspects.held_out_folds(table, is_reviewed, headers)
     numbers[table["person"] == "900999"] = "0"  # as if a fold knew it
-    _, found = suspects.collect_findings(config, headers, table, numbers)
+    _, found, agreement = suspects.collect_findings(config, headers, table, numbers)
+    assert re.search(
+        r"agree with the labels of people they have not seen on mask \d+%, gender \d+%, age \d+%", agreement
+    )
     (copy,) = [one for one in found if one.kind == "duplicate" and one.folder.startswith("900999")]
     assert copy.probability > 0.9 and copy.duplicate_of == original.name
     assert original.name not in {one.folder for one in found}

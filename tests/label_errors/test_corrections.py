@@ -103,6 +103,14 @@ def test_none_changes_nothing():
     assert as_labelled(after).equals(everybody()) and report.files == {} and str(report) == "label corrections: none"
 
 
+def test_an_id_that_another_data_set_has_by_chance_is_pointed_out():
+    """Its folder may well say the same, and a mask is named by the file alone."""
+    _, report = corrections.apply(labelled(**{"000020": 1, "good": 1}), "sure", NOWHERE)
+    assert str(report).endswith("; if these are not the contest's photographs, set RELABEL=none")
+    _, report = corrections.apply(labelled(good=1), "sure", NOWHERE)
+    assert "RELABEL=none" not in str(report)
+
+
 def test_a_corrected_data_set_is_not_turned_back_and_unknown_people_are_counted():
     corrected = labelled(**dict.fromkeys(SURE_MALE, 0))
     after, report = corrections.apply(corrected, "sure", NOWHERE)

@@ -234,6 +234,8 @@ def test_all_likely_findings_are_suggested_together():
     assert one.probability == pytest.approx(1 - 0.1 * 0.4 * 0.8)
     (one,) = ranking.rank_suspects(rows, [age, dataclasses.replace(gender, probability=0.3)])
     assert one.suggestion == "gender"
+    (against,) = ranking.rank_suspects(rows, [dataclasses.replace(gender, nats=-1.1)])
+    assert against.suggestion == "perhaps gender" and "fit the folder's label 3.0 times as well" in against.evidence
     assert ranking.expected_errors([one, one], 1) == one.probability
 
 

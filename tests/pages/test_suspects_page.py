@@ -169,7 +169,10 @@ def test_the_saved_file_is_a_table_of_corrections(browser, suspects, images, fil
         with shown.expect_download() as download:
             shown.get_by_role("button", name="Save corrections.csv").click()
         assert download.value.suggested_filename == "corrections.csv"
-        assert "RELABEL=sure,corrections.csv python train.py" in shown.locator("#saved").inner_text()
+        there = file.with_name("corrections.csv")
+        command = f"SM_CHANNEL_TRAIN={images} SM_MODEL_DIR=runs RELABEL=sure,{there} python train.py"
+        assert f"Move it to {there}" in (said := shown.locator("#saved").inner_text()) and said.endswith(command)
+        assert command in shown.locator("header").inner_text()
         saved = tmp_path / "corrections.csv"
         download.value.save_as(saved)
     text = saved.read_bytes().decode()

@@ -53,7 +53,7 @@ def test_folds_go_on_where_they_were_stopped(drawn, folds, tmp_path):
     kept = checkpoints / "shufflenet_v2_x0_5"
     assert sorted(path.name for path in kept.iterdir()) == ["finished.json", "fold-0", "fold-1", "folds.json"]
     assert {path.name for path in kept.glob("fold-1/*")} == {path.name for path in group.glob("fold-1/*")}
-    assert done.returncode == 0 and "fold-0 of 2 folds: done before" in done.stdout, done.stderr
+    assert done.returncode == 0 and "net 1 of 2: fold-0, done before" in done.stdout, done.stderr
     assert (group / "fold-0" / "model.safetensors").stat().st_mtime_ns == before
     assert (group / "out_of_fold.csv").read_bytes() == oof
     assert sorted(path.name for path in runs.iterdir()) == [

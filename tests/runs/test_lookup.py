@@ -1,5 +1,6 @@
 """Which run a name means."""
 
+import json
 import os
 import pathlib
 import tempfile
@@ -48,6 +49,20 @@ def test_the_run_that_is_meant(tmp_path):
     for name in ("c", "unfinished", "../a", "f/", "f/fold-3", "a/a", ""):
         with pytest.raises(InputError, match=r"found the runs|SM_CHANNEL_MODEL"):
             lookup.resolve(tmp_path / "unfinished" if name == "" else tmp_path, name or None)
+
+
+def test_without_a_name_a_finished_run_is_taken_and_a_newer_one_that_is_not_is_named(tmp_path, capsys):
+    for name, age in (("a", 100), ("b", 200), ("c", 300)):
+        make_run(tmp_path / name, age)
+    assert lookup.resolve(tmp_path, None)[0] == tmp_path / "c"  # none is finished
+    for name, score in (("a", 0.7), ("b", 0.6)):
+        (tmp_path / name / RESULT).write_text(json.dumps({"run": name, "macro_f1": score}))
+    assert lookup.resolve(tmp_path, None)[0] == tmp_path / "b"
+    lookup._note_others(tmp_path / "b", WEIGHTS)
+    better, newer = capsys.readouterr().out.splitlines()
+    assert better.endswith("0.7000; NAME=a takes it") and newer.endswith("NAME=c takes its weights so far")
+    lookup._note_others(tmp_path / "c", WEIGHTS)  # a run that is asked for, of which no score is known
+    assert capsys.readouterr().out == ""
 
 
 def test_a_folder_of_another_person_is_passed_over_unless_it_is_named():

@@ -78,6 +78,15 @@ def test_without_people_the_interval_of_a_gap_is_that_of_groups_that_have_nobody
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 400 + 0.7 * 0.3 / 400), rel=0.1)
 
 
+def test_a_gap_to_a_group_that_is_all_wrong_is_as_uncertain_as_that_group():
+    """29 photographs of 4 people, say: the bootstrap of a group without one right answer has no spread."""
+    predicted = np.r_[np.zeros(140, int), np.ones(260, int), np.ones(29, int)]
+    found = groups.by_group(np.zeros(429, int), predicted, None, ["some"] * 400 + ["none"] * 29)
+    low, high = found["gap"]["interval"]
+    of_none = found["groups"][0]["accuracy_interval"]  # Wilson's
+    assert of_none[1] > 0.1 and high - low > of_none[1] - of_none[0]
+
+
 def test_the_widest_of_many_gaps_by_chance_is_mostly_said_to_be_none():
     """Groups of few people, all equally often right: the interval of the widest gap excludes 0 in few draws."""
     rng, excluded = np.random.default_rng(0), 0
@@ -103,7 +112,7 @@ def test_columns_that_group_are_taken_and_others_are_not(people):
     assert [group["group"] for group in found["years"]["groups"]] == ["20 to 29", "30 to 39", "40 to 49", "not known"]
     assert [group["people"] for group in found["place"]["groups"]] == [None] * 3
     assert sum(group["photographs"] for group in found["mask x gender x age"]["groups"]) == 600
-    assert groups.widest(found)[0].endswith(")")
+    assert groups.widest(found)[0].endswith("; too narrow, as people are not known)")
 
 
 def test_a_column_named_as_an_attribute_does_not_take_its_place(people):

@@ -127,7 +127,7 @@ class TrainedRuns(Settings):
     sm_channel_model: InputFolder = DEMO / "runs"
     """Folder of runs, or one run folder."""
     name: str | None = None
-    """Names of run folders (`a,b`); unset: the newest. A run of folds stands for its nets; `a/final` is one of them."""
+    """Names of run folders (`a,b`); unset: the newest finished one. A run of folds is its nets; `a/final` is one."""
 
 
 class Hardware(Settings):

@@ -134,6 +134,8 @@ def _too_small(table, paths, framing: Framing, bad) -> list[str]:
 
 
 def _missing(table, expected: Sequence[str]) -> list[str]:
+    if not set(expected) & set(table["photograph"].unique()):  # another layout, which has names of its own
+        return []
     photographs = table.groupby("folder", observed=True)["photograph"].agg(set)
     missing = {folder: [name for name in expected if name not in there] for folder, there in photographs.items()}
     return [f"{folder} ({', '.join(names)})" for folder, names in missing.items() if names]

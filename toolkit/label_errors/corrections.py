@@ -64,7 +64,8 @@ class CorrectionReport:
         if self.respelled:
             lines.append(f"  {spelling.describe(self.respelled)}")
         if self.unknown:
-            lines.append(f"  {len(self.unknown)} not in this data set: {listed(self.unknown)}")
+            other = "; if these are not the contest's photographs, set RELABEL=none" if self.people else ""
+            lines.append(f"  {len(self.unknown)} not in this data set: {listed(self.unknown)}{other}")
         return "\n".join(lines)
 
     def _changes(self) -> str:

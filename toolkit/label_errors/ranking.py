@@ -66,7 +66,7 @@ def _suspect(rows_of: dict[str, pd.DataFrame], folder: str, findings: list[Findi
         person=first.person,
         label=f"{ATTRIBUTES['gender'][first.gender]}, {age}",
         kinds=tuple(finding.kind for finding in suggested),
-        suggestion="; ".join(finding.suggestion for finding in suggested),
+        suggestion="; ".join(_suggestion(finding) for finding in suggested),
         evidence="; ".join(map(_evidence, suggested)),
         probability=1 - math.prod(1 - finding.probability for finding in findings),
         photographs=[
@@ -81,6 +81,11 @@ def _suspect(rows_of: dict[str, pd.DataFrame], folder: str, findings: list[Findi
 def _caption(row, is_of_another: bool) -> str:
     caption = readable(f"{row.photograph}: {ATTRIBUTES['mask'][row.mask]}")
     return f"{row.person}, {caption}" if is_of_another else caption
+
+
+def _suggestion(finding: Finding) -> str:
+    """With a "perhaps" where the photographs fit the folder's label: then only weak nets, or rare labels, make it."""
+    return finding.suggestion if finding.nats > 0 else f"perhaps {finding.suggestion}"
 
 
 def _evidence(finding: Finding) -> str:

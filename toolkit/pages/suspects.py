@@ -1,6 +1,7 @@
 """suspects.html: a person decides for each suspect whether its label is wrong. Written as a file, or for the server."""
 
 import pathlib
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from toolkit.pages.parts import pictures, render
 from toolkit.system.console import bar
 
 HEIGHT_PX = 128  # of photographs in the file
-NEXT_COMMAND = "RELABEL=sure,{} python train.py"
+NEXT_COMMAND = "SM_CHANNEL_TRAIN={} SM_MODEL_DIR=runs RELABEL=sure,{} python train.py"
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
     `images`: the image folder; `facts`: the first line; `earlier`: rows of earlier rounds, on other people, which the
     saved table begins with; `key`: of the decisions in the browser. A page that is written again with it finds them.
     """
-    context = _template_context(suspects, facts, "corrections.csv")
+    context = _template_context(suspects, images, facts, path.with_name("corrections.csv"))
     context["data"] |= {
         "key": key,
         "head": to_csv(earlier),
@@ -44,9 +45,9 @@ def write(
     render.write(path, "suspects.html", **context, pictures=_data_uris(suspects, images), is_served=False)
 
 
-def render_served(path: pathlib.Path, suspects: Sequence[Suspect], facts: str) -> bytes:
+def render_served(path: pathlib.Path, suspects: Sequence[Suspect], images: pathlib.Path, facts: str) -> bytes:
     """The same page for `review_server.serve`, which writes decisions to the file `path` and sends the photographs."""
-    context = _template_context(suspects, facts, str(path))
+    context = _template_context(suspects, images, facts, path)
     context["data"]["list_hash"] = decisions.hash_of_list(suspects)
     return render.render("suspects.html", **context, pictures=[], is_served=True).encode()
 
@@ -72,7 +73,9 @@ def _picture(suspect: Suspect, images: pathlib.Path, height: int) -> Image.Image
     return pictures.in_a_row(photos, height)
 
 
-def _template_context(suspects: Sequence[Suspect], facts: str, corrections_file: str) -> dict:
+def _template_context(
+    suspects: Sequence[Suspect], images: pathlib.Path, facts: str, corrections_file: pathlib.Path
+) -> dict:
     """What file and served page have in common: the variables of suspects.html, and `data` of suspects.js."""
     shown = [
         {
@@ -86,13 +89,13 @@ def _template_context(suspects: Sequence[Suspect], facts: str, corrections_file:
         }
         for suspect in suspects
     ]
-    command = NEXT_COMMAND.format(corrections_file)
+    command = NEXT_COMMAND.format(shlex.quote(str(images.absolute())), shlex.quote(str(corrections_file.absolute())))
     return {
         "title": "Suspects",
         "facts": facts,
         "suspects": suspects,
         "kinds": Counter(kind for suspect in suspects for kind in suspect.kinds),
-        "corrections_file": corrections_file,
+        "corrections_file": str(corrections_file.absolute()),
         "command": command,
-        "data": {"suspects": shown, "command": command},
+        "data": {"suspects": shown, "command": command, "file": str(corrections_file.absolute())},
     }

@@ -147,7 +147,8 @@ def finished_before(folder: pathlib.Path) -> Outcome | None:
     """The outcome of a run that needs no training, which it says; None on ranks other than 0."""
     say(
         f"run folder: {folder.absolute()}",
-        "this run was finished before, with the same settings, photographs and code; RESUME=never trains it again",
+        "this run was finished before, with the same settings, photographs and code; to train it again, remove its "
+        "folder, or set RESUME=never for train.py",
     )
     if world.rank() == 0:
         leaderboard.update(folder.parent)

@@ -127,8 +127,9 @@ def untrained(config: TrainSettings, folder: pathlib.Path, done: list[str]) -> I
 
     What a killed process left in its way is removed before; after, it is copied to the backup.
     """
-    for number, name in enumerate(net_names(config)):
-        say(f"{name} of {config.folds} folds{': done before' if name in done else ''}")
+    names = net_names(config)
+    for number, name in enumerate(names):
+        say(f"net {number + 1} of {len(names)}: {name}{', done before' if name in done else ''}")
         if name == folders.FINAL:
             scores = distributed.broadcast(join(folder, config) if world.rank() == 0 else None)
             own = final_settings(config, folder, scores["epoch"])

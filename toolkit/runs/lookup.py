@@ -5,8 +5,7 @@ import glob
 import math
 import pathlib
 import re
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from toolkit.config.types import as_folder
 from toolkit.runs.folders import EXPORTED, FINAL, NET, RESULT, read_result
@@ -36,7 +35,7 @@ def find_runs(
         if newer := newer_runs(chosen, file):
             say(f"note: there are newer runs of that name: {listed(newer)}; NAME={newer[-1]} takes the last")
         if name is None and chosen != folder:
-            _note_better(chosen, found.values(), file)
+            _note_others(chosen, file)
         headers |= found
     return headers
 
@@ -58,17 +57,15 @@ def _note_unfinished(chosen: pathlib.Path, runs: list[pathlib.Path]) -> None:
         say(f"note: {chosen.absolute()} did not finish, or is still running: {len(runs)} of its nets answer")
 
 
-def _note_better(chosen: pathlib.Path, headers: Iterable[Header], file: str) -> None:
-    """Say which finished run beside the newest one, whose headers these are, has a higher validation macro F1."""
-    scores = {run: _validation_score(chosen.parent / run) for run in _times(chosen.parent, "*", file)}
-    if math.isnan(scores[chosen.name]):  # it is not finished
-        scores[chosen.name] = statistics.fmean(header.scores.get("macro_f1", math.nan) for header in headers)
+def _note_others(chosen: pathlib.Path, file: str) -> None:
+    """Of the runs beside the newest finished one: say which has a better validation macro F1, and which is newer."""
+    times = _times(chosen.parent, "*", file)
+    scores = {run: _validation_score(chosen.parent / run) for run in times}
     best = max(scores, key=lambda run: (scores[run] > -1, scores[run]))  # nan is never the best
     if scores[best] > scores[chosen.name]:
-        say(
-            f"note: this is the newest run; {best} has a better validation macro F1: {scores[best]:.4f}; "
-            f"NAME={best} takes it"
-        )
+        say(f"note: {best} has a better validation macro F1 than this run, {scores[best]:.4f}; NAME={best} takes it")
+    if (newest := max(times, key=times.get)) != chosen.name:
+        say(f"note: {newest} is newer, but did not finish, or is still running; NAME={newest} takes its weights so far")
 
 
 def _validation_score(run: pathlib.Path) -> float:
@@ -89,14 +86,14 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
 
     A run is a folder that has this `file`. In this order: `folder` itself if it is a run, or that one of its nets if it
     is a run of folds; else folder/name, or one net of a run of folds there (resnet50/final); without a name, the newest
-    run in `folder`. Raises InputError where there is none, or where some nets lack the file.
+    run in `folder`, one that is finished if any is. Raises InputError where there is none, or some nets lack the file.
     """
     if runs := runs_in(folder, file):
         net = [run for run in runs if run.name == name]
         return (folder / name, net) if net else (folder, _refuse_missing(folder, runs, file))
     times = _times(folder, "*", file)
     if name is None and times:
-        name = max(times, key=times.get)
+        name = max(times, key=lambda run: ((folder / run / RESULT).exists(), times[run]))
     if name in times:
         return folder / name, _refuse_missing(folder / name, runs_in(folder / name, file), file)
     group, _, net_name = (name or "").partition("/")

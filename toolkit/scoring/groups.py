@@ -39,7 +39,8 @@ def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict
 
 def by_group(true, predicted, people, values: Sequence[str]) -> dict:
     """{"groups": [{"group", "people", "photographs", "accuracy", "macro_f1", "accuracy_interval", "macro_f1_interval"},
-    ...], "gap": {"difference", "interval", "lowest", "highest"} or None}, as plain values for JSON; sorted by group.
+    ...], "gap": {"difference", "interval", "interval_over", "lowest", "highest"} or None}, as plain values for JSON;
+    sorted by group.
 
     Macro F1 is over the classes that the group has. The gap is the widest difference of accuracy between groups of at
     least MIN_PEOPLE people, with an interval that takes their choice into account. 95 % intervals are over
@@ -84,19 +85,21 @@ def _group(name: str, matrix: np.ndarray, matrices: np.ndarray, people: int) -> 
 def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> dict:
     """`drawn`: accuracies of resampled people, of each group.
 
-    The widest of many gaps is wide by chance, too: its level is 1 - 0.05 / pairs (Bonferroni). Of few people the
-    resampled ones say too little, and Wilson's intervals of both groups stand in for them.
+    The widest of many gaps is wide by chance, too: its level is 1 - 0.05 / pairs (Bonferroni). Of few people, and where
+    all of a group are right or wrong, the resampled ones say too little: Wilson's intervals stand in for them.
     """
     by_accuracy = sorted(compared, key=lambda k: groups[k]["accuracy"])
     low, high = by_accuracy[0], by_accuracy[-1]  # two groups, also where all are equal
     difference, sd = groups[high]["accuracy"] - groups[low]["accuracy"], float(np.nanstd(drawn[high] - drawn[low]))
-    if any((groups[k]["people"] or groups[k]["photographs"]) < metrics.FEW_PEOPLE for k in (low, high)):
+    is_few = [(groups[k]["people"] or groups[k]["photographs"]) < metrics.FEW_PEOPLE for k in (low, high)]
+    if any(is_few) or not (np.nanstd(drawn[low]) and np.nanstd(drawn[high])):
         widths = [np.subtract(*groups[k]["accuracy_interval"]) / (2 * metrics.Z) for k in (low, high)]
         sd = max(sd, math.hypot(*widths))
     half = NormalDist().inv_cdf(1 - 0.025 / math.comb(len(compared), 2)) * sd
     return {
         "difference": difference,
         "interval": (max(difference - half, -1.0), min(difference + half, 1.0)),
+        "interval_over": "photographs" if groups[low]["people"] is None else "people",
         "lowest": groups[low]["group"],
         "highest": groups[high]["group"],
     }
@@ -129,7 +132,8 @@ def widest(found: Mapping[str, dict]) -> list[str]:
 
 def as_text(gap: Mapping) -> str:
     low, high = (100 * value for value in gap["interval"])
+    too_narrow = "" if gap["interval_over"] == "people" else "; too narrow, as people are not known"
     return (
         f"accuracy of {gap['lowest']} is {100 * gap['difference']:.1f} points below that of {gap['highest']} "
-        f"(95 % interval {low:.1f} to {high:.1f})"
+        f"(95 % interval {low:.1f} to {high:.1f}{too_narrow})"
     )

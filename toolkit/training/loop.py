@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from toolkit.config.settings import TrainSettings
 from toolkit.data import augment
@@ -216,7 +217,9 @@ def _epoch_line(row: dict, epochs: int, per_second: float, seconds: float, kept_
             f"val_loss {row['val_loss']:.4f}  accuracy {row['accuracy']:8.4%}  macro_f1 {row['macro_f1']:.4f}  "
             f"{attributes}  "
         )
+    left = tqdm.format_interval(seconds * (epochs - row["epoch"]))
     return (
         f"epoch {row['epoch']:3}/{epochs}  loss {row['train_loss']:.4f}  {scores}lr {row['lr']:.2e}  "
-        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s{'  kept' if scores and kept_epoch == row['epoch'] else ''}"
+        f"{per_second:5.0f} photographs/s  {seconds:6.1f} s, {left} left"
+        f"{'  kept' if scores and kept_epoch == row['epoch'] else ''}"
     )

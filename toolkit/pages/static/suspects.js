@@ -216,7 +216,7 @@ function download() {
   link.download = "corrections.csv";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  document.getElementById("saved").textContent = `Saved. Put it beside train.py, then: ${data.command}`;
+  document.getElementById("saved").textContent = `Saved. Move it to ${data.file}, then train, with your other settings: ${data.command}`;
   isDownloaded = true;
 }
 
