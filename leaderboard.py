@@ -291,21 +291,15 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
 
 
 def comparable(folder: pathlib.Path, fingerprint: dict) -> dict[pathlib.Path, dict]:
-    """{folder of a backbone: its progress.json} of all rows with this code and data.
-
-    In the order of model.names(); those that failed come last.
-    """
+    """{folder: progress.json} of all backbones with this code and data, as in model.names(); those that failed last."""
     found = {path.parent: read_progress(path.parent) for path in sorted(folder.glob(f"*/{PROGRESS}"))}
     same = ("photographs", "code", "scoring")  # rows of one table may differ in settings only
     rows = {
         path: one for path, one in found.items() if "row" in one and are_same(one["fingerprint"], fingerprint, *same)
     }
     order = {name: number for number, name in enumerate(model.names())}
-
-    def place(progress: dict) -> tuple[bool, int]:
-        return bool(progress["row"]["note"]), order.get(progress["row"]["model"], len(order))
-
-    return dict(sorted(rows.items(), key=lambda item: place(item[1])))
+    in_order = sorted(rows.items(), key=lambda item: order.get(item[1]["row"]["model"], len(order)))
+    return dict(sorted(in_order, key=lambda item: bool(item[1]["row"]["note"])))
 
 
 def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]]:

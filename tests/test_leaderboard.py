@@ -58,6 +58,13 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
         lookup.resolve(tmp_path / "runs", None)
     now = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("model")  # the other one was scored otherwise
     pd.testing.assert_frame_equal(now, table.loc[["shufflenet_v2_x0_5"]], check_dtype=False)
+    path = tmp_path / "out" / "shufflenet_v2_x0_5" / leaderboard.PROGRESS
+    progress = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in progress.items() if key != "run"}))  # by somebody's hand
+    again = run_here("leaderboard.py", names="inception_v3", **folders, **given)
+    refused(again, "inception_v3 failed")
+    with_it = pd.read_csv(tmp_path / "out" / "leaderboard.csv")["model"].tolist()
+    assert with_it == ["shufflenet_v2_x0_5", "inception_v3"]  # its row stands alone, without curves
 
 
 def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypatch):
