@@ -134,10 +134,8 @@ def flush(path: pathlib.Path) -> None:
 def _sync(descriptor: int) -> None:
     """As os.fsync, which on a Mac leaves it to the drive when it writes, and in which order."""
     try:
-        import fcntl
-
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    except (ImportError, AttributeError, OSError):  # another system; a disk that cannot, a network's say
+    except (AttributeError, OSError):  # another system; a disk that cannot, a network's say
         os.fsync(descriptor)
 
 
