@@ -100,10 +100,10 @@ def test_training_inference_and_onnx_take_them(drawn, tmp_path):
     assert (header.backbone, header.mean, header.std) == (RESNET, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert run_here("export.py", SM_CHANNEL_MODEL=tmp_path / "runs", NAME=RESNET).returncode == 0
     probabilities = []
-    for runtime in ("torch", "onnx"):
+    for runtime, precision in (("torch", "fp32"), ("onnx", "")):
         done = run_here(
             "inference.py", SM_CHANNEL_EVAL=drawn.eval, SM_CHANNEL_MODEL=tmp_path / "runs", NAME=RESNET,
-            SM_OUTPUT_DATA_DIR=tmp_path / runtime, RUNTIME=runtime, DEVICE="cpu",
+            SM_OUTPUT_DATA_DIR=tmp_path / runtime, RUNTIME=runtime, DEVICE="cpu", PRECISION=precision,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         probabilities.append(pd.read_csv(tmp_path / runtime / "probabilities.csv").filter(regex=r"^p\d+$"))
