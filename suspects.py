@@ -72,7 +72,8 @@ def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
     name = config.training()["name"]
     if not config.sm_channel_model and name not in model.names(name):
         raise InputError(
-            f"NAME={config.name}: expected a backbone to train, as SM_CHANNEL_MODEL is unset; found no such name"
+            f"NAME={config.name}: expected a backbone to train, as SM_CHANNEL_MODEL is unset; found no such name; set "
+            f"NAME to a backbone, or SM_CHANNEL_MODEL to a folder of runs"
         )
 
 

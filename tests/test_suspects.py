@@ -178,7 +178,7 @@ def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
     assert other.returncode == 0 and str(made / "fold-0") in other.stdout, other.stdout
     assert (tmp_path / "out" / "suspects.html").exists()
     refused(run_here("suspects.py", **where, **quick, SM_CHANNEL_MODEL=tmp_path), "FOLDS: has no effect")
-    refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone")
+    refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone to train")
 
 
 def test_what_is_no_run_of_folds_is_refused(ask, copied, trained, tmp_path):
