@@ -3,8 +3,8 @@
 SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 python deployment.py
 SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 serve run deployment:app
 
-The first starts Ray on this machine, the second uses a cluster that runs. Settings, addresses, requests and answers are
-those of serve.py. Each replica takes a core, and gathers batches of its own.
+The first command starts Ray on this machine, the second uses a running cluster. Settings, addresses, requests and
+answers are those of serve.py. Each replica takes a core, and gathers its own batches.
 """
 
 if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
@@ -26,12 +26,12 @@ from toolkit.serving.ensemble import Ensemble
 from toolkit.system import console
 
 RETRY_SECONDS = 0.1
-MOST_TRIES = 3  # of a request whose replica dies: what it holds may be the cause
-FRESH_SECONDS = 10.0  # for which an answer shows that replicas are there
+MOST_TRIES = 3  # of a request whose replicas die: the request itself may be the cause
+FRESH_SECONDS = 10.0  # an answer that is not older shows that a replica is alive
 
 
 def main(argv: list[str], **autoscaling) -> None:
-    """`autoscaling`: of Ray's autoscaling_config, such as min_replicas."""
+    """Serve until Ctrl-C. `autoscaling`: entries of Ray's autoscaling_config, such as min_replicas."""
     config = read(argv)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
     import ray
@@ -94,15 +94,15 @@ class Nets(nets.Nets):
 
         super().__init__(endpoint, predict)
 
-    check_health = nets.Nets.check  # Ray replaces a replica where it raises
+    check_health = nets.Nets.check  # Ray replaces a replica whose check raises
 
 
 class Front:
-    """Takes HTTP requests and asks the replicas: another one where one dies, as all give the same answer."""
+    """Takes HTTP requests and asks a replica; if it dies, another one, as all give the same answer."""
 
     def __init__(self, replicas, max_megapixels: float, page: str):
         self.replicas, self.max_megapixels, self.page = replicas, max_megapixels, page
-        self.answered = -math.inf  # when a replica did so last
+        self.answered = -math.inf  # time.monotonic() of the last answer by a replica
 
     def __serve_build_asgi_app__(self):
         from toolkit.serving import counters, web
@@ -113,7 +113,7 @@ class Front:
         return await self._ask(self.replicas.record, content)
 
     async def check(self) -> None:
-        """Raises an error if nothing can be predicted. Where answers come, it need not wait its turn among them."""
+        """Raises an error if nothing can be predicted. After a recent answer no replica is asked, so nobody waits."""
         if time.monotonic() - self.answered > FRESH_SECONDS:
             await self._ask(self.replicas.check)
 
@@ -129,7 +129,7 @@ class Front:
                 return found
             except RayActorError as error:
                 if not tries_left:
-                    raise web.BusyError("the nets died under it; send it again") from error
+                    raise web.BusyError("the processes that predicted this request died; send it again") from error
                 await asyncio.sleep(RETRY_SECONDS)
             except RayTaskError as error:
                 raise error.cause from None

@@ -2,9 +2,9 @@
 
 SM_GROUND_TRUTH_DIR=<folder with gt.csv> SM_OUTPUT_DATA_DIR=<folder with output.csv> python evaluation.py
 
-evaluation.json has the scores, and evaluation.html shows them. If they are there, the page also uses the photographs
-(`images/` beside gt.csv), the probabilities (`probabilities.csv` beside output.csv) and further columns of gt.csv:
-`person`, over whom intervals are, and any others (camera, say), by which it scores groups.
+It writes the scores to evaluation.json, and shows them in evaluation.html. The page also uses, if present, the
+photographs (`images/` beside gt.csv), the probabilities (`probabilities.csv` beside output.csv) and more columns of
+gt.csv: `person` for intervals over people, and any others (camera, say) for scores by group.
 """
 
 if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
@@ -53,7 +53,8 @@ def report(result: dict) -> list[str]:
     if result["classes_present"] < CLASSES:
         most = result["classes_present"] / CLASSES
         lines.append(
-            f"nobody is of {CLASSES - result['classes_present']} of {CLASSES} classes: macro F1 is at most {most:.4f}"
+            f"{CLASSES - result['classes_present']} of {CLASSES} classes have no photographs: macro F1 is at most "
+            f"{most:.4f}"
         )
     lines.append(f"accuracy {result['accuracy']:.4%}")
     lines.append(f"macro F1 {result['macro_f1']:.4f}")

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = 12  # to compare on
 BATCH_SIZES = (1, 3)  # to compare with: the file must not depend on the batch size of the export, which is 2
-CALIBRATION, COMPARED = 100, 1000  # photographs: int8's ranges are measured on the first, its classes on the others
-EQUAL_CLASSES = 0.99  # share that int8 must leave as they are
+CALIBRATION, COMPARED = 100, 1000  # photographs on which int8's ranges are measured, and its classes compared
+EQUAL_CLASSES = 0.99  # least share of classes that int8 must not change
 TOLERANCE = 1e-3  # of probabilities: rounding grows with depth, to 1e-4 in a resnet152 of random weights
 
 
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     config, _ = sources.read(settings.ExportSettings, argv)
     extras.need("export.py", "onnx", "onnxscript", "onnxruntime")
     headers = lookup.find_runs(config.sm_channel_model, config.name, WEIGHTS, read_header)
-    targets = {run: target_path(config, run) for run in headers}  # all of them before the first takes minutes
+    targets = {run: target_path(config, run) for run in headers}  # all are checked before the first export
     for run, target in targets.items():
         export(config, run, target)
 
@@ -65,7 +65,7 @@ def target_path(config: settings.ExportSettings, run: pathlib.Path) -> pathlib.P
 
 
 def export(config: settings.ExportSettings, run: pathlib.Path, target: pathlib.Path) -> None:
-    """Load the run, build its ONNX file, check form and predictions, and write it. Raises InputError if one fails."""
+    """Load the run, build its ONNX file, check its form and predictions, write it. Raises InputError if one fails."""
     net, header = model.load(run / WEIGHTS)
     store, source = sample_photographs(config, run, header)
     made = onnx_export.build(net, header)
@@ -83,12 +83,13 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, heade
     """Decoded photographs to compare on, and a text that says which.
 
     They are validation photographs of the run if these are on this machine, else drawn faces, which reveal a wrong
-    computation as well. Raises InputError if SM_CHANNEL_TRAIN is set and lacks the former, or one cannot be decoded.
+    computation as well. Raises InputError if SM_CHANNEL_TRAIN is set and lacks the run's photographs, or if a
+    photograph cannot be decoded.
     """
     names, images = training_photographs(run, config.sm_channel_train)
     paths = [str(images / name) for name in spread(names, PHOTOGRAPHS)]
     missing = [path for path in paths if not os.path.isfile(path)]
-    # A net of everybody has no validation, and int8 its own check on other photographs.
+    # A final net has no validation photographs; int8 is checked on other photographs, in to_int8.
     needs_none = header.is_of_everybody or config.export == "int8"
     if config.sm_channel_train and (missing or not (paths or needs_none)):
         raise InputError(
@@ -103,20 +104,20 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, heade
 
 
 def decoded(paths: list[str], framing: Framing) -> Store:
-    """These photographs. Raises InputError where one cannot be decoded."""
+    """A store of these photographs. Raises InputError if one cannot be decoded."""
     from toolkit.data.photo_file import Reading
     from toolkit.data.store import Store
 
-    store = Store(paths, framing, reading=Reading(math.inf, repair=True))  # training has read them
+    store = Store(paths, framing, reading=Reading(math.inf, repair=True))  # no limit: training has read them, too
     if bad := store.fill():
         raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
     return store
 
 
 def training_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tuple[list[str], pathlib.Path | None]:
-    """The run's validation photographs, below the image folder: `folder`, or that of the training.
+    """Names of the run's validation photographs, and their image folder: `folder`, or else that of the training.
 
-    No photographs or no folder where the run's files do not name them: weights can be copied without the files beside.
+    [] and None if the run's files do not name them: the weights may have been copied alone.
     """
     names = []
     folder = folder or folders.read_settings(run).get("settings", {}).get("sm_channel_train")
@@ -129,16 +130,16 @@ def training_photographs(run: pathlib.Path, folder: pathlib.Path | None) -> tupl
 
 
 def spread(names: list[str], most: int) -> list[str]:
-    """At most so many of them, from all over: neighbours are of one person."""
+    """At most `most` names at equal distances in the list, as neighbours belong to one person."""
     return [names[row] for row in np.linspace(0, len(names), min(most, len(names)), endpoint=False).astype(int)]
 
 
 def to_int8(
     config: settings.ExportSettings, run: pathlib.Path, header: Header, made, plain: onnx_file.OnnxModel
 ) -> bytes:
-    """The content of the file in int8, of the graph `made`. Prints its classes and its speed beside those of float32.
+    """Quantise the graph `made`: the content of the int8 file. Prints how its classes and speed compare with float32.
 
-    Raises InputError where less than EQUAL_CLASSES of them are equal, or the photographs of the training are not here.
+    Raises InputError if the share of equal classes is below EQUAL_CLASSES, or training photographs are missing.
     """
     import torch
 
@@ -166,9 +167,9 @@ def to_int8(
 
 
 def calibration_photographs(config: settings.ExportSettings, run: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Paths of training photographs to calibrate on, and of others to compare on: of validation, if the run had any.
+    """Paths of training photographs to calibrate on, and of other photographs to compare on.
 
-    Raises InputError where the photographs are not here.
+    The others are validation photographs, if the run had any. Raises InputError if the image folder is missing.
     """
     validation, images = training_photographs(run, config.sm_channel_train)
     if images is None or not images.is_dir():
@@ -183,7 +184,7 @@ def calibration_photographs(config: settings.ExportSettings, run: pathlib.Path) 
 
 
 def draw_faces(folder: str) -> list[str]:
-    """Draw PHOTOGRAPHS faces into that folder; their paths."""
+    """Draw PHOTOGRAPHS faces into that folder. Returns their paths."""
     from toolkit.demo import synthetic
 
     cast = synthetic.draw_cast(synthetic.EVAL_SHARES, 2, np.random.default_rng(0))

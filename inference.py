@@ -1,11 +1,11 @@
-"""Write the submission: the class of every photograph in info.csv, by one run or several that train.py made.
+"""Write the submission: the class of every photograph in info.csv, predicted by one or several runs of train.py.
 
 SM_CHANNEL_EVAL=<folder> SM_CHANNEL_MODEL=<folder of runs> SM_OUTPUT_DATA_DIR=<folder> NAME=resnet18 python inference.py
 SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 python inference.py face.jpg other.png
 
-The second line prints what the photographs show, and writes nothing.
+The second command prints the classes of these photographs, and writes nothing.
 
-SageMaker imports it too, to answer requests by its four handlers: model_fn, input_fn, predict_fn and output_fn.
+SageMaker imports this module, too, to answer requests with its handlers model_fn, input_fn, predict_fn and output_fn.
 """
 
 if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
@@ -37,7 +37,7 @@ WIDTHS = {attribute: max(map(len, values)) for attribute, values in ATTRIBUTES.i
 
 
 class Predictions(NamedTuple):
-    """What came of a call, row by row."""
+    """The result of a call: one row per photograph."""
 
     images: list[str]  # ImageIDs, or the names of photographs
     classes: np.ndarray  # int64, shape (n,)
@@ -45,7 +45,7 @@ class Predictions(NamedTuple):
 
 
 def main(argv: list[str]) -> Predictions | None:
-    """Predict as flags and environment say; words before all flags are photographs. None on ranks other than 0."""
+    """Predict; arguments before the first flag are photographs. Returns None on ranks other than 0."""
     if photographs := list(itertools.takewhile(lambda word: not sources.FLAG.match(word), argv)):
         return look_at(photographs, argv[len(photographs) :])
     config, _ = sources.read(settings.InferenceSettings, argv)
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> Predictions | None:
 
 
 def look_at(photographs: list[str], argv: list[str]) -> Predictions:
-    """Print a line for each of these files. Raises InputError where one is missing, or, after all lines, unreadable."""
+    """Print a line per photograph. Raises InputError if one is missing or, after all lines, if one is unreadable."""
     if missing := [path for path in photographs if not os.path.isfile(path)]:
         raise InputError(
             f"expected photographs before all flags, found no such file: {listed(missing)}; "
@@ -96,7 +96,7 @@ def look_at(photographs: list[str], argv: list[str]) -> Predictions:
 
 
 def people_of(config: settings.InferenceSettings, info: dict[str, list[str]]) -> list[str] | None:
-    """The person of each row of info.csv, where POOL asks for that column. Raises InputError where it is not there."""
+    """The person of each row, from the column of info.csv that POOL names. Raises InputError if it is missing."""
     if config.pool == "none":
         return None
     people = info.get(config.pool, [])
@@ -114,8 +114,8 @@ def predict(
 ) -> tuple[dict[pathlib.Path, np.ndarray], dict[int, str], dict[int, str]]:
     """{run: calibrated probabilities, float64, shape (n, 18)}; {row: reason} of unreadable and of repaired photographs.
 
-    Every rank predicts its shard of the photographs, and gets all results. Raises InputError on unreadable ones as
-    ON_BAD_IMAGE says.
+    Every rank predicts its shard of the photographs, and gets all results. Raises InputError on unreadable photographs
+    if ON_BAD_IMAGE=stop.
     """
     started = time.time()
     # torch takes seconds to import, so it comes after the checks; torchvision too, while photographs are decoded.
@@ -132,7 +132,7 @@ def predict(
                 net = runtime.load(run)
                 if not probabilities:
                     say(f"running on {runtime}")
-                if runtime.machine.device.type == "cpu":  # decoding and predicting at once would share its cores
+                if runtime.machine.device.type == "cpu":  # else decoding and predicting would share its cores
                     refuse_unreadable(config, images, distributed.all_gather_by_row(store.wait()))
                 probabilities[run] = ensemble.predict(run, net, store)
             unreadable |= distributed.all_gather_by_row(store.wait())
@@ -146,7 +146,7 @@ def predict(
 
 
 def refuse_unreadable(config: settings.InferenceSettings, images: list[str], unreadable: dict[int, str]) -> None:
-    """Raises InputError that names all unreadable photographs where ON_BAD_IMAGE is stop."""
+    """Raises InputError that names all unreadable photographs if ON_BAD_IMAGE=stop."""
     if unreadable and config.on_bad_image == "stop":
         named = listed((f"{images[row]} ({reason})" for row, reason in unreadable.items()), most=len(unreadable))
         raise InputError(
@@ -160,7 +160,7 @@ def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: d
     """Write output.csv and the files beside it. `bad`: {row: reason} of unreadable and repaired photographs."""
     folder, rows, answers = config.sm_output_data_dir, list(bad), {"ans": answer.classes}
     output, probabilities, bad_images = csv_files.as_text({**info, **answers}), None, None
-    # A process that is killed between two of these files leaves files of two calls: this hash tells.
+    # A process that is killed between two of these writes leaves files of two calls; this hash reveals it.
     report["output_sha256"] = hashlib.sha256(output.encode()).hexdigest()
     if config.probabilities:
         columns = dict(zip(PROBABILITY_COLUMNS, answer.probabilities.T.round(6), strict=True))
@@ -184,7 +184,7 @@ def write(config: settings.InferenceSettings, info: dict, answer: Answer, bad: d
 
 
 def model_fn(model_dir: str) -> handlers.Endpoint:
-    """The runs that NAME selects in the folder of a model, loaded. Settings come from the environment."""
+    """Load the runs that NAME selects in `model_dir`. Settings come from the environment."""
     return handlers.load_endpoint(model_dir, model.load)
 
 

@@ -4,7 +4,8 @@ leaderboard.html, a page that compares them.
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> SM_CHANNEL_EVAL=<folder> SM_GROUND_TRUTH_DIR=<folder> \\
 SM_OUTPUT_DATA_DIR=<folder> NAMES=resnet18,vgg16 epochs=1 python leaderboard.py
 
-The same command goes on where it was stopped; where only what predicts or scores has changed, nothing is trained again.
+The same command goes on where it was stopped. If only the code or data of prediction and scoring changed, it does not
+train again.
 A backbone that fails does not stop the others. With other settings the table gets more rows, and a column for each
 setting that differs; rows of other photographs or code are left out.
 """
@@ -40,11 +41,11 @@ COLUMNS = (
     "model", "epoch", "batch size", "val_acc", "board_f1", "board_acc",
     "val_f1", "board_f1_interval", *ATTRIBUTES, "parameters", "photographs_per_second", "seconds", "note",
 )  # fmt: skip
-SCORES = ("val_acc", "board_f1", "board_acc", "val_f1")  # columns of which there are means over seeds
-OTHER_NAMES = {"name": "model", "epochs": "epoch", "batch_size": "batch size"}  # settings that COLUMNS have
-RUNS = "leaderboard"  # folder in SM_MODEL_DIR: inference.py with NAME unset takes the newest run beside it, none in it
-PROGRESS = "progress.json"  # of a backbone: its fingerprint, run and row, as far as they are made
-# What decides the score of a run, besides the code of its training. settings.py: how inference.py decides by default.
+SCORES = ("val_acc", "board_f1", "board_acc", "val_f1")  # columns that are averaged over seeds
+OTHER_NAMES = {"name": "model", "epochs": "epoch", "batch_size": "batch size"}  # {setting: its name in COLUMNS}
+RUNS = "leaderboard"  # folder in SM_MODEL_DIR; inference.py with NAME unset takes no run from it
+PROGRESS = "progress.json"  # one per backbone: its fingerprint, and its run and row once they are made
+# The code that decides the scores of a trained run. settings.py has the defaults of inference.py.
 SCORING = (
     "inference.py", "evaluation.py", "toolkit/config/settings.py", "toolkit/config/shared.py", "toolkit/scoring/*.py",
     "toolkit/serving/ensemble.py", "toolkit/serving/runtimes.py",
@@ -52,20 +53,20 @@ SCORING = (
 
 
 class Scored(Fingerprint):
-    """The fingerprint of a row: that of its training, and what else decides its scores."""
+    """The fingerprint of a row: that of its training, and that of its scoring."""
 
     scoring: dict = Field({})
 
 
 class Row(BaseModel, extra="allow"):
-    """COLUMNS."""
+    """A row of the table, with the keys COLUMNS."""
 
     model: str
     note: str
 
 
 class Progress(BaseModel):
-    """PROGRESS."""
+    """The content of PROGRESS."""
 
     fingerprint: Scored
     run: str = ""
@@ -74,7 +75,7 @@ class Progress(BaseModel):
 
 
 class FailedError(Exception):
-    """One of the scripts failed: its last line, and the path of its log."""
+    """A script failed. Arguments: the last line that it printed, and the path of its log."""
 
 
 def main(argv: list[str]) -> None:
@@ -107,7 +108,7 @@ def main(argv: list[str]) -> None:
 
 
 def backbones(config: settings.LeaderboardSettings) -> list[str]:
-    """Those that NAMES means. Raises InputError where there is no such backbone, or WEIGHTS does not fit them all."""
+    """The backbones in NAMES; all if unset. Raises InputError on unknown names, and on WEIGHTS that fit only one."""
     named = [name.strip() for name in config.names.split(",")] if config.names else list(model.BACKBONES)
     names = [the_word(name, model.names(name)) for name in named]
     if unknown := [name for name in names if name not in model.names(name)]:
@@ -120,7 +121,7 @@ def backbones(config: settings.LeaderboardSettings) -> list[str]:
 
 
 def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
-    """Raises InputError where a table, folder or photograph is missing or wrong that is needed after hours only."""
+    """Raises InputError if a table, folder or photograph is wrong or missing: scripts would notice after hours."""
     from toolkit.data import photo_file
     from toolkit.scoring import pseudo_labels, submission
 
@@ -131,7 +132,7 @@ def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
     truth = submission.read(config.sm_ground_truth_dir / "gt.csv", "SM_GROUND_TRUTH_DIR")
     info, paths = dataset.read_eval(config.sm_channel_eval)
     submission.answers_to(truth, dict.fromkeys(info["ImageID"], 0), "info.csv")
-    # By their headers: whether all pixels are there, inference.py finds.
+    # Only headers are read here; inference.py checks whether all pixels are there.
     reasons = [photo_file.why_unreadable(path, config.max_megapixels) for path in paths]
     if bad := [f"{name} ({reason})" for name, reason in zip(info["ImageID"], reasons, strict=True) if reason]:
         raise InputError(
@@ -141,7 +142,7 @@ def refuse_wrong_inputs(config: settings.LeaderboardSettings) -> None:
 
 
 def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
-    """What the rows that are made now depend on: that of their training, and with the key "scoring" all else."""
+    """The fingerprint of the rows that this call makes: that of training and, under "scoring", that of scoring."""
     from toolkit.label_errors import corrections  # and with it pandas
 
     training = {key: value for key, value in config.deciding().items() if key in settings.TrainSettings.model_fields}
@@ -155,14 +156,14 @@ def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
 
 
 def of_training(fingerprint: dict) -> dict:
-    """A fingerprint without what only predicting and scoring depend on."""
+    """The part of a fingerprint that training depends on: all but "scoring"."""
     return {key: value for key, value in fingerprint.items() if key != "scoring"}
 
 
 def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: dict, name: str) -> dict:
-    """Train, infer and evaluate, as far as that is not done. Returns progress.json, which gets the row.
+    """Train, infer and evaluate a backbone, as far as that is not done. Returns the content of its progress.json.
 
-    Where it failed the row has a note, and `log` is the file that says more.
+    If a script failed, the row has a note, and `log` is the path of its log.
     """
     folder = folder_of(config, fingerprint, name)
     progress = read_progress(folder)
@@ -191,7 +192,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
 
 
 def folder_of(config: settings.LeaderboardSettings, fingerprint: dict, name: str) -> pathlib.Path:
-    """The folder of a backbone with these settings: its name, or name-2 and so on where other settings have that."""
+    """The folder of a backbone with these settings: its name or, if other settings use that, name-2 and so on."""
     free = None
     for folder in map(config.sm_output_data_dir.joinpath, folders.numbered(as_folder(name))):
         before = of_training(read_progress(folder).get("fingerprint", {}))
@@ -209,7 +210,7 @@ def are_same(one: dict, other: dict, *keys: str) -> bool:
 
 
 def read_progress(folder: pathlib.Path) -> dict:
-    """A backbone's progress.json; nothing where the file is missing, damaged or foreign."""
+    """The content of a backbone's progress.json; {} if the file is missing, damaged or foreign."""
     try:
         progress = files.read_json(folder / PROGRESS, Progress)
     except (OSError, InputError):
@@ -220,9 +221,9 @@ def read_progress(folder: pathlib.Path) -> dict:
 
 
 def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder: pathlib.Path) -> dict:
-    """Train one backbone: the run's folder. Raises FailedError."""
+    """Train one backbone. Returns {"run": its folder}. Raises FailedError."""
     own = settings.TrainSettings.model_fields.keys() - {"name"}
-    # A preset is not given itself: train.py reads it, too.
+    # Values of a preset are not passed on: train.py reads the preset itself.
     own = [key for key in own if origin[key] != "default" and not presets.is_preset(origin[key])]
     given = {key: getattr(config, key) for key in own}
     given |= {"name": name, "sm_channel_train": config.sm_channel_train, "sm_model_dir": config.sm_model_dir / RUNS}
@@ -232,7 +233,7 @@ def train(config: settings.LeaderboardSettings, origin: dict, name: str, folder:
 
 
 def score(config: settings.LeaderboardSettings, origin: dict, folder: pathlib.Path, run_folder: str) -> None:
-    """Infer and evaluate: output.csv and evaluation.json in the backbone's folder. Raises FailedError."""
+    """Write output.csv and evaluation.json into the backbone's folder. Raises FailedError."""
     shared = ("max_megapixels", "device", "precision", "cache_gib", "cache_dir")
     given = {key: getattr(config, key) for key in shared if origin[key] != "default"}
     given |= {"sm_channel_eval": config.sm_channel_eval, "sm_channel_model": run_folder, "sm_output_data_dir": folder}
@@ -264,7 +265,7 @@ def read_row(config: settings.LeaderboardSettings, name: str, folder: pathlib.Pa
 
 
 def run_script(script: str, given: dict, folder: pathlib.Path):
-    """Run a script with these settings: what its main returned. Its log is put into `folder`. Raises FailedError."""
+    """Run a script with these settings and its log in `folder`. Returns what its main returns. Raises FailedError."""
     log = folder / f"{pathlib.Path(script).stem}.log"
     ended = subprocesses.run(script, sources.as_flags(given), sources.without_settings(os.environ), log)
     if ended.status:
@@ -274,7 +275,7 @@ def run_script(script: str, given: dict, folder: pathlib.Path):
 
 
 def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list[dict], list[dict]]:
-    """Write tables and page of all rows that can be compared, made now or before: these rows, and means over seeds."""
+    """Write tables and page of all comparable rows, made now or before. Returns these rows, and means over seeds."""
     folder = config.sm_output_data_dir
     with files.locked(folder):
         made = comparable(folder, fingerprint)
@@ -291,7 +292,7 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
 
 
 def comparable(folder: pathlib.Path, fingerprint: dict) -> dict[pathlib.Path, dict]:
-    """{folder: progress.json} of all backbones with this code and data, as in model.names(); those that failed last."""
+    """{folder: content of progress.json} of rows with this code and data: as in model.names(), failed ones last."""
     found = {path.parent: read_progress(path.parent) for path in sorted(folder.glob(f"*/{PROGRESS}"))}
     same = ("photographs", "code", "scoring")  # rows of one table may differ in settings only
     rows = {
@@ -309,7 +310,7 @@ def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]
     trained = [runs_leaderboard.settings_of(pathlib.Path(one["run"])) if "run" in one else {} for one in made.values()]
     found = dict.fromkeys(runs_leaderboard.differing(given) + runs_leaderboard.differing(trained))
     differing = [name for name in found if name not in OTHER_NAMES]
-    several = any(path.name != as_folder(one["row"]["model"]) for path, one in made.items())  # of one backbone
+    several = any(path.name != as_folder(one["row"]["model"]) for path, one in made.items())  # rows of one backbone
     rows = []
     for (path, one), *known in zip(made.items(), given, trained, strict=True):
         values = {name: (known[0] | known[1]).get(name, "") for name in differing}
@@ -331,8 +332,8 @@ def write_page(
     for folder, progress in made.items():
         if progress["row"]["note"]:  # it failed
             continue
-        with contextlib.suppress(InputError):  # its files were moved since: its row stands alone
-            run = pathlib.Path(progress.get("run", folder))  # it may have been taken out of the file
+        with contextlib.suppress(InputError):  # its files are gone: it keeps its row, but no curves
+            run = pathlib.Path(progress.get("run", folder))  # somebody may have edited the file
             compared.append(comparison_page.read_run(folder, run, truth))
     images = config.sm_channel_eval / "images" if config.report_photos else None
     page = config.sm_output_data_dir / "leaderboard.html"

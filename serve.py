@@ -1,10 +1,10 @@
-"""Answer photographs over HTTP: a page at / for people, POST /invocations for programs, as SageMaker asks for them.
+"""Classify photographs over HTTP: a page at / for people, POST /invocations for programs, as on SageMaker.
 
 SM_CHANNEL_MODEL=<folder of runs> NAME=resnet18 python serve.py
 curl --data-binary @face.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/invocations
 
-GET /ping is answered with 200 once the net is loaded and warm; /metrics has counts for Prometheus. Ctrl-C and SIGTERM
-end it when all requests that have come are answered. SageMaker starts containers with the word `serve`.
+GET /ping answers 200 once the net is loaded and warm; /metrics has counts for Prometheus. After Ctrl-C or SIGTERM the
+server answers the requests that it has received, and ends. SageMaker starts containers with the argument `serve`.
 """
 
 if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
 
 
 def serve(config: settings.ServerSettings, endpoint: Endpoint, listening) -> None:
-    """Answer requests until a signal comes; `listening`: the socket."""
+    """Answer requests at the socket `listening` until a signal comes."""
     from toolkit.pages import serve as page
     from toolkit.serving import web
     from toolkit.serving.batcher import Batcher

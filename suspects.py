@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     synthetic.ensure_for(config)
     table, is_reviewed = read_people(config)
     if is_reviewed.all():
-        say("tables of RELABEL name everybody: nothing is written")
+        say("the tables of RELABEL name everybody, so nobody is left to review: nothing is written")
         return
     headers = read_folds(config) if config.sm_channel_model else train_folds(config)
     folds = held_out_folds(table, is_reviewed, headers)
@@ -68,17 +68,20 @@ def main(argv: list[str]) -> None:
 
 
 def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
-    """Raises InputError where folds are to be trained, and NAME is no backbone."""
+    """Raises InputError if folds must be trained (SM_CHANNEL_MODEL is unset) and NAME is no backbone."""
     name = config.training()["name"]
     if not config.sm_channel_model and name not in model.names(name):
-        raise InputError(f"NAME={config.name}: expected a backbone, as SM_CHANNEL_MODEL is unset; found no such")
+        raise InputError(
+            f"NAME={config.name}: expected a backbone to train, as SM_CHANNEL_MODEL is unset; found no such name; set "
+            f"NAME to a backbone, or SM_CHANNEL_MODEL to a folder of runs"
+        )
 
 
 def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray]:
-    """The table of photographs as folders label them, and whether each one's person is reviewed.
+    """The table of photographs with the labels of their folders, and is_reviewed: bool, shape (n,).
 
-    It has no photographs of people that corrections leave out; reviewed (bool, shape (n,)) are those whom a row of
-    RELABEL names. Prints how many people are left.
+    A person is reviewed if a row of RELABEL names them. The table lacks the photographs of people that corrections
+    leave out. Prints how many people are left.
     """
     from toolkit.label_errors import corrections, evidence
 
@@ -96,11 +99,11 @@ def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.nda
 
 
 def read_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
-    """{run folder of each fold: header of its weights}, of the run of folds that NAME means."""
+    """{folder of a fold: header of its weights} of the run of folds that NAME selects. Raises InputError on others."""
     found = lookup.find_runs(config.sm_channel_model, config.name, WEIGHTS, read_header)
     headers = {run: header for run, header in found.items() if run.name != folders.FINAL or len(found) == 1}
     if len(headers) < len(found):
-        say(f"note: {folders.FINAL} is not asked: it was trained on everybody")
+        say(f"note: {folders.FINAL} is not used: it was trained on everybody")
     if len({folder.parent for folder in headers}) > 1 or not all(map(fold_of, headers)):
         raise InputError(
             f"SM_CHANNEL_MODEL={config.sm_channel_model}: expected one run of folds, whose nets each never saw some of "
@@ -116,9 +119,9 @@ def fold_of(run: pathlib.Path) -> str:
 
 
 def train_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]:
-    """Train folds on the corrected labels; train.py finds those of an earlier call with the same settings, files, code.
+    """Train folds on the corrected labels, or find finished folds with the same settings, files and code.
 
-    Returns the same as `read_folds`.
+    Returns the same as `read_folds`. Raises InputError if train.py fails.
     """
     runs = files.make_folder(config.sm_output_data_dir / "folds", "SM_OUTPUT_DATA_DIR")
     shared = ("sm_channel_train", "relabel", "max_megapixels", "on_bad_image")
@@ -132,9 +135,9 @@ def train_folds(config: settings.SuspectsSettings) -> dict[pathlib.Path, Header]
 
 
 def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[pathlib.Path, Header]) -> np.ndarray:
-    """For each photograph the fold that held its person out: text, shape (n,); "" for people who are not judged.
+    """The fold that held out the person of each photograph: text, shape (n,); "" for people who are not judged.
 
-    Those are reviewed, or in no fold. Raises InputError where the run is not finished, lacks folds or has other people.
+    These are reviewed, or in no fold. Raises InputError if the run is not finished, lacks folds or has other people.
     """
     from toolkit.runs.cross_validation import OUT_OF_FOLD
 
@@ -147,10 +150,10 @@ def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[p
     fold = {}
     for person, number in zip(out_of_fold["person"], out_of_fold["fold"], strict=True):
         if fold.setdefault(person, number) != number:
-            raise InputError(f"{run / OUT_OF_FOLD}: expected nobody in two folds, found {person} in several")
+            raise InputError(f"{run / OUT_OF_FOLD}: expected each person in one fold, found {person} in several")
     if missing := set(fold.values()) - set(map(fold_of, headers)):
         raise InputError(
-            f"{run}: expected the nets of all folds, found none of {listed(sorted(missing))}; name the run"
+            f"{run}: expected the nets of all folds, found none of fold {listed(sorted(missing))}; set NAME to the run"
         )
     has_fold = table["person"].isin(fold).to_numpy()
     if not (has_fold & ~is_reviewed).any():
@@ -166,15 +169,15 @@ def held_out_folds(table: pd.DataFrame, is_reviewed: np.ndarray, headers: dict[p
 def collect_findings(
     config: settings.SuspectsSettings, headers: dict[pathlib.Path, Header], table: pd.DataFrame, folds: np.ndarray
 ) -> tuple[pd.DataFrame, list[Finding], str]:
-    """The evidence against the labels of all people who are judged, from the nets and from the photographs.
+    """The table without photographs that ON_BAD_IMAGE leaves out, the findings, and how good the nets are.
 
-    Before it the table, without the photographs that ON_BAD_IMAGE leaves out; after it, how good the nets are.
+    The findings are the evidence against the labels of all judged people, from the nets and from the photographs.
     """
     from toolkit.data.disk_cache import open_store
     from toolkit.data.photo_file import Reading
     from toolkit.label_errors import duplicates, evidence
 
-    framing = next(iter(headers.values())).framing  # one run of folds has one
+    framing = next(iter(headers.values())).framing  # the same for all folds of a run
     paths = dataset.paths(table, config.sm_channel_train)
     with open_store(paths, framing, config.cache_gib, config.cache_dir, Reading.of(config)) as store:
         bad = dataset.find_bad(table, store, config.sm_channel_train, config.on_bad_image)
@@ -197,7 +200,7 @@ def agreement_with_labels(judged: pd.DataFrame, probabilities: np.ndarray) -> st
     of_attributes = to_attributes(probabilities.argmax(1))
     agree = {name: (of_attributes[name] == judged[name]).mean() for name in ATTRIBUTES}
     shares = ", ".join(f"{name} {share:.0%}" for name, share in agree.items())
-    return f"The nets agree with the labels of people they have not seen on {shares}; weak nets expect too many errors."
+    return f"The nets agree with the labels of people they have not seen on {shares}; weak nets overestimate errors."
 
 
 def held_out_probabilities(
@@ -298,7 +301,7 @@ def facts_of(suspects: list[Suspect], images: pathlib.Path) -> str:
 
 
 def earlier_rows(config: settings.SuspectsSettings) -> list[dict[str, str]]:
-    """The rows of RELABEL's own tables: the new table has them, too, so that one file holds all rounds."""
+    """The rows of RELABEL's tables except outliers.csv: corrections.csv repeats them, so that it holds all rounds."""
     from toolkit.label_errors import corrections, decisions
 
     _, paths = corrections.read_corrections(config.relabel)

@@ -2,8 +2,8 @@
 
 SM_CHANNEL_TRAIN=<image folder> SM_MODEL_DIR=<folder for runs> NAME=resnet18 epochs=3 python train.py
 
-torch, torchvision and pandas take seconds to import, so the functions that need them do it: wrong settings are answered
-before that, and torchvision is imported while photographs are being decoded.
+torch, torchvision and pandas take seconds to import. The functions that need them import them: so wrong settings are
+reported at once, and torchvision is imported while photographs are being decoded.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def on_epoch(row: dict[str, float]) -> None:
 
 
 def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoch) -> Outcome | None:
-    """Train as these flags and the environment say. None with FIND_LR, and on ranks other than 0.
+    """Train with the settings of flags and environment. Returns None with FIND_LR, and on ranks other than 0.
 
     A finished run of the same settings, photographs and code is not trained again unless RESUME=never.
     """
@@ -76,7 +76,7 @@ def main(argv: list[str], on_epoch: Callable[[dict[str, float]], None] = on_epoc
 
 
 def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Callable) -> Outcome | None:
-    """Crop, store and model; then for each split task, loop and report."""
+    """Find the crop, decode the store, build the model; then train and report one run for each split."""
     config, origin = crop_to_faces(config, origin, data.table)
     with decoded(config, data) as store:
         backbone = build_model(config)  # which takes seconds, while photographs are being decoded
@@ -143,7 +143,7 @@ def read_data(config: settings.TrainSettings) -> Data:
 def crop_to_faces(
     config: settings.TrainSettings, origin: dict[str, str], table: pd.DataFrame
 ) -> tuple[settings.TrainSettings, dict[str, str]]:
-    """The settings with the box that CROP=auto stands for: that of the faces or, with DECIDE_BY, that of its folds."""
+    """Settings and origin, with CROP=auto replaced by the box of the faces or, with DECIDE_BY, by that of its folds."""
     if config.crop != "auto":
         return config, origin
     crop, source = None, "DECIDE_BY" if config.decide_by else "photographs"
@@ -163,7 +163,7 @@ def crop_to_faces(
 
 @contextlib.contextmanager
 def decoded(config: settings.TrainSettings, data: Data) -> Iterator[Store]:
-    """The store of photographs, which decodes in the background; in CACHE_DIR, or shared by a machine's processes."""
+    """The store, which decodes in the background. It lies in CACHE_DIR, or is shared by the processes of a machine."""
     from toolkit.data.disk_cache import open_store
     from toolkit.data.photo_file import Reading
 
@@ -178,7 +178,7 @@ def decoded(config: settings.TrainSettings, data: Data) -> Iterator[Store]:
 
 
 def without_bad_photographs(config: settings.TrainSettings, data: Data, store: Store) -> tuple[Data, Store]:
-    """Data and store without the photographs that ON_BAD_IMAGE leaves out. Raises InputError where it is stop."""
+    """Data and store without bad photographs that ON_BAD_IMAGE leaves out. Raises InputError on one if it is stop."""
     table, bad = data.table, dataset.find_bad(data.table, store, config.sm_channel_train, config.on_bad_image)
     if data.pseudo_labels:
         data.pseudo_labels.refuse_bad(store.bad, len(table))
@@ -192,14 +192,14 @@ def without_bad_photographs(config: settings.TrainSettings, data: Data, store: S
 
 
 class Backbone(NamedTuple):
-    model: nn.Module  # on the machine
+    model: nn.Module  # on the device of `machine`
     start: model.Start  # what it starts from
     machine: Machine
-    parameters: int  # numbers that can be trained
+    parameters: int  # how many numbers can be trained
 
 
 def build_model(config: settings.TrainSettings) -> Backbone:
-    """The model, on the machine that it will run on. Prints both."""
+    """Build the model and move it to its device. Prints both."""
     import torch
 
     from toolkit.models import placement
@@ -222,7 +222,7 @@ def make_loader(store: Store, backbone: Backbone) -> Loader:
 
 
 def make_task(config: settings.TrainSettings, data: Data, sides: Split, loader: Loader) -> Task:
-    """What one run learns from and is validated on, and its loss, weighed by the classes of what it learns from."""
+    """The task of one run: its split, its targets, and a loss weighted by the classes of its training photographs."""
     from toolkit.training.task import Labelled, Task
 
     table = data.table
@@ -241,7 +241,7 @@ class Setup(NamedTuple):
 
 
 def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
-    """One run in its folder, with its report and its row of leaderboard.csv."""
+    """Train one run in its folder; then write its report and its row of leaderboard.csv. None on ranks other than 0."""
     from toolkit.pages import report
     from toolkit.runs import artefacts, folders, leaderboard, tensorboard
     from toolkit.runs.fingerprint import make_fingerprint
@@ -278,7 +278,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
 
         try:
             result = loop.train(config, net, task, checkpointer, after_epoch)
-        except KeyboardInterrupt:  # a second one ends the report too
+        except KeyboardInterrupt:  # a second Ctrl-C also stops the report
             if run and so_far.kept_epoch:
                 report.write(page, net, task, checkpointer.result())
             raise
@@ -298,7 +298,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
 
 
 def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
-    """A run for each fold and, with FINAL, one of everybody, all in one folder; the out-of-fold probabilities."""
+    """Train a run for each fold and, with FINAL, the final net, in one folder; join the out-of-fold predictions."""
     from toolkit.pages import report
     from toolkit.runs import artefacts, cross_validation, folders, leaderboard
     from toolkit.runs.fingerprint import make_fingerprint
@@ -323,12 +323,12 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
         leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
         cross_validation.finish(config, folder)
         written = (folder / cross_validation.OUT_OF_FOLD).absolute()
-        say(f"out of {config.folds} folds: macro F1 {scores['macro_f1']:.4f}; written: {written}")
+        say(f"out-of-fold macro F1 of {config.folds} folds: {scores['macro_f1']:.4f}; written: {written}")
         return artefacts.outcome(folder)
 
 
 def make_header(setup: Setup, run: str, decided_by: str) -> Header:
-    """The header of the run's weights, but for decision and scores, which each kept epoch adds."""
+    """The header of the run's weights without decision and scores: each kept epoch adds its own."""
     import torchvision
 
     from toolkit.runs.weights import Header

@@ -178,14 +178,14 @@ def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
     assert other.returncode == 0 and str(made / "fold-0") in other.stdout, other.stdout
     assert (tmp_path / "out" / "suspects.html").exists()
     refused(run_here("suspects.py", **where, **quick, SM_CHANNEL_MODEL=tmp_path), "FOLDS: has no effect")
-    refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone")
+    refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone to train")
 
 
 def test_what_is_no_run_of_folds_is_refused(ask, copied, trained, tmp_path):
     refused(ask(SM_CHANNEL_MODEL=trained, NAME="resnet18"), "expected one run of folds", "found resnet18", "FOLDS=5")
     (copied / "result.json").unlink()
     refused(ask(SM_CHANNEL_MODEL=copied), "expected a finished run of folds")
-    refused(ask(NAME="fold-0"), "expected the nets of all folds, found none of 1")
+    refused(ask(NAME="fold-0"), "expected the nets of all folds, found none of fold 1; set NAME to the run")
     assert not (tmp_path / "out" / "suspects.csv").exists()
 
 
@@ -194,7 +194,7 @@ def test_folds_that_share_a_person_are_refused(ask, copied):
     table = pd.read_csv(path)
     table.loc[0, "fold"] = 1 - table.loc[0, "fold"]
     table.to_csv(path, index=False)
-    refused(ask(SM_CHANNEL_MODEL=copied), "expected nobody in two folds, found 9000")
+    refused(ask(SM_CHANNEL_MODEL=copied), "expected each person in one fold, found 9000")
 
 
 def test_people_of_no_fold_are_not_looked_at(ask, copied, tmp_path):

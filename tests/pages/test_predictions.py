@@ -47,7 +47,7 @@ def test_the_page_says_what_caps_macro_f1_and_which_classes_nobody_is_of(tmp_pat
     context = template_context(Predictions(list(true), true, true, true, corrected=[""] * 18))
     render.write(tmp_path / "page.html", "predictions.html", title="", facts="", **context)
     text = (tmp_path / "page.html").read_text()
-    assert "Nobody here is of 3 of 18 classes" in text and "macro F1 is at most\n0.833." in text
+    assert "3 of 18 classes have no photographs here" in text and "macro F1 is at most\n0.833." in text
     assert "Over the other 15 classes it is 1.0000." in text and text.count("<td>-</td><td>-</td><td>-</td>") == 3
     assert "1.000 to 1.000" not in text
 

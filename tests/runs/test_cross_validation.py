@@ -261,6 +261,6 @@ def test_suspects_are_judged_by_folds_alone(drawn, with_final, tmp_path, capsys)
         return [run.name for run in suspects.read_folds(SuspectsSettings(**given, name=name))]
 
     assert ask("squeezenet1_1") == ["fold-0", "fold-1"]
-    assert "final is not asked: it was trained on everybody" in capsys.readouterr().out
+    assert "final is not used: it was trained on everybody" in capsys.readouterr().out
     with pytest.raises(InputError, match="expected one run of folds"):
         ask("squeezenet1_1/final")

@@ -39,7 +39,7 @@ def test_a_net_of_everybody_keeps_its_last_epoch_and_shows_no_validation(drawn, 
     assert counts.isna().all(axis=None)
     assert all(json.loads((run / "result.json").read_text())[score] is None for score in SCORES)
     page = (run / "report.html").read_text()
-    assert "Everybody was trained on" in page and "decision by defaults" in page
+    assert "The net was trained on everybody" in page and "decision by defaults" in page
     assert not any(words in page for words in ("Macro F1", ">nan<", '<th scope="col">validation'))
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": tmp_path, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
     done = run_here("inference.py", **folders, DEVICE="cpu")

@@ -6,7 +6,7 @@ A row names a person (id or folder), a photograph ("mask3", or "all"), a field, 
     mask      worn, incorrect, not_worn
     gender    male, female
     age       under_30, 30_to_59, 60_and_over, or years
-    leave_out nothing, or no and yes: the photographs are not used
+    leave_out no as `given` and yes as `correct`, or both empty: the photographs are not used
 
 A row whose `correct` equals its `given` confirms a label that somebody has checked, and changes nothing. A row for one
 photograph may hold the first digits of its file's SHA-256 in a column sha256: it then applies to that content only.
@@ -137,9 +137,9 @@ def apply(table: pd.DataFrame, relabel: str, folder: pathlib.Path) -> tuple[pd.D
     A new column, corrected, says for each photograph what was corrected in its label: "male to female", or "".
     `table` has the columns folder, file, person, photograph, mask, gender, age (numbers) and years, as
     `dataset.read_faces` makes them; `folder` is the image folder. A row is skipped where its `given` is not the
-    folder's label, or its `sha256` not the file's: so a data set that was corrected before is not turned back. Raises
-    InputError as `read_corrections` does, where a table other than outliers.csv names people or photographs that are
-    not there, and where two rows disagree about one photograph.
+    folder's label, or its `sha256` not the file's: so a data set that was corrected before stays as it is. Raises
+    InputError as `read_corrections` does, if a table other than outliers.csv names people or photographs that are not
+    there, and if two rows disagree about one photograph.
     """
     corrections, paths = read_corrections(relabel)
     if not paths:
@@ -213,7 +213,7 @@ def _applicable_rows(
 
 
 def _as_spelled(table: pd.DataFrame, corrections: pd.DataFrame, report: CorrectionReport) -> pd.DataFrame:
-    """The corrections with people and photographs as the table spells them. Raises InputError where several fit one."""
+    """The corrections, with names as the table spells them. Raises InputError if several names of the table fit one."""
     corrections = corrections.copy()
     for column, there in (("person", ("person", "folder")), ("photograph", ("photograph",))):
         names = [str(name) for each in there for name in table[each].unique()]
@@ -291,7 +291,7 @@ def _with_content(table: pd.DataFrame, photographs: pd.Index, folder: pathlib.Pa
     hashes = pd.Series("", photographs)
     for number in photographs:
         path = folder / path_of(table.at[number, "folder"], table.at[number, "file"])
-        with contextlib.suppress(FileNotFoundError):  # the decoder reports it; others would only look like other files
+        with contextlib.suppress(FileNotFoundError):  # the decoder reports it; other errors are raised
             hashes[number] = files.sha256(path)
     return photographs[hashes.str.startswith(sha256.lower())]
 

@@ -52,7 +52,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, str]]:
 def match_answers(
     rows: Sequence[Mapping[str, str]], suspects: Sequence[Suspect]
 ) -> tuple[dict[int, tuple[str, list[Mapping[str, str]]]], list[Mapping[str, str]]]:
-    """{number of a suspect: (answer, its rows)} for the answers that these rows hold, and the rows of no answer.
+    """{number of a suspect: (answer, its rows)} for the answers that these rows hold; and the other rows.
 
     Notes are not compared: they hold results of nets, which differ each time, or a person's own words.
     """
@@ -99,16 +99,16 @@ class Decisions:
         self._lock, self._closed = threading.Lock(), False
 
     def _take(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Take the answers from these rows of the file; those of no answer are kept with those that are not in it."""
+        """Take the answers from these rows of the file. Other rows, and those not yet in the file, become _others."""
         matched, others = match_answers(rows, self.suspects)
         self.answers = {number: answer for number, (answer, _) in matched.items()}
         self._rows = {number: rows for number, (_, rows) in matched.items()}
         self._others = list({cells(row): row for row in [*self._not_in_file, *others]}.values())
 
     def decide(self, number: int, answer: str | None) -> str:
-        """Write an answer to the file; None takes it back. Raises InputError where that fails: nothing changes then.
+        """Write an answer to the file; None takes it back. Raises InputError if that fails: then nothing changes.
 
-        Returns what others have changed in the file meanwhile: "" where nothing.
+        Returns what others have changed in the file meanwhile, or "".
         """
         with self._lock:  # each request has a thread
             if self._closed:
@@ -125,7 +125,7 @@ class Decisions:
             except OSError as error:  # the folder is gone
                 raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
             self._rows, self._in_file = rows_of, [*others, *decided]
-            # They come back when the answer is taken back.
+            # These rows come back when the answer is taken back.
             self._not_in_file = [row for row in self._others if subject_of(row) in subjects]
             self.answers = {key: value for key, value in (self.answers | {number: answer}).items() if value}
             return found

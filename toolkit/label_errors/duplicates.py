@@ -1,8 +1,8 @@
 """Folders that hold the photographs of another folder: copied, scaled, cropped a little or mirrored.
 
-The similarity s of two folders is the mean cosine of their photographs of the same name, the better one of plain and
-mirrored; that of a photograph which one of them lacks is 0. Photographs are compared in grey and small, along the
-principal axes of all of them, whitened: so unlike photographs have a similarity near 0, whatever all have in common.
+The similarity s of two folders is the mean cosine of their photographs of the same name, plain or mirrored, whichever
+is larger; a photograph that one folder lacks counts 0. Photographs are compared small and in grey, whitened along the
+principal axes of all photographs: this removes what all have in common, so unlike ones have a similarity near 0.
 
     no duplicate: s of the most similar folder is the largest of many, and follows Gumbel's law:
                   density exp(-z - exp(-z)) / scale, z = (s - location) / scale, fitted to the quartiles of all folders
@@ -19,7 +19,7 @@ from toolkit.label_errors.evidence import Finding, correction_row, folder_number
 
 GREY_PX = 16, 12  # height and width of what is compared
 AXES = 32  # principal axes of the photographs
-CHUNK = 512  # photographs, or folders
+CHUNK = 512  # photographs, or folders, at once
 PRIOR = 0.01  # share of folders that are duplicates, before the photographs are seen
 DUPLICATE_EXPONENT = 6.0
 MIN_GUMBEL_SCALE = 0.02  # few folders may have equal similarities; then any other one would look significant

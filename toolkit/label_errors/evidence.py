@@ -1,7 +1,7 @@
 """Evidence against labels, from the probabilities by nets that never saw these people in training.
 
-All photographs of a person share gender and age, so their log-probabilities add up; and each file name has its mask
-state, so two exchanged files show each other's. Tools that judge each photograph alone see neither.
+All photographs of a person share gender and age, so their log-probabilities add up. Each file name stands for a mask
+state, so two exchanged files show each other's state. Tools that judge each photograph alone use neither.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, OF_PERSON, readable
 from toolkit.scoring import metrics
 
 KINDS = (*OF_PERSON, "mask", "duplicate")
-EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # photographs that people mix up: own mask state, the other's
+EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # names that people mix up: (its mask state, the other's)
 APPARENT_AGE_SDS = (2.0, 4.0, 8.0, 16.0, 32.0)  # years: spreads of apparent age around age that are tried
 MIN_PROBABILITY = 1e-7  # of a value in one photograph: a lower one comes from overconfidence
 
@@ -47,7 +47,7 @@ def find_label_errors(table: pd.DataFrame, probabilities: np.ndarray) -> list[Fi
 
 
 def _is_of_person(table: pd.DataFrame, attribute: str) -> bool:
-    """Whether all photographs of a folder have this label in common: gender, age, and what was added like them."""
+    """Whether all photographs of a folder share this label: gender and age do, an added attribute may."""
     if attribute in ("gender", "age"):
         return True
     return attribute != "mask" and bool((table.groupby("folder", observed=True)[attribute].nunique() == 1).all())
@@ -205,7 +205,7 @@ def _given_label(row, attribute: str) -> str:
 
 
 def _looks(years: np.ndarray, is_given: np.ndarray, sd: float) -> np.ndarray:
-    """How many times as often as others of its band each age looks like each band: shape (n, 3); 1 where it is NaN.
+    """p(person i looks like band v) / mean of that over people of the band of i: shape (n, 3); 1 if years[i] is NaN.
 
     Apparent age ~ Normal(years, sd).
     """

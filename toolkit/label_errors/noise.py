@@ -9,15 +9,18 @@ For row i, value v of k values, and the label that was given, which names the va
 
 `evidence` is in nats. `scale` is less than 1 where evidence is overrated: a net may be overconfident, and several
 photographs of one person are not independent. `e` is the error rate: a wrong label is any other value with the same
-probability. `looks` is for labels that say more than their value, as years do: how many times as often as others of
-y_i somebody with this very label looks like v. One of 29 looks 30 more often than others under 30 do. It compares only
-labels of one value with each other: that people look older or younger at all is part of the net's evidence already. How
-far looks spread is not known, so several `looks` are tried.
+probability. `looks` is for labels that say more than their value, as years of age do:
+
+    looks[i, v] = p(looks like v | label of i) / p(looks like v | y_i)
+
+Somebody of 29 looks 30 more often than others under 30 do. Only people of one value are compared: how old people look
+in general is part of the net's evidence already. How far apparent ages spread is not known, so several `looks` are
+tried.
 
 Each point of a grid of scale, looks and e is weighed by its posterior probability, with log scale ~ Normal(log 0.5, 1)
 and e as if 5 % of 5 labels had been wrong (logistic regression robust to label noise: Bootkrajang and Kaban,
-Label-noise robust logistic regression and its applications, 2012). Results are means over the grid: few errors that the
-net sees well, and many that it sees badly, may fit nearly alike, and the best point alone would be one of the two.
+Label-noise robust logistic regression and its applications, 2012). Results are means over the grid: a good net with few
+errors and a bad net with many may fit equally well, and the best point alone would be one of the two.
 
 Shapes in this module: evidence (n, k), priors (k,), is_given (n, k) with 1 at y_i, each looks (n, k); all float64.
 """

@@ -11,8 +11,8 @@ from toolkit.label_errors.evidence import Finding
 from toolkit.labels import ATTRIBUTES, readable
 
 LIKELY = 0.5  # findings of at least this probability are suggested together
-LEAST_PROBABILITY = 0.01  # of an error, for a person to be looked at
-MOST_TIMES = 1000  # more are not told apart: overconfident nets say any number
+LEAST_PROBABILITY = 0.01  # of an error: the page leaves out people below it
+MOST_TIMES = 1000  # larger ratios are shown as "over 1,000", as nets are overconfident
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def expected_errors(suspects: Sequence[Suspect], first: int) -> float:
 
 
 def worth_looking(suspects: Sequence[Suspect]) -> list[Suspect]:
-    """The suspects of LEAST_PROBABILITY and more: where suspicion ends, so does the list for a person."""
+    """The suspects with a probability of at least LEAST_PROBABILITY, which a person should look at."""
     return [suspect for suspect in suspects if suspect.probability >= LEAST_PROBABILITY]
 
 
@@ -84,7 +84,7 @@ def _caption(row, is_of_another: bool) -> str:
 
 
 def _suggestion(finding: Finding) -> str:
-    """With a "perhaps" where the photographs fit the folder's label: then only weak nets, or rare labels, make it."""
+    """The suggestion; with "perhaps" if the photographs fit the folder's label better (a weak net, or a rare label)."""
     return finding.suggestion if finding.nats > 0 else f"perhaps {finding.suggestion}"
 
 

@@ -1,4 +1,4 @@
-"""Batch norm in training: frozen with its layer, and with statistics of the weights as they are."""
+"""Batch norm in training: frozen norms stay frozen, and statistics are recomputed for the present weights."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ def train_mode(model: nn.Module) -> None:
 def recompute_batch_norm_statistics(model: nn.Module, loader: Loader, batches: Sequence[np.ndarray]) -> None:
     """Set the running statistics to the mean over these batches, with the weights as they are now.
 
-    The moving averages of training lag behind weights that move fast: after some dozens of steps they belong to a model
-    long gone, and validation sees noise. This is PreciseBN (Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021).
-    Frozen norms keep theirs. Every process brings batches of its own, as many as the others.
+    The moving averages of training lag behind weights that change fast: after some dozens of steps they belong to an
+    older model, and validation scores are noise. This is PreciseBN (Wu and Johnson, Rethinking "Batch" in BatchNorm,
+    2021). Frozen norms keep their statistics. Every process passes its own batches, all the same number.
     """
     norms = [norm for norm in _batch_norms(model) if _learns(norm)]
     momenta, calls = [norm.momentum for norm in norms], Counter()
 
     def take_the_mean(norm: nn.Module, _inputs) -> None:
-        # Momentum None is the plain mean as well, but torch would read its count from the device, and wait for it.
+        # Momentum None gives the mean as well, but torch would read its count from the device, and wait for that.
         calls[norm] += 1
         norm.momentum = 1 / calls[norm]
 

@@ -1,11 +1,11 @@
-"""Convolutions that oneDNN, torch's library on CPUs, does slowly, done otherwise. Weights and state dict do not change.
+"""Faster ways for convolutions that are slow in oneDNN, torch's CPU library. Weights and state dict do not change.
 
 Many channels over maps of a few pixels: oneDNN takes the photographs of a batch one by one, and reads all weights from
 memory for each. At 4 x 3 pixels and 512 channels, the last stage of a resnet at 128x96, that takes two to three times
 as long as one matrix product for the whole batch; with it resnet18 trains some 20 % faster. Larger maps gain nothing.
 
 Depthwise convolutions in bf16: oneDNN has no fast gradient by the inputs at stride 2, nor by weights of 5 x 5 and more.
-These take 4 to 50 times as long as in float32, so they are computed in it (benchmarks/depthwise.py).
+They take 4 to 50 times as long as in float32, so we compute them in float32 (benchmarks/depthwise.py).
 """
 
 import types
@@ -19,7 +19,7 @@ LEAST_WEIGHTS = 2**20  # more than the caches next to a core hold
 
 
 def speed_up(model: nn.Module) -> None:
-    """Let each convolution that may gain choose, by its inputs, how it is computed."""
+    """Replace `forward` of each convolution that may gain, in place; the new one chooses the way by its inputs."""
     for layer in model.modules():
         if type(layer) is not nn.Conv2d:
             continue

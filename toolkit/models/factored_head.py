@@ -20,7 +20,7 @@ SPREAD_YEARS = 6.0  # standard deviation of soft ages: nets are off by as much o
 
 
 class FactoredHead(nn.Module):
-    """A model with sum(PARTS) outputs, joined: float32, shape (b, 18 + YEARS)."""
+    """Joins the sum(PARTS) outputs of a model to log-probabilities: float32, shape (b, 18 + YEARS)."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -59,8 +59,8 @@ def soft_years(years: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
     """Each age as a Gaussian over the years around it: float32, shape (n, YEARS); zeros where the age is NaN.
 
     Neighbouring ages look alike, so one photograph teaches them all (Geng, Label Distribution Learning, 2016). `bands`,
-    shape (n, 3), says how much of it lies in each age band: a Gaussian that crosses the border of 60 would teach that
-    somebody who is certainly 60 is younger with a probability of 0.4.
+    shape (n, 3), is the share of each age band, to which the Gaussian is scaled: else somebody who is certainly 60
+    would be under 60 with a probability of 0.4.
     """
     distance = torch.arange(YEARS, device=years.device) - years.float()[:, None]
     log_p = -0.5 * (distance / SPREAD_YEARS) ** 2

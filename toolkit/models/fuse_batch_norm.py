@@ -14,17 +14,17 @@ TOLERANCE = 1e-3  # of the largest logit
 
 @torch.no_grad()
 def fuse(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
-    """A model, in eval mode as `model` is, with every batch norm that follows a convolution fused into it.
+    """A new model with every batch norm fused into the convolution before it. `model` must be in eval mode.
 
-    `model` itself does not change; the two share all other layers. It is returned as it is where torch.fx cannot trace
-    its code (a path that depends on pixels, say), where the logits of these `inputs`, a few photographs, would change,
-    and where there is nothing to fuse.
+    `model` itself does not change; the two share all other layers. `model` is returned if torch.fx cannot trace its
+    code (a path that depends on pixels, say), if the logits of `inputs`, a few photographs, would change, or if there
+    is nothing to fuse.
     """
     if isinstance(model, fx.GraphModule) or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
     try:
         fused = _fused(model)
-        with device.exact_float32():  # TF32 rounds the two's weights differently: deep nets are off by 1e-3 and more
+        with device.exact_float32():  # TF32 rounds the weights of both differently: deep nets differ by 1e-3 and more
             logits, again = model(inputs), fused(inputs)
     except Exception:  # the model's own code may raise anything when it meets a symbol instead of a tensor
         return model

@@ -68,7 +68,7 @@ def with_preprocessing(model: nn.Module, header: Header) -> nn.Module:
                 self.register_buffer(name, value.float())
 
         def forward(self, photographs: torch.Tensor) -> torch.Tensor:
-            # Contiguous: from another layout the exporter makes gathers that move memory for nothing.
+            # Contiguous: for other layouts the exporter adds gathers that only move memory.
             inputs = (photographs.float() * self.gain + self.offset).permute(0, 3, 1, 2).contiguous()
             # A factored head has columns for single years after the 18 classes.
             logits = self.model(inputs)[:, :CLASSES] - self.weights
@@ -81,7 +81,7 @@ def with_preprocessing(model: nn.Module, header: Header) -> nn.Module:
 
 
 def without_source_notes(made: onnx.ModelProto) -> onnx.ModelProto:
-    """The same, without the exporter's notes on every node: source files and lines, with paths of this machine."""
+    """`made` without the exporter's notes on every node: source files and lines, with paths of this machine."""
     graph = made.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del part.metadata_props[:]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from toolkit.data.store import Store
 
 INPUT, OUTPUT = "photographs", "probabilities"
-CHECKSUM = "checksum"  # of this file; the one of the weights that it was made from is in the entry:
+CHECKSUM = "checksum"  # key of this file's checksum; the next key is for the checksum of its weights
 WEIGHTS_CHECKSUM = "weights"
 CHECKSUM_LENGTH = 64
 SUM_TOLERANCE = 1e-3  # of probabilities in float32
@@ -47,12 +47,12 @@ class OnnxModel:
     def __call__(self, photographs: np.ndarray) -> np.ndarray:
         """Probabilities: float32, shape (b, 18). Photographs: RGB, uint8, shape (b, height, width, 3).
 
-        Raises InputError where it cannot be run, or answers anything else: a checksum does not say who wrote a file.
+        Raises InputError if the file cannot be run or gives other output: a checksum does not say who wrote a file.
         """
         with _errors_naming(self.path):
             found = np.asarray(self.session.run([OUTPUT], {INPUT: photographs})[0])
         is_right = found.shape == (len(photographs), CLASSES) and found.dtype == np.float32
-        # NaN is for whoever decides: it may come of weights that were trained badly.
+        # NaN is left to the caller: it may come from badly trained weights.
         if not is_right or (found < 0).any() or (np.abs(found.sum(1) - 1) > SUM_TOLERANCE).any():
             raise InputError(
                 f"{self.path}: expected {CLASSES} probabilities for each photograph, which add up to 1, found other "
@@ -77,7 +77,7 @@ class OnnxModel:
 
 
 def version() -> str:
-    """The name and version of what runs these files."""
+    """Name and version of onnxruntime."""
     import onnxruntime
 
     return f"onnxruntime {onnxruntime.__version__}"
@@ -116,7 +116,7 @@ def read_header(path: pathlib.Path) -> Header:
 
 
 def _make_session(content: bytes, path: pathlib.Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """A session for the content of the file, after its checksum was checked; without `threads` only for metadata."""
+    """A session for the content, after a check of its checksum. Without `threads` it serves only to read metadata."""
     import onnxruntime
 
     body, stated = memoryview(content)[:-CHECKSUM_LENGTH], content[-CHECKSUM_LENGTH:]
@@ -127,8 +127,8 @@ def _make_session(content: bytes, path: pathlib.Path, threads: int | None = None
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only, which are also raised: warnings are about the exporter's graph
-    # A file can name others with weights, which would be read from the folder that one happens to work in. Ours names
-    # none, and below no folder there is none.
+    # An ONNX file can name files with weights, and onnxruntime would read them from the working folder. Ours names
+    # none, and below os.devnull a foreign one finds none.
     options.add_session_config_entry(EXTERNAL_DATA, os.devnull)
     if threads is None:  # reading metadata needs no optimised graph
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -33,12 +33,12 @@ class Calibration:
 
 
 def quantise(made: onnx.ModelProto, photographs: np.ndarray) -> onnx.ModelProto:
-    """The graph with its layers in int8, between the same pixels and probabilities.
+    """The graph with its layers in int8, and the same input and output.
 
     Normalisation, the last layer and calibration stay float32: the last layer takes no time, and in 8 bits it swaps
     classes that are close.
-    Weights are of 7 bits: with 8, processors without VNNI would clip sums that others do not. Raises InputError where
-    onnxruntime cannot.
+    Weights have 7 bits: with 8, sums saturate on processors without VNNI, and only there. Raises InputError if
+    onnxruntime cannot quantise the graph.
     """
     import onnx
     from onnxruntime import quantization
@@ -55,7 +55,7 @@ def quantise(made: onnx.ModelProto, photographs: np.ndarray) -> onnx.ModelProto:
                 weight_type=quantization.QuantType.QInt8, op_types_to_quantize=LAYERS,
                 nodes_to_exclude=_outside(onnx.load(fused)),
             )  # fmt: skip
-        except Exception as error:  # of several libraries, which have no common one
+        except Exception as error:  # of several libraries, without a common base class
             reason = first_line(error)
             raise InputError(f"EXPORT=int8: {onnx_file.version()} cannot quantise this net: {reason}") from None
         quantised = onnx.load(small)

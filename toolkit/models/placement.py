@@ -14,10 +14,10 @@ COMPILE_FROM_STEPS = 10_000  # a run of so many steps wins back the minute that 
 
 
 def to_device(model: nn.Module, machine: Machine) -> nn.Module:
-    """The same model, moved in place: on the device, with weights in the layout that is fastest there.
+    """Move the model to the device, in place, with weights in the layout that is fastest there. Returns it.
 
-    On Apple's GPU that is not channels last, which convolutions pass on: batch norm's gradients by such inputs are
-    wrong there, or an error, in torch 2.11 and later versions (pytorch#175189).
+    The layout is channels last, except on Apple's GPU: there, with channels-last inputs, batch norm's gradients are
+    wrong, or an error, in torch 2.11 and later (pytorch#175189).
     """
     if machine.device.type == "cpu":
         cpu_convolution.speed_up(model)
@@ -31,7 +31,7 @@ def to_device(model: nn.Module, machine: Machine) -> nn.Module:
 
 
 def _pooled_on_cpu(layer: nn.AdaptiveAvgPool2d, inputs: torch.Tensor) -> torch.Tensor:
-    """As Apple's GPU cannot where no size is a multiple of the other: vgg's 7 x 7 of 4 x 3 pixels (pytorch#96056)."""
+    """Apple's GPU cannot do it if no size is a multiple of the other: vgg's 7 x 7 of 4 x 3 pixels (pytorch#96056)."""
     return F.adaptive_avg_pool2d(inputs.cpu(), layer.output_size).to(inputs.device)
 
 
@@ -43,7 +43,7 @@ def compiled(model: nn.Module, machine: Machine, setting: str, steps: int) -> nn
     worth_it = machine.device.type == "cuda" and steps >= COMPILE_FROM_STEPS
     if setting == "false" or (setting == "auto" and not worth_it):
         return model
-    try:  # it needs a C compiler, and Triton on a GPU: try it on a function before a model is lost to it
+    try:  # it needs a C compiler, and Triton on a GPU: try it on a small function first
         torch.compile(lambda number: number + 1)(torch.zeros(1, device=machine.device))
     except Exception as error:
         reason = first_line(error)

@@ -37,8 +37,8 @@ def predict(
 ) -> torch.Tensor:
     """The model's outputs for these photographs, in their order: float32, shape (n, 18 or more), on the CPU.
 
-    Batch norm is fused into the convolutions. If the machine computes in less than float32, so do the weights, and
-    close calls of argmax(adjusted(logits)), both of shape (n, 18), are recomputed in float32.
+    Batch norm is fused into the convolutions. If the machine's precision is below float32, weights are cast to it, and
+    close calls of argmax(adjusted(logits)) are recomputed in float32. `adjusted`: (n, 18) -> (n, 18).
     """
     exact, outputs = predict_quickly(model, loader, photographs, batch_size)
     return recompute_close_calls(exact, loader, photographs, batch_size, outputs, adjusted)
@@ -48,9 +48,9 @@ def predict(
 def predict_quickly(
     model: nn.Module, loader: Loader, photographs: np.ndarray, batch_size: int | None = None
 ) -> tuple[nn.Module, torch.Tensor]:
-    """The fused model in float32, and outputs as `predict` gives them, but with close calls in the machine's precision.
+    """The fused model in float32, and outputs as `predict` gives them, but without recomputing close calls.
 
-    For a decision that is fitted on these very outputs: only then is it known which calls are close.
+    Use it to fit a decision on these outputs: which calls are close is known only after that.
     """
     model.eval()
     if not len(photographs):
@@ -72,9 +72,9 @@ def recompute_close_calls(
 ) -> torch.Tensor:
     """`outputs` of a lower precision, with those replaced whose class that precision may have changed.
 
-    On a sample, `exact` tells by how much the lower precision moves the gap between the two best classes. Photographs
-    with a gap below MARGIN times the largest such move are predicted again in float32. They are few; a model that has
-    learned little, whose gaps are all small, gets what float32 would have given.
+    On a sample, `exact` shows by how much the lower precision moves the gap between the two best classes. Photographs
+    with a gap below MARGIN times the largest such move are predicted again in float32. Usually they are few. If a model
+    has learned little, all gaps are small, and all photographs are predicted again.
     """
     if _all_exact(loader, photographs):
         return outputs
@@ -88,7 +88,7 @@ def recompute_close_calls(
     known = _forward(exact, loader, photographs[sample], batch_size)
     gap = _gap(values, best_two)
     moved = (gap[sample] - _gap(adjust(known), best_two[sample])).abs().max()
-    # Not `<=`: the negation is also true of NaN, which float32 may not have.
+    # Not `gap <= ...`: this is also true for NaN, which float32 may not give.
     close = ~(gap > MARGIN * moved)
     outputs[sample], close[sample] = known, False
     if close.any():
@@ -97,7 +97,7 @@ def recompute_close_calls(
 
 
 def _all_exact(loader: Loader, photographs: np.ndarray) -> bool:
-    """Whether all are predicted in float32 at once: so few are not worth a sample."""
+    """Whether all photographs are predicted in float32 at once: the machine does so, or they are too few to sample."""
     return loader.machine.precision == torch.float32 or len(photographs) <= SAMPLE
 
 

@@ -1,4 +1,4 @@
-"""leaderboard.html of leaderboard.py: runs side by side, their curves in a chart, two of them by photograph."""
+"""leaderboard.html of leaderboard.py: runs side by side, their curves, and two runs photograph by photograph."""
 
 import os
 import pathlib
@@ -78,9 +78,9 @@ def write(
 
 
 def most_disputed(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """At most MAX_PHOTOGRAPHS photographs on which the runs disagree: numbers; from (n,) and (runs, n).
+    """Numbers of at most MAX_PHOTOGRAPHS photographs on which runs disagree, from classes, shapes (n,) and (runs, n).
 
-    The evenest split of right and wrong first; those on which all are wrong, but not alike, last.
+    First come photographs that half of the runs get right, last those that all get wrong, but differently.
     """
     right = (predicted == true).sum(0)
     minority = np.minimum(right, len(predicted) - right)
@@ -95,7 +95,7 @@ def read_run(folder: pathlib.Path, run: pathlib.Path, truth: Mapping[str, int]) 
 
 
 def read_history(folder: pathlib.Path) -> dict[str, list[str]]:
-    """The columns of a run's history.csv; without validation people it has none of validation."""
+    """The columns of a run's history.csv; a run without validation people has no columns of validation."""
     return csv_files.read(folder / "history.csv", ("epoch", "train_loss"), "SM_MODEL_DIR")
 
 

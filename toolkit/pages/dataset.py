@@ -44,7 +44,7 @@ class Findings:
 class Shown:
     """Which photographs the page shows, and how."""
 
-    store: Store | None  # of all as they were found; None keeps photographs out of the page
+    store: Store | None  # of all photographs as found; None keeps photographs out of the page
     seed: int  # decides which people are shown, and the augmentation
     pixelate: bool
 
@@ -79,19 +79,19 @@ def write(
 
 
 def _class_counts(findings: Findings) -> list[tuple[str, list[int]]]:
-    """The photographs of each class, of each side."""
+    """The number of photographs of each class on each side of the split."""
     sides = _sides(findings.sides).values()
     counts = [np.bincount(findings.labels[rows], minlength=CLASSES).tolist() for rows in sides]
     return [(name, numbers) for name, *numbers in zip(NUMBERED_CLASSES, *counts, strict=True)]
 
 
 def _sides(split: Split) -> dict[str, np.ndarray]:
-    """{name: rows} of training and of validation, which VAL_RATIO=0 leaves without any."""
+    """{name: rows} of training and, unless VAL_RATIO=0, of validation."""
     return {"training": split.train} | ({"validation": split.validation} if len(split.validation) else {})
 
 
 def _lacking(findings: Findings) -> dict[str, list[str]]:
-    """What macro F1 suffers from: the classes that nobody is of, and those that nobody in validation is of."""
+    """Classes without photographs, which lower macro F1: in the whole data set, and others in validation only."""
     whole = np.bincount(findings.labels, minlength=CLASSES)
     names = np.array(READABLE_CLASSES)
     found = {"the data set": names[whole == 0].tolist()}
@@ -102,7 +102,7 @@ def _lacking(findings: Findings) -> dict[str, list[str]]:
 
 
 def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[int]]]:
-    """The people of each gender, age band and so on, of each side: of all that masks do not change."""
+    """The number of people of each gender and age band (OF_PERSON) on each side of the split."""
     people = [table.iloc[rows].groupby(list(OF_PERSON))["person"].nunique() for rows in _sides(sides).values()]
     rows = []
     for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in OF_PERSON)):

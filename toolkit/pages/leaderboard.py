@@ -18,10 +18,10 @@ ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "s
 @render.unless_it_fails()
 def write(folder: pathlib.Path) -> None:
     """Write the page of a folder of runs: the best macro F1 first, settings that differ before scores."""
-    with files.locked(folder):  # until it is written: a run that ends meanwhile must not be missing from the last page
+    with files.locked(folder):  # until the page is written: else the last page could lack a run that ends meanwhile
         table = csv_files.read(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
         rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
-        if not rows:  # nobody can write the table, which was said
+        if not rows:  # the table could not be written; a note has said so
             return
         rows.sort(key=lambda row: float(row["macro_f1"] or "-inf"), reverse=True)
         scores = [name for name in SCORES if name in table]
@@ -43,7 +43,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def _short(name: str, row: dict[str, str]) -> str:
-    """A cell of the table, without digits that tell nothing."""
+    """A cell of the table, with as many digits as mean something."""
     if name == OF_MACRO_F1:  # older runs have none
         return " to ".join(f"{float(row[bound]):.3f}" for bound in INTERVAL if row.get(bound))
     if name == "finished":

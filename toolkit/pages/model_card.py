@@ -1,4 +1,4 @@
-"""model_card.md of a run, written from it: what the net is, on whom it was trained, and for whom it is wrong."""
+"""model_card.md of a run: what the net is, on whom it was trained, and for whom it is often wrong."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ CARD = "model_card.md"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card is written from."""
+    """The contents of the card, besides scores."""
 
     folder: pathlib.Path  # of the run, with its settings.json
     header: Header
@@ -41,7 +41,7 @@ def _lines(facts: Facts, scores: Mapping | None) -> Iterable[str]:
     yield f"it guesses one of {CLASSES} classes: {attributes}."
     yield f"\n## Trained on\n\n{len(facts.trained):,} photographs of {facts.trained['person'].nunique():,} people."
     if facts.pseudo_labels:
-        yield f"Besides {facts.pseudo_labels:,} photographs with pseudo-labels."
+        yield f"Photographs with pseudo-labels, besides these: {facts.pseudo_labels:,}."
     corrected = int((facts.trained["corrected"] != "").sum())
     tables = ", ".join(_plain(name) for name in header.corrections) or "none"
     yield f"Tables of label corrections: {tables}; they changed {corrected:,} labels of these photographs."
@@ -51,13 +51,13 @@ def _lines(facts: Facts, scores: Mapping | None) -> Iterable[str]:
     yield from _fit(facts, scores)
     code = hashlib.sha256(json.dumps(record["code"], sort_keys=True).encode()).hexdigest()[:16]
     yield "\n## Made by\n"
-    yield f"- code {code}: the hash of the hashes of its files, which `{folders.SETTINGS}` has"
-    yield f"- data {record['data']}: of the names and labels; photographs {record['photographs']}: and of the split"
+    yield f"- code {code}: a hash of the hashes of its files in `{folders.SETTINGS}`"
+    yield f"- data {record['data']}: a hash of photographs and labels; with the split: {record['photographs']}"
     yield f"- started {record['started']}, on {header.machine}; all settings are in `{folders.SETTINGS}`"
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
-    """What people are counted by."""
+    """The columns by which people are counted."""
     known = ("folder", "file", "person", "photograph", "corrected", "mask")
     return [name for name in table if name not in known]
 
@@ -82,7 +82,7 @@ def _scores(facts: Facts, scores: Mapping | None) -> Iterable[str]:
     yield f"- macro F1 {scores['macro_f1']:.4f}{_interval(interval['macro_f1'])}"
     if scores["classes_present"] < CLASSES:
         present, over_present = scores["classes_present"], scores["macro_f1_present"]
-        yield f"- of that at most {present / CLASSES:.3f}, as nobody is of {CLASSES - present} classes"
+        yield f"- macro F1 can be at most {present / CLASSES:.3f}, as {CLASSES - present} classes have no photographs"
         yield f"- macro F1 over the other {present} classes {over_present:.4f}"
     yield f"- accuracy {scores['accuracy']:.4f}{_interval(interval['accuracy'])}"
     for name, one in scores["attributes"].items():
@@ -131,5 +131,5 @@ def _interval(pair: Sequence[float] | None) -> str:
 
 
 def _plain(text: object) -> str:
-    """A name from outside as Markdown shows it: no table, link or HTML comes of it."""
+    """A text from outside, escaped so that Markdown makes no table, link or HTML of it."""
     return "".join(" " if char in "\r\n_" else f"\\{char}" if char in "\\`*|[]<>#" else char for char in str(text))

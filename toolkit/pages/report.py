@@ -48,14 +48,14 @@ class Run:
     folder: pathlib.Path
     config: TrainSettings
     header: Header
-    table: pd.DataFrame  # of all photographs with labels, corrected: the first of the task's
+    table: pd.DataFrame  # all photographs with labels, corrected; they come first in the task
 
 
 @render.unless_it_fails(files.WriteError)  # the same command goes on once there is room
 def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, Image.Image] | None:
-    """Write report.html and the card of a run that is done, or that was stopped. Returns its pictures, by title.
+    """Write report.html and model_card.md of a finished or stopped run. Returns {title: picture}; None if it failed.
 
-    Says where it is, or why it is not. `model` gets the weights of the kept epoch.
+    Prints where the page is, or why there is none. `model` gets the weights of the kept epoch.
     """
     folder, config, header = run.folder, run.config, run.header
     load_into(model, result.weights)
@@ -98,7 +98,7 @@ def write(run: Run, model: nn.Module, task: Task, result: Result) -> dict[str, I
 def write_out_of_fold(run: Run, task: Task) -> None:
     """Write page and card of a run of folds: each photograph as predicted by the net that never saw its person.
 
-    `task`: of any of its nets.
+    `task`: that of any of its nets.
     """
     table = read_predictions(run.folder / OUT_OF_FOLD)
     row_of = {os.fsdecode(name): row for row, name in enumerate(task.names)}
@@ -142,7 +142,7 @@ def validation_predictions(run: Run, task: Task, result: Result) -> Predictions:
 
 
 def _known_of(run: Run, task: Task, rows: np.ndarray) -> dict:
-    """What `Predictions` tells of photographs with labels, by their rows, besides their classes."""
+    """Further fields of `Predictions` for photographs with labels: paths, corrections and columns of these rows."""
     return {
         "paths": [task.loader.store.paths[row] for row in rows] if run.config.report_photos else None,
         "corrected": run.table["corrected"].iloc[rows].tolist(),
@@ -175,7 +175,7 @@ def augmented_photographs(config: TrainSettings, task: Task) -> list[tuple[Image
 
 
 def _saliency(model: nn.Module, task: Task, rows: np.ndarray, classes: np.ndarray) -> list[Image.Image] | None:
-    """Validation photographs, by their rows among these, as the model sees them, with Grad-CAM."""
+    """Validation photographs as the model sees them, with Grad-CAM. `rows` count from the first of validation."""
     photographs = task.validation[rows]
     inputs = next(task.loader.load([photographs]))
     maps = grad_cam.saliency(model, inputs, torch.from_numpy(classes).to(inputs.device))
@@ -186,7 +186,7 @@ def _saliency(model: nn.Module, task: Task, rows: np.ndarray, classes: np.ndarra
 
 
 def _charts(history: list[dict]) -> list:
-    """Those of the columns that are there."""
+    """The charts of CURVES, with the columns that the history has."""
     of_charts = {
         title: {column: [(row["epoch"], row[column]) for row in history] for column in columns if column in history[0]}
         for title, columns in CURVES.items()

@@ -49,7 +49,7 @@ def write_history(folder: pathlib.Path, history: list[dict]) -> None:
 def write_kept_epoch(
     folder: pathlib.Path, header: Header, weights: dict, validation: Validation, logits: np.ndarray
 ) -> None:
-    """The kept epoch's weights and header, and what it says of the validation photographs: logits of shape (n, 18)."""
+    """Write weights and header of the kept epoch, and its predictions and calibration from logits of shape (n, 18)."""
     save_weights(folder / WEIGHTS, weights, header)
     if len(logits):
         csv_files.write(folder / "validation.csv", _predictions(validation, logits, header.decision))
@@ -83,7 +83,7 @@ def read_predictions(path: pathlib.Path, setting: str = "SM_MODEL_DIR") -> pd.Da
 
 
 def _calibration(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> dict:
-    """The decision; and if there are validation photographs, NLL and ECE on them before its temperature and after."""
+    """The decision as plain types; with validation photographs also NLL and ECE before and after the temperature."""
     if not len(logits):
         return decision.as_plain()
     sides = {
@@ -95,7 +95,7 @@ def _calibration(decision: Decision, logits: np.ndarray, labels: np.ndarray) -> 
 
 
 class Outcome(NamedTuple):
-    """What came of a training."""
+    """The result of a training."""
 
     folder: pathlib.Path  # of the run
     scores: dict[str, float | None]  # of the kept epoch, by the names in SCORES; None without validation people
@@ -104,21 +104,21 @@ class Outcome(NamedTuple):
 def write_settings(
     folder: pathlib.Path, config: TrainSettings, origin: dict[str, str], header: Header, more: dict
 ) -> None:
-    """settings.json: every setting, where its value comes from, what the run starts from, and more, of JSON's types."""
-    ahead = ("decision", "scores", "classes", "format")  # of the epochs to come, or the same in every run
+    """Write settings.json: every setting, where its value comes from, the header, and the entries of `more`."""
+    ahead = ("decision", "scores", "classes", "format")  # not known yet, or the same in every run
     run = {key: value for key, value in header.as_plain().items() if key not in ahead}
     values = {"settings": config.model_dump(mode="json"), "origin": origin, "run": run}
     files.write_json(folder / SETTINGS, values | more)
 
 
 def write_bad_images(folder: pathlib.Path, columns: dict[str, list]) -> None:
-    """bad_images.csv: photographs that were left out or repaired, where there are any."""
+    """Write bad_images.csv if any photographs were left out or repaired."""
     if any(columns.values()):
         csv_files.write(folder / "bad_images.csv", columns)
 
 
 def interval(validation: Validation, predicted: np.ndarray) -> dict[str, float | None]:
-    """INTERVAL from classes, int64, shape (n,); None where it is not known."""
+    """{name in INTERVAL: bound} of macro F1, from predicted classes, int64, shape (n,); None if it is not known."""
     found = len(predicted) and metrics.intervals(validation.labels, predicted, validation.people)["macro_f1"]
     return dict(zip(INTERVAL, found or (None, None), strict=True))
 
@@ -144,7 +144,7 @@ def summary(config: TrainSettings, header: Header, kept: dict, started: str, sec
 
 
 def finished_before(folder: pathlib.Path) -> Outcome | None:
-    """The outcome of a run that needs no training, which it says; None on ranks other than 0."""
+    """Print that the run was finished before. Returns its outcome, and None on ranks other than 0."""
     say(
         f"run folder: {folder.absolute()}",
         "this run was finished before, with the same settings, photographs and code; to train it again, remove its "
@@ -156,6 +156,6 @@ def finished_before(folder: pathlib.Path) -> Outcome | None:
 
 
 def outcome(folder: pathlib.Path) -> Outcome:
-    """Of a finished run, from its result.json."""
+    """The outcome of a finished run. Raises OSError or InputError if its result.json is missing or damaged."""
     result = read_result(folder)
     return Outcome(folder, {name: result.get(name) for name in SCORES})

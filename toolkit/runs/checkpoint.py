@@ -29,15 +29,15 @@ class Progress:
     started: str  # when the run began: ISO 8601, UTC
     seconds: NotNegative = 0.0  # of training, over all processes that had this run, one after another
     epoch: Whole = 0  # epochs that are done
-    losses: list[FiniteFloat] = field(default_factory=list)  # of the steps that are done of the next epoch
+    losses: list[FiniteFloat] = field(default_factory=list)  # of the steps that are done in the next epoch
     history: list[dict[str, Whole | FiniteFloat]] = field(default_factory=list)  # a row an epoch
     micro_batch_size: Annotated[Whole, Field(ge=1)] | None = None  # after memory ran out; None is that of the settings
     kept_epoch: Whole = 0  # from 1; 0 before there is one
-    decision: dict = field(default_factory=dict)  # of that epoch, as plain types
+    decision: dict = field(default_factory=dict)  # of the kept epoch, as plain types
 
     @classmethod
     def from_plain(cls, values: dict) -> Self:
-        """The inverse of `Checkpoint.as_plain`. Raises ValueError if they are of others, or do not fit together."""
+        """The inverse of `Checkpoint.as_plain`. Raises ValueError on wrong types and values that do not fit."""
         found = adapter(Progress).validate_python(values)
         for name in ("settings", "code"):
             if not isinstance(found.fingerprint.get(name, {}), dict):
@@ -53,16 +53,17 @@ class Progress:
 class Checkpoint(Progress):
     """`Progress`, with tensors named by part:
 
-    model.*, ema.* and optimizer.* are those of training; kept.* are the weights of the kept epoch, and validation its
-    logits of the validation photographs, from which the run's files are written again; best_classes are what the best
-    epoch predicts of them, to which later ones are compared.
+    model.*, ema.*, optimizer.*  the state of training
+    kept.*                       the weights of the kept epoch
+    validation                   its logits of the validation photographs; the run's files are written again from both
+    best_classes                 the classes that the best epoch predicts for them; later epochs are compared to it
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[int, int]:
-        """Epochs, and steps of the next one, that are done."""
+        """(epochs that are done, steps that are done in the next epoch)."""
         return self.epoch, len(self.losses)
 
     def where(self) -> str:
@@ -86,7 +87,7 @@ class Checkpoints:
     """The two generations of a run's checkpoint in a folder."""
 
     def __init__(self, folder: pathlib.Path):
-        """Raises InputError where a file is there and cannot be read now: to take it for none would lose the run."""
+        """Raises InputError if a file exists but cannot be read now: treating it as missing would lose the run."""
         self.folder = folder
         self.headers: dict[pathlib.Path, Checkpoint] = {}  # of the files that can be read, without their tensors
         for path in self.paths:
@@ -102,11 +103,11 @@ class Checkpoints:
         return [self.folder / name for name in CHECKPOINTS]
 
     def newest_first(self) -> list[pathlib.Path]:
-        """The files of this run that can be read."""
+        """The readable files, the one with the most steps first."""
         return sorted(self.headers, key=lambda path: self.headers[path].steps, reverse=True)
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole. Says which ones are not. Raises InputError if one cannot be read now."""
+        """The newest whole checkpoint, or None. Prints damaged ones. Raises InputError if one cannot be read now."""
         for path in self.newest_first():
             try:
                 self.headers[path].tensors = tensor_file.load(path)
@@ -117,7 +118,7 @@ class Checkpoints:
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write it over the older generation, or over a damaged one: one whole generation always remains."""
+        """Write the checkpoint over a damaged or else the older generation: one whole generation always remains."""
         free = [path for path in self.paths if path not in self.headers]
         path = free[0] if free else self.newest_first()[-1]
         header = checkpoint.as_plain()

@@ -28,12 +28,11 @@ OUT_OF_FOLD = "out_of_fold.csv"
 
 @contextlib.contextmanager
 def open_folds(config: TrainSettings, fingerprint: dict) -> Iterator[tuple[pathlib.Path, list[str]]]:
-    """The folder of the run of folds with this fingerprint, unfinished or finished, or of a new one; and its nets that
-    are done.
+    """Find or make the folder of the run of folds with this fingerprint. Yields it, and the names of its finished nets.
 
-    The folder is sm_model_dir/run, or run-2 and so on where that is taken. Unless the run is finished, no other process
-    can open it until the block ends. A block that ends with an error before a fold has begun removes it. Nets that are
-    done are copied back from sm_checkpoint_dir where the machine is a new one.
+    The folder is sm_model_dir/run, or run-2 and so on if that is taken. Unless the run is finished, no other process
+    can open it until the block ends. If the block ends with an error before a fold has begun, the folder is removed. On
+    a new machine, finished nets are copied back from sm_checkpoint_dir.
     """
     with contextlib.ExitStack() as stack:
         folder = _find_folder(config, fingerprint, stack) if world.rank() == 0 else None
@@ -55,7 +54,7 @@ def net_names(config: TrainSettings) -> list[str]:
 
 
 def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.ExitStack) -> pathlib.Path:
-    """The newest of run, run-2, ... that goes on, else a finished run, else the first that is free.
+    """The newest of the folders run, run-2, ... whose run can go on; else a finished one; else the first free one.
 
     The folder is locked until the stack is closed, unless the run is finished.
     """
@@ -81,7 +80,7 @@ def _find_folder(config: TrainSettings, fingerprint: dict, stack: contextlib.Exi
 
 
 def _begins(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new: bool, alone: bool) -> bool:
-    """Whether this run can begin in the folder, which is free. Its fingerprint is then there, and in the backup."""
+    """Whether a new run can begin in the folder. If so, its fingerprint is written there and to the backup."""
     both = {folder, _backup_of(config, folder)}
     if is_free := folders.are_free(both, new, alone):
         _write_fingerprint(both, fingerprint)
@@ -91,12 +90,12 @@ def _begins(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new:
 def _goes_on(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new: bool, alone: bool) -> bool:
     """Whether the folder, its backup or both hold an unfinished run with this fingerprint. Says what differs.
 
-    What only the backup has is then copied back.
+    If so, nets that only the backup has are copied back.
     """
     backup = _backup_of(config, folder)
     if (folder / folders.RESULT).exists():
         if backup != folder and None is not _read(backup) == _read(folder):
-            folders.mark_finished(backup, folder)  # it was killed before that
+            folders.mark_finished(backup, folder)  # its process was killed before it did
         return False
     begun = [path for path in dict.fromkeys((folder, backup)) if (path / folders.FOLDS).exists()]
     before, now = [_read(path) for path in begun], json.loads(json.dumps(fingerprint))  # as in files: no tuples
@@ -123,9 +122,9 @@ def _backup_of(config: TrainSettings, folder: pathlib.Path) -> pathlib.Path:
 
 
 def untrained(config: TrainSettings, folder: pathlib.Path, done: list[str]) -> Iterator[tuple[int, TrainSettings]]:
-    """Number and settings of each net that is not done, to be trained before the next one is asked for.
+    """Yields number and settings of each unfinished net; the caller trains it before it asks for the next one.
 
-    What a killed process left in its way is removed before; after, it is copied to the backup.
+    Before each net, what a killed process left of it is removed; after it, the net is copied to the backup.
     """
     names = net_names(config)
     for number, name in enumerate(names):
@@ -148,14 +147,14 @@ def back_up(config: TrainSettings, folder: pathlib.Path, name: str) -> None:
 
 
 def finish(config: TrainSettings, folder: pathlib.Path) -> None:
-    """The run of folds has its result; its backup stays until the next one of that name begins: see `Run.finish`."""
+    """Mark the backup as finished; it stays until the next run of that name begins: see `Run.finish`."""
     folders.mark_finished(_backup_of(config, folder), folder)
 
 
 def _copy(run: pathlib.Path, to: pathlib.Path) -> None:
-    """Copy the folder of a finished run to one that may hold its checkpoints; it has its result when it is whole.
+    """Copy the folder of a finished run to `to`, which may hold its checkpoints. Its result comes last: all is there.
 
-    Raises InputError where the disk is full.
+    Raises InputError if it cannot be written, as on a full disk.
     """
     try:
         ignored = shutil.ignore_patterns(*CHECKPOINTS, folders.RESULT, folders.FINISHED, files.LOCK)
@@ -175,7 +174,7 @@ def _write_fingerprint(places: Iterable[pathlib.Path], fingerprint: dict) -> Non
 
 
 def _read(folder: pathlib.Path) -> dict | None:
-    """The fingerprint of the run of folds in this folder; None where there is none, or a damaged one, which is said."""
+    """The fingerprint of the run of folds in this folder; None if it is missing or, with a note, damaged."""
     try:
         return files.read_json(folder / folders.FOLDS, Fingerprint)
     except FileNotFoundError:
@@ -186,11 +185,11 @@ def _read(folder: pathlib.Path) -> dict | None:
 
 
 def clean_up(config: TrainSettings, done: bool) -> None:
-    """Before a net is trained, remove what a killed process left of it. `config`: of that net, see `fold_settings`.
+    """Remove what a killed process left of a net. `config`: the settings of that net, see `fold_settings`.
 
-    Of a net that is done: its checkpoints. Of one without a checkpoint to go on from: its folders. Where its newest
-    checkpoint is of another run than its folder: the folder. If they stayed, it would be trained as fold-0-2, and only
-    fold-0 is looked for.
+    If the net is done, its checkpoints are removed. If it has no whole checkpoint, its folders are. If its newest
+    checkpoint belongs to another run than its folder, that folder is: else the net would be trained as fold-0-2, and
+    only fold-0 is read.
     """
     if world.rank():
         return
@@ -218,10 +217,10 @@ def fold_settings(config: TrainSettings, folder: pathlib.Path, name: str) -> Tra
 
 
 def final_settings(config: TrainSettings, folder: pathlib.Path, kept_epoch: float) -> TrainSettings:
-    """The settings for the net of everybody: those of the folds, but for as many epochs as they keep.
+    """The settings of the final net: those of the folds, with as many epochs as the mean of their kept epochs.
 
-    Its schedule is as long: validation chose each fold's epoch, also by luck; here nothing can, and the last epoch of a
-    schedule, where the learning rate is lowest, is the one that can be relied on.
+    The learning-rate schedule has this length, too. The final net has no validation people to choose an epoch. The last
+    epoch of a schedule is the reliable choice, as the learning rate is lowest there.
     """
     epochs = math.floor(kept_epoch + 0.5)
     alone = {"folds": 0, "final": False, "val_ratio": 0.0, "patience": 0, "decide_by": str(folder.absolute())}
@@ -230,15 +229,14 @@ def final_settings(config: TrainSettings, folder: pathlib.Path, kept_epoch: floa
 
 def _places(config: TrainSettings, folder: pathlib.Path, name: str) -> dict:
     """The settings that say where a net of this name is trained."""
-    checkpoints = folder if world.rank() else _backup_of(config, folder)  # other ranks, and hosts, write nothing
+    checkpoints = folder if world.rank() else _backup_of(config, folder)  # ranks other than 0 write nothing
     return {"sm_model_dir": folder, "sm_checkpoint_dir": checkpoints, "run": name}
 
 
 def join(folder: pathlib.Path, config: TrainSettings) -> dict:
     """Write out_of_fold.csv: every photograph, predicted by the run that never saw its person.
 
-    Returns its scores, with the names that a row of history.csv has. Raises InputError where a photograph is in several
-    folds.
+    Returns its scores, under the names of history.csv. Raises InputError if a photograph is in several folds.
     """
     runs = [folder / f"fold-{fold}" for fold in range(config.folds)]
     tables = [artefacts.read_predictions(run / "validation.csv") for run in runs]
@@ -256,13 +254,13 @@ def join(folder: pathlib.Path, config: TrainSettings) -> dict:
 
 
 def times(folder: pathlib.Path, config: TrainSettings) -> tuple[str, float]:
-    """When the first of its nets began, and the seconds of all."""
+    """When the first net began (ISO 8601, UTC), and the seconds of all nets together."""
     results = [_result(folder / name, "started", "seconds") for name in net_names(config)]
     return results[0]["started"], sum(result["seconds"] for result in results)
 
 
 def _result(run: pathlib.Path, *needed: str) -> dict:
-    """Raises InputError where it is damaged, or lacks what is needed: the net is trained again without that file."""
+    """The result of a net. Raises InputError, with how to train the net again, if it is damaged or lacks `needed`."""
     remedy = "remove that file, and the same command trains this net again"
     try:
         result = folders.read_result(run)

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: all that decides its result. An unfinished run goes on only where it is the same."""
+"""The fingerprint of a run: all that decides its result. An unfinished run goes on only if it is the same."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ CODE = (
     "toolkit/scoring/*.py",  # which epoch is kept, and how its logits become classes
     "toolkit/label_errors/corrections.py",  # the labels
     "toolkit/backbones/*.py",  # layers, and what they start from
-    "toolkit/models/*.py",  # layers, and how the CPU computes them: to other roundings
+    "toolkit/models/*.py",  # layers, and how the CPU computes them, which changes roundings
     "toolkit/training/*.py",
     "toolkit/runs/checkpoint.py", "toolkit/runs/tensor_file.py",  # what a run goes on from
     "toolkit/runs/weights.py", "toolkit/runs/artefacts.py",  # what it writes
@@ -28,7 +28,7 @@ CODE = (
     "toolkit/system/device.py",  # precision and batch sizes
     "toolkit/system/distributed.py", "toolkit/system/world.py",  # which photographs each process takes
 )  # fmt: skip
-OURS = ("toolkit", "tests", "benchmarks")  # folders: of other modules, those that are imported count
+OURS = ("toolkit", "tests", "benchmarks")  # our folders; modules in other folders count if they are imported
 # config/ is not here: the values of all settings, defaults too, are in the fingerprint themselves. Nor are the other
 # modules of runs/ and system/: they decide where files lie and when they are written, not what they hold.
 NOT_CODE = (
@@ -44,7 +44,7 @@ NOT_CODE = (
 
 
 class Fingerprint(BaseModel):
-    """What a file that has one may hold: folds.json."""
+    """A fingerprint as files hold it: folds.json, for example."""
 
     settings: dict
     photographs: str = ""
@@ -53,22 +53,23 @@ class Fingerprint(BaseModel):
 
 
 def make_fingerprint(settings: dict, photographs: str, weights: str = "") -> dict:
-    """The fingerprint, of JSON's types: settings that change the result, digests of the photographs and of the file
-    of WEIGHTS, and the code.
+    """The fingerprint as JSON types, from settings that change the result and digests of photographs and WEIGHTS.
+
+    To these it adds digests of the code.
     """
     code = digests((set(matching(CODE)) | _modules_beside()) - set(matching(NOT_CODE)))
     return {"settings": settings, "photographs": photographs, "weights": weights, "code": code}
 
 
 def _modules_beside() -> set[str]:
-    """The modules of one's own that are imported and lie in this repository: nets that model.py takes, say.
+    """Imported modules that users have added to this repository: nets that model.py takes, say.
 
-    Not the script that calls train.main: it says only with which settings.
+    The script that calls train.main does not count: it only gives the settings.
     """
     found = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name != "__main__"]
-    # Of thousands of files most are packages', whose paths need not be resolved.
+    # Most of the thousands of files belong to packages: resolving their paths would only take time.
     paths = {pathlib.Path(file).resolve() for file in found if file and "site-packages" not in file}
-    # Nor is Python itself, where that lies here: of a conda environment, or in a container whose code is in /.
+    # Python itself does not count if it lies here: in a conda environment, or in a container whose code is in /.
     pythons = {pathlib.Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
     pythons = {prefix for prefix in pythons if prefix.is_relative_to(ROOT)}
     paths = {path for path in paths if pythons.isdisjoint(path.parents)}
@@ -77,9 +78,9 @@ def _modules_beside() -> set[str]:
 
 
 def is_record_of(record: dict, fingerprint: dict) -> bool:
-    """Whether `record`, the content of a settings.json, is that of a run with this fingerprint.
+    """Whether `record`, the content of a settings.json, belongs to a run with this fingerprint.
 
-    It has more settings: those that say where and how fast.
+    The record also has settings that are `runtime_only`; they are not compared.
     """
     settings = {key: value for key, value in record["settings"].items() if key in fingerprint["settings"]}
     return not differences({**record, "settings": settings}, fingerprint)
@@ -100,11 +101,11 @@ def digest_files(folders: Iterable[pathlib.Path], tables: Iterable[pathlib.Path]
     digest = hashlib.sha256()
     for folder in folders:
         for path, below, names in os.walk(folder, followlinks=True):
-            below.sort()  # the order in which os.walk goes on, which the disk would decide otherwise
+            below.sort()  # os.walk follows this order; without it the disk decides
             for name in sorted(names):
                 line = f"{os.path.relpath(path, folder)}/{name}"
                 if os.path.isfile(file := os.path.join(path, name)):  # no broken link, and no pipe
-                    line += f" {files.sha256(file)}"  # size and time do not tell: copying tools set the time back
+                    line += f" {files.sha256(file)}"  # not size and time: copying tools keep the time
                 digest.update(os.fsencode(line) + b"\n")
     for file in tables:
         digest.update(b"\n" + (file.read_bytes() if file.is_file() else b""))
@@ -112,7 +113,7 @@ def digest_files(folders: Iterable[pathlib.Path], tables: Iterable[pathlib.Path]
 
 
 def differences(before: dict, now: dict) -> list[str]:
-    """What differs between two fingerprints, each as a phrase for a message; nothing where they are the same."""
+    """What differs between two fingerprints, each as a phrase for a message; [] if they are the same."""
     settings = [before.get("settings", {}), now["settings"]]
     code = [before.get("code", {}), now["code"]]
     found = [

@@ -1,4 +1,4 @@
-"""The folder of a run: an unfinished one that goes on, or a new one; locked until the run ends."""
+"""Find the folder of a run that can go on, or make a new one, and lock it until the run ends."""
 
 import contextlib
 import errno
@@ -26,16 +26,16 @@ EXPORTED = "model.onnx"  # the same net, where export.py has written it
 SETTINGS = "settings.json"
 FINAL = "final"  # the net of everybody in a run of folds, beside fold-0, fold-1, ...
 BOARD = "tensorboard"  # a folder; written anew whenever a run goes on
-# In SM_CHECKPOINT_DIR, beside what is kept of a finished run: a copy of its result. Only this says that it is finished.
+# In SM_CHECKPOINT_DIR, beside the checkpoints of a finished run: a copy of its result. Only this marks it as finished.
 FINISHED = "finished.json"
 FOLDS = "folds.json"  # of a run of folds: its fingerprint
-FOLDS_LOCK = f".folds{files.LOCK}"  # held for hours; the nets of a run of folds need its usual lock for a moment
+FOLDS_LOCK = f".folds{files.LOCK}"  # held for hours; each net of the run takes the usual lock for a moment
 NET = re.compile(rf"fold-\d+|{FINAL}")  # the name of a net of a run of folds
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")  # endings of files that SageMaker puts beside checkpoints
 
 
 class RecordedSettings(BaseModel, extra="allow"):
-    """Of a run: those of them that are used when it is read again."""
+    """The settings of a run that are used when its folder is read again."""
 
     sm_channel_train: str = ""
     sm_checkpoint_dir: str | None = None
@@ -44,13 +44,13 @@ class RecordedSettings(BaseModel, extra="allow"):
 
 
 class RecordedLabels(BaseModel):
-    """Of the pseudo-labels of a run: how many photographs of each class joined."""
+    """How many photographs of each class have pseudo-labels."""
 
     photographs: list[Whole] = []
 
 
 class SettingsFile(Fingerprint):
-    """SETTINGS. It has more settings than the fingerprint: those that say where and how fast."""
+    """The content of SETTINGS: a fingerprint that also has settings that are `runtime_only`, and more."""
 
     settings: RecordedSettings = RecordedSettings()
     data: str = ""
@@ -60,7 +60,7 @@ class SettingsFile(Fingerprint):
 
 
 class ResultFile(BaseModel, extra="allow"):
-    """RESULT, which is also the run's row of leaderboard.csv."""
+    """The content of RESULT, which is also the run's row of leaderboard.csv."""
 
     run: str = ""
     started: str = ""
@@ -73,7 +73,7 @@ class ResultFile(BaseModel, extra="allow"):
 
 
 def read_settings(run: pathlib.Path) -> dict:
-    """What a run's settings.json has of a `SettingsFile`; nothing where it is missing, damaged or foreign."""
+    """The content of a run's settings.json, as `SettingsFile`; {} if it is missing, damaged or foreign."""
     try:
         return files.read_json(run / SETTINGS, SettingsFile)
     except (OSError, InputError):
@@ -81,7 +81,7 @@ def read_settings(run: pathlib.Path) -> dict:
 
 
 def read_result(run: pathlib.Path) -> dict:
-    """What a finished run's result.json has: see `ResultFile`. Raises OSError, and InputError on a damaged one."""
+    """The content of a run's result.json, as `ResultFile`. Raises OSError, and InputError if it is damaged."""
     return files.read_json(run / RESULT, ResultFile)
 
 
@@ -91,7 +91,7 @@ class Run:
 
     folder: pathlib.Path
     checkpoints: Checkpoints  # their folder may be another one
-    checkpoint: Checkpoint | None  # where the run goes on; None for a new run
+    checkpoint: Checkpoint | None  # what the run goes on from; None for a new run
 
     @property
     def is_finished(self) -> bool:
@@ -101,8 +101,8 @@ class Run:
     def finish(self) -> None:
         """Remove its checkpoints, now that it has its result.
 
-        Those in SM_CHECKPOINT_DIR stay until the next run of that name begins: the machine may be lost with the result,
-        before that is stored anywhere else.
+        Those in SM_CHECKPOINT_DIR stay until the next run of that name begins: the machine, and the result on it, may
+        be lost before the result is stored elsewhere.
         """
         if any((self.checkpoints.folder / name).exists() for name in CHECKPOINTS):
             mark_finished(self.checkpoints.folder, self.folder)
@@ -117,9 +117,9 @@ def open_run(
 
     A new run gets runs/name, or name-2, name-3, ... where that is taken. Its checkpoint is saved there too, or under
     that name in `checkpoints`; an unfinished run may have it in either place. Both folders must exist. No other process
-    can open the run until the block ends. A block that ends with an error before a new run has a checkpoint or weights
-    removes the run's folders. What was kept of finished runs of that name goes when a new one begins. Raises
-    InputError where a checkpoint is there, and cannot be read now. Other ranks get None.
+    can open the run until the block ends. If the block ends with an error before a new run has a checkpoint or weights,
+    its folders are removed. When a new run begins, `checkpoints` loses what it keeps of finished runs of that name.
+    Raises InputError if a checkpoint exists but cannot be read now. Ranks other than 0 get None.
     """
     if world.rank():
         yield None
@@ -157,7 +157,7 @@ def _find_unfinished(
         if (run_folder / RESULT).exists():
             found = None if (folder / FINISHED).exists() else Checkpoints(folder)
             if found and any(is_same_run(run_folder, folder, each) for each in found.headers.values()):
-                Run(run_folder, found, None).finish()  # it was killed before that
+                Run(run_folder, found, None).finish()  # its process was killed before it did
             continue
         with contextlib.ExitStack() as attempt:
             try:
@@ -165,9 +165,9 @@ def _find_unfinished(
                     made.mkdir(exist_ok=True)
                 _lock(dict.fromkeys((run_folder, place, folder)), attempt)
             except (InterruptedError, FileExistsError):
-                say(f"note: the run {folder.name} is another process's at this moment, or another person's")
+                say(f"note: the run {folder.name} is in use by another process, or belongs to another person")
                 continue
-            # Read only now that it is locked: until then, another process might have saved a newer one.
+            # Read only after locking: before that, another process might have saved a newer checkpoint.
             checkpoint_files = Checkpoints(folder)
             checkpoint, why_not = _load_matching(checkpoint_files, fingerprint)
             if checkpoint and not is_same_run(run_folder, folder, checkpoint):
@@ -175,12 +175,12 @@ def _find_unfinished(
             if not why_not:
                 stack.push(attempt.pop_all())  # released by the caller's stack, and not at the end of this block
                 (folder / FINISHED).unlink(missing_ok=True)
-                # The next ones are saved where the settings say now, unless that would write over another run's.
+                # The next checkpoints go where the settings say now, unless that would overwrite another run's.
                 return Run(run_folder, Checkpoints(place) if is_empty(place) else checkpoint_files, checkpoint)
             if not (folder / FINISHED).exists():
                 say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
         for made in (run_folder, place):
-            with contextlib.suppress(OSError):  # it was not made here: it has files
+            with contextlib.suppress(OSError):  # not empty, so it was not made here
                 made.rmdir()
     return None
 
@@ -188,7 +188,7 @@ def _find_unfinished(
 def state_places(runs: pathlib.Path, checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:
     """The folders in which states of unfinished runs of this name may lie.
 
-    They are SM_CHECKPOINT_DIR as it is now, as it was when those runs began, and the folder of runs.
+    They are the present SM_CHECKPOINT_DIR, that of each earlier run, and the folder of runs.
     """
     found = [checkpoints, runs]
     for folder in newest_first((runs,), name, (SETTINGS,)):
@@ -198,24 +198,24 @@ def state_places(runs: pathlib.Path, checkpoints: pathlib.Path, name: str) -> li
 
 
 def mark_finished(kept: pathlib.Path, run: pathlib.Path) -> None:
-    """Say in the folder in SM_CHECKPOINT_DIR, where it is another one, that its run is finished."""
+    """Mark the run as finished in `kept`, its folder in SM_CHECKPOINT_DIR, unless both are the same folder."""
     if kept != run and not (kept / FINISHED).exists():
         files.write(kept / FINISHED, (run / RESULT).read_bytes())
 
 
 def clear_finished(checkpoints: pathlib.Path, name: str) -> None:
-    """Remove what was kept in `checkpoints` of finished runs, and runs of folds, of this name."""
+    """Remove what `checkpoints` keeps of finished runs, and runs of folds, of this name."""
     for folder in newest_first((checkpoints,), name, (FINISHED,)):
         with contextlib.ExitStack() as stack, contextlib.suppress(InterruptedError):
             _lock((folder,), stack)
             _lock((folder,), stack, FOLDS_LOCK)
-            if not (folder / FINISHED).exists():  # it goes on since
+            if not (folder / FINISHED).exists():  # meanwhile it goes on again
                 continue
             remove_checkpoints(folder)
             for net in (path for path in folder.iterdir() if NET.fullmatch(path.name)):
                 (net / RESULT).unlink(missing_ok=True)  # first: without it nobody takes the rest for a whole net
                 shutil.rmtree(net)
-            for file in (FOLDS, FINISHED):  # the last says to the end that all of this may go
+            for file in (FOLDS, FINISHED):  # FINISHED last: a folder with it may be removed
                 (folder / file).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds SageMaker's files
             folder.rmdir()
@@ -247,9 +247,9 @@ def newest_first(places: Iterable[pathlib.Path], name: str, files: Iterable[str]
 
 
 def _load_matching(checkpoints: Checkpoints, fingerprint: dict) -> tuple[Checkpoint | None, list[str]]:
-    """The newest undamaged checkpoint, and why the run cannot go on from it; nothing where it can."""
-    # Headers alone settle the usual case without reading gigabytes. They do not settle the other: a flipped bit may be
-    # in the fingerprint, and only the checksum of the whole file tells.
+    """The newest whole checkpoint or None, and the reasons why the run cannot go on from it; [] if it can."""
+    # If all headers differ, gigabytes of tensors need not be read. If only some do, one may be damaged (a flipped bit
+    # in its fingerprint), and only the checksum of the whole file shows that.
     differing = [differences(header.fingerprint, fingerprint) for header in checkpoints.headers.values()]
     if differing and all(differing):
         return None, differing[0]
@@ -288,10 +288,10 @@ def claim(
     stack: contextlib.ExitStack,
     lock: str = files.LOCK,
 ) -> bool:
-    """Make and lock these folders until the stack is closed. False where another process has one or one is not usable.
+    """Make and lock these folders until the stack is closed. False if another process has one, or if not `usable`.
 
     `usable(new, alone)` is called when they are locked. `new`: all of them were made by this call. `alone`: no other
-    process can hold their locks. Folders that were made in vain are removed.
+    process can hold their locks. If the answer is False, folders that this call made are removed.
     """
     made = {folder: _make(folder) for folder in folders}
     with contextlib.ExitStack() as attempt, contextlib.suppress(InterruptedError):
@@ -306,7 +306,7 @@ def claim(
 
 
 def _make(folder: pathlib.Path) -> bool:
-    """Make a folder. Whether this call did, and not another process before it."""
+    """Make a folder. Returns False if it exists already."""
     try:
         folder.mkdir()
     except FileExistsError:
@@ -315,23 +315,23 @@ def _make(folder: pathlib.Path) -> bool:
 
 
 def is_empty(folder: pathlib.Path, *more: str) -> bool:
-    """Whether a run could begin here: only what a run writes before its first checkpoint lies in it, or `more`."""
+    """Whether a run could begin here: all files are such as a run writes before its first checkpoint, or in `more`."""
     names = [file.name for file in folder.iterdir()]
     return all(name in (SETTINGS, BOARD, *more) or name.endswith((files.LOCK, *MARKERS)) for name in names)
 
 
 def _lock(folders: Iterable[pathlib.Path], stack: contextlib.ExitStack, name: str = files.LOCK) -> bool:
-    """Lock all folders until the stack is closed. Whether no other process can hold these locks.
+    """Lock all folders until the stack is closed. Returns False if locks do not work here: others may hold them, too.
 
-    Raises InterruptedError if another process holds one, or if a folder is gone or another person's.
+    Raises InterruptedError if another process holds one, or if a folder is gone or belongs to another person.
     """
     alone = True
     for folder in folders:
         try:
             alone &= stack.enter_context(files.locked(folder, give_up=lambda: True, name=name))
         except OSError as error:
-            # Removed just now by a run that failed; a file of that name; not ours to write to. Others are no reason to
-            # try the next name: they would be the same there.
+            # A failed run has just removed it, it is a file, or it is not ours to write to: the next name may work.
+            # Other errors would be the same there.
             gone_or_not_ours = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
             if error.errno in (*gone_or_not_ours, errno.EROFS):
                 raise InterruptedError from None

@@ -13,7 +13,7 @@ from toolkit.system import csv_files, files
 from toolkit.system.console import InputError, say
 
 TABLE = "leaderboard.csv"
-EDITED = ("dataset.py", "model.py", "loss.py")  # files that people change: a run is known by their hashes, too
+EDITED = ("dataset.py", "model.py", "loss.py")  # files that people change: their hashes count as settings
 
 
 def finish(folder: pathlib.Path, row: dict) -> None:
@@ -25,8 +25,8 @@ def finish(folder: pathlib.Path, row: dict) -> None:
 def update(runs: pathlib.Path, row: dict | None = None) -> None:
     """Add to the leaderboard of a folder this run's line, and those of finished runs that have none.
 
-    Such a run was killed just after it had its result, or could not write the table: another program may have locked
-    it, or it may be another person's. Where that is so now, a note says it.
+    Such a run was killed just after it wrote its result, or could not write the table: another program had locked it,
+    or it belongs to another person. If the table cannot be written now, a note says so.
     """
     try:
         with files.locked(runs):
@@ -40,9 +40,9 @@ def update(runs: pathlib.Path, row: dict | None = None) -> None:
 
 
 def settings_of(run: pathlib.Path, started: str | None = None) -> dict[str, str]:
-    """{setting: text} of all that decide the result of the run in this folder, and hashes of EDITED and of the data.
+    """{setting: text} of the settings that decide the result of this run, and hashes of EDITED and of the data.
 
-    Empty where its settings.json is missing or foreign, or of a run that began at another time than `started`.
+    {} if its settings.json is missing or foreign, or of a run that began at another time than `started`.
     """
     record = read_settings(run)
     if not {"settings", "code", "data"} <= record.keys() or started not in (None, record.get("started")):
@@ -56,15 +56,15 @@ def settings_of(run: pathlib.Path, started: str | None = None) -> dict[str, str]
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """The settings that have several values among those that are known."""
+    """Names of settings with more than one value; runs without the setting do not count."""
     names = dict.fromkeys(name for one in settings for name in one)
     return [name for name in names if len({one[name] for one in settings if name in one}) > 1]
 
 
 def over_seeds(rows: Sequence[Mapping], settings: Sequence[str], scores: Sequence[str]) -> list[dict[str, str]]:
-    """A row for all rows that differ in their `seed` only: `settings`, seeds, and scores as "mean (lowest to highest)".
+    """A row for each group of rows that differ only in `seed`: settings, seeds, scores as "mean (lowest to highest)".
 
-    Only where there are several seeds.
+    Groups with one seed are left out.
     """
     groups = {}
     for row in rows:
@@ -79,7 +79,7 @@ def over_seeds(rows: Sequence[Mapping], settings: Sequence[str], scores: Sequenc
 
 
 def _mean_and_spread(values: Sequence[str | float]) -> str:
-    """As text; of those that are numbers."""
+    """The values that are not empty, as "mean (lowest to highest)"; "" if there is none."""
     numbers = [float(value) for value in values if str(value)]
     return f"{statistics.fmean(numbers):.4f} ({min(numbers):.4f} to {max(numbers):.4f})" if numbers else ""
 
@@ -107,12 +107,12 @@ def _add_lines(path: pathlib.Path, row: dict | None) -> None:
 
 
 def _key(line: Mapping) -> tuple[str, str]:
-    """A name can come again, after its run was deleted; the time at which a run began does not."""
+    """The identity of a run: its name, which can come again after a run is deleted, and when it began."""
     return str(line["run"]), str(line.get("started") or "")
 
 
 def _results(runs: pathlib.Path) -> list[dict]:
-    """What the finished runs in a folder came to, the earliest first; damaged and foreign files are passed over."""
+    """The results of the finished runs in a folder, the earliest first; damaged and foreign files are skipped."""
     found = []
     for path in sorted(runs.glob(f"*/{RESULT}")):
         with contextlib.suppress(OSError, InputError, KeyError):
@@ -122,16 +122,16 @@ def _results(runs: pathlib.Path) -> list[dict]:
 
 
 def _read(path: pathlib.Path) -> dict[str, list]:
-    """The columns of the table; none where there is none, or a damaged one, which is put aside.
+    """The columns of the table; {} if it is missing or damaged. A damaged one is renamed, with a note.
 
-    Raises OSError where it cannot be read.
+    Raises OSError if it cannot be read.
     """
     if not path.exists():
         return {}
     try:
         return csv_files.read(path, ("run",), "SM_MODEL_DIR")
     except InputError as error:
-        with files.opened(path) as file:  # raises OSError where it cannot be read: that does not make it damaged
+        with files.opened(path) as file:  # raises OSError if it cannot be read: then it may be whole
             file.read()
         aside = path.with_name(f"leaderboard.damaged-{time.time_ns()}.csv")
         path.rename(aside)

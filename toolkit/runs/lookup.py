@@ -1,4 +1,4 @@
-"""Which runs a NAME means, for what uses finished runs: inference.py, export.py and suspects.py."""
+"""Find the runs that NAME selects, for inference.py, export.py and suspects.py."""
 
 import contextlib
 import glob
@@ -16,9 +16,9 @@ from toolkit.system.console import InputError, listed, say
 def find_runs(
     folder: pathlib.Path, names: str | None, file: str, read_header: Callable[[pathlib.Path], Header]
 ) -> dict[pathlib.Path, Header]:
-    """The runs in `folder` that `names` (NAME: none, one, or several with commas) means: {run: header of its `file`}.
+    """The runs in `folder` that `names` selects (None, one name, or several with commas): {run: header of its `file`}.
 
-    Says which they are, and which newer runs there are. Raises InputError where there is none, and as `read_header`.
+    Prints them, and notes on newer runs. Raises InputError if there is none, and as `read_header` does.
     """
     headers = {}
     for name in [name.strip() for name in (names or "").split(",") if name.strip()] or [None]:
@@ -52,13 +52,13 @@ def _describe(run: pathlib.Path, header: Header) -> None:
 
 
 def _note_unfinished(chosen: pathlib.Path, runs: list[pathlib.Path]) -> None:
-    """Say so where a run of folds is not finished: nets that are still to come do not answer."""
+    """Print a note if a run of folds is not finished: its later nets do not answer yet."""
     if runs != [chosen] and not (chosen / RESULT).exists() and any((run / WEIGHTS).exists() for run in runs):
         say(f"note: {chosen.absolute()} did not finish, or is still running: {len(runs)} of its nets answer")
 
 
 def _note_others(chosen: pathlib.Path, file: str) -> None:
-    """Of the runs beside the newest finished one: say which has a better validation macro F1, and which is newer."""
+    """Print which run beside the chosen one has a better validation macro F1, and which is newer."""
     times = _times(chosen.parent, "*", file)
     scores = {run: _validation_score(chosen.parent / run) for run in times}
     best = max(scores, key=lambda run: (scores[run] > -1, scores[run]))  # nan is never the best
@@ -69,7 +69,7 @@ def _note_others(chosen: pathlib.Path, file: str) -> None:
 
 
 def _validation_score(run: pathlib.Path) -> float:
-    """The macro F1 of a finished run, or run of folds; NaN where it is not known."""
+    """The macro F1 of a finished run, or run of folds; NaN if it is not known."""
     with contextlib.suppress(OSError, InputError):
         score = read_result(run).get("macro_f1")
         return math.nan if score is None else score
@@ -77,16 +77,17 @@ def _validation_score(run: pathlib.Path) -> float:
 
 
 def _is_unfinished(run: pathlib.Path) -> bool:
-    # A model.onnx may have been copied elsewhere alone: without weights beside it, a missing result tells nothing.
+    # A model.onnx may have been copied elsewhere alone: without weights beside it, a missing result means nothing.
     return (run / WEIGHTS).exists() and not (run / RESULT).exists()
 
 
 def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tuple[pathlib.Path, list[pathlib.Path]]:
-    """The folder that `name` means, and the runs in it: itself, or the nets of a run of folds, in their order.
+    """The folder that `name` selects, and the runs in it: itself, or the nets of a run of folds, in their order.
 
-    A run is a folder that has this `file`. In this order: `folder` itself if it is a run, or that one of its nets if it
-    is a run of folds; else folder/name, or one net of a run of folds there (resnet50/final); without a name, the newest
-    run in `folder`, one that is finished if any is. Raises InputError where there is none, or some nets lack the file.
+    A run is a folder that has this `file`. The first of these that exists is taken: `folder` itself, if it is a run or
+    a run of folds (then `name` may select one net); folder/name, a run, a run of folds, or one net (resnet50/final);
+    without a name, the newest finished run in `folder`, or else the newest run. Raises InputError if there is none, or
+    if some nets lack the file.
     """
     if runs := runs_in(folder, file):
         net = [run for run in runs if run.name == name]
@@ -102,7 +103,7 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
     if name and as_folder(name) in times:  # timm/resnet18
         return resolve(folder, as_folder(name), file)
     if name:
-        (folder / name / file).exists()  # raises PermissionError: one that may not be read is not a missing one
+        (folder / name / file).exists()  # raises PermissionError: then it is not missing
     what = f"NAME={name}: expected {folder / str(name) / file}" if name else f"expected a run with a {file} in {folder}"
     found = f"the runs {listed(sorted(times, key=times.get, reverse=True))}" if times else "no run"
     hint = "; export.py makes that file" if file == EXPORTED else ""
@@ -110,10 +111,10 @@ def resolve(folder: pathlib.Path, name: str | None, file: str = WEIGHTS) -> tupl
 
 
 def runs_in(folder: pathlib.Path, file: str = WEIGHTS) -> list[pathlib.Path]:
-    """The folder itself if it is a run; of a run of folds its folds, by number, and after them the net of everybody.
+    """[folder] if it is a run; for a run of folds its folds, by number, and then the final net; else [].
 
-    That net only when it is finished: nobody is validated, so until then its weights are those of the last epoch so
-    far, at a high learning rate.
+    The final net counts only when it is finished: it has no validation people, so until then its weights are those of
+    the last epoch so far, at a high learning rate.
     """
     if (folder / file).is_file():
         return [folder]
@@ -124,7 +125,7 @@ def runs_in(folder: pathlib.Path, file: str = WEIGHTS) -> list[pathlib.Path]:
 
 
 def _refuse_missing(folder: pathlib.Path, runs: list[pathlib.Path], file: str) -> list[pathlib.Path]:
-    """These runs of a folder. Raises InputError where another net of it has weights, but not this file."""
+    """Returns `runs`. Raises InputError if another net in the folder has weights, but not this file."""
     if missing := [run.name for run in runs_in(folder) if run not in runs]:
         raise InputError(f"{folder}: expected a {file} for every net, found none in {listed(missing)}; run export.py")
     return runs
@@ -142,6 +143,6 @@ def _times(folder: pathlib.Path, pattern: str, file: str) -> dict[str, float]:
     """{name of a run: when its newest `file` was written} of the runs in a folder."""
     runs_of = {}
     for child in folder.glob(pattern):
-        with contextlib.suppress(PermissionError):  # another person's
+        with contextlib.suppress(PermissionError):  # the folder of another person
             runs_of[child.name] = runs_in(child, file) if child.is_dir() else []
     return {name: max((run / file).stat().st_mtime for run in runs) for name, runs in runs_of.items() if runs}

@@ -1,6 +1,6 @@
-"""Durable files of tensors: safetensors, which hold numbers and texts and can run nothing, with a checksum.
+"""Files of tensors with a checksum: safetensors, which hold numbers and texts, and no code.
 
-The checksum, SHA-256 over the whole file, stands in its header. It is checked before anything of the file is used.
+The header holds the SHA-256 of the whole file. It is checked before any tensor is used.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from toolkit.system.files import damaged, replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKSUM = "checksum"  # its key in the header
-PLACEHOLDER = "0" * 64  # stands in its place while it is computed
+CHECKSUM = "checksum"  # key in the header
+PLACEHOLDER = "0" * 64  # in place of the checksum while it is computed
 STATED = re.compile(rb'"checksum":"\\"([0-9a-f]{64})\\""')
 LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
@@ -33,18 +33,18 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     storages = set()
-    for name, tensor in tensors.items():  # safetensors refuses a tensor that has two names
+    for name, tensor in tensors.items():  # safetensors refuses a tensor under two names
         storage = tensor.untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
     texts = {key: json.dumps(value) for key, value in {**header, CHECKSUM: PLACEHOLDER}.items()}
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        # In a folder of its own: safetensors writes under a name that we do not know, and a process that is killed
-        # would leave that behind for ever. This one is removed as `files.locked` removes all others.
+        # In a folder of its own: safetensors writes a temporary file whose name we do not know, and a process that is
+        # killed would leave it for ever. `files.locked` removes this folder, as all unfinished files.
         with tempfile.TemporaryDirectory(suffix=".part", prefix=f".{path.name}.", dir=path.parent) as folder:
             try:
                 save_file(tensors, pathlib.Path(folder) / path.name, texts)
-            except SafetensorError as error:  # a full disk, too, comes as this
+            except SafetensorError as error:  # a full disk raises this, too
                 number = re.search(r"os error (\d+)", str(error))
                 raise OSError(int(number[1]) if number else 0, str(error)) from None
             (pathlib.Path(folder) / path.name).replace(temporary)
@@ -55,9 +55,9 @@ def save(path: pathlib.Path, tensors: dict[str, Tensor], header: dict) -> None:
 
 
 def read_header(path: pathlib.Path) -> dict:
-    """The header alone, without torch. Raises FileNotFoundError, and else as `load`."""
+    """The header, read without torch; its checksum is not checked. Raises FileNotFoundError, and else as `load`."""
     try:
-        path.open("rb").close()  # safe_open says of every file that it cannot open that there is none
+        path.open("rb").close()  # safe_open reports any file that it cannot open as missing
         with safe_open(path, framework="numpy") as file:
             return parsed(file.metadata() or {})
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def load(path: pathlib.Path) -> dict[str, Tensor]:
     """The tensors, on the CPU.
 
     Raises DamagedError if the file is damaged or foreign, or its checksum is wrong, and InputError if it cannot be read
-    now, which says nothing of what it holds.
+    now: then it may be whole.
     """
     try:
         checksum = _checksum(path)
@@ -99,13 +99,13 @@ def _refusal(path: pathlib.Path, error: Exception) -> InputError:
 
 
 class _Checksum(NamedTuple):
-    position: int  # in the file
-    stated: bytes  # there, in hexadecimal
-    found: bytes  # of the file with PLACEHOLDER at that position
+    position: int  # in the file, in bytes
+    stated: bytes  # at that position, in hexadecimal
+    found: bytes  # computed, with PLACEHOLDER at that position
 
 
 def _checksum(path: pathlib.Path) -> _Checksum:
-    """Raises ValueError if the header states none."""
+    """The checksum that the header states, and the computed one. Raises ValueError if none is stated."""
     with path.open("rb") as file:
         head = file.read(8)
         head += file.read(min(int.from_bytes(head, "little"), LONGEST_HEADER))

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 OF_TRAINING = ("lr", "train_loss")  # columns of history.csv; all others are of validation
-OF_KEPT = ("macro_f1", "accuracy", "val_loss")  # those beside the settings of a run
+OF_KEPT = ("macro_f1", "accuracy", "val_loss")  # scores beside the settings of a run
 
 
 @contextlib.contextmanager
 def opened(folder: pathlib.Path, history: list[dict]) -> Iterator[SummaryWriter]:
     """A writer of a new log that has the epochs of `history`.
 
-    An older log there is deleted: a run that goes on would show its epochs twice.
+    An older log there is deleted: else a run that goes on would show its epochs twice.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -45,7 +45,7 @@ def add_epoch(writer: SummaryWriter, row: dict) -> None:
 def add_summary(
     writer: SummaryWriter, pictures: dict[str, Image.Image], settings: dict, kept: dict[str, float]
 ) -> None:
-    """Of a run that is done: pictures by their titles, and the settings with the scores of the kept epoch's row."""
+    """Add pictures by title, and the settings of a run with scores of `kept`, the kept epoch's row of history.csv."""
     plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}
     for title, picture in pictures.items():
         writer.add_image(title, np.asarray(picture), dataformats="HWC")

@@ -26,7 +26,7 @@ FORMAT = 7
 
 @dataclass(frozen=True)
 class Header:
-    """What a weights' file says of itself. With the class table and FORMAT, it is the file's header as JSON."""
+    """The metadata of a weights file. With the class table and FORMAT, it is the file's header as JSON."""
 
     run: str  # name of its folder
     backbone: str
@@ -37,28 +37,28 @@ class Header:
     decision: Decision | None = None  # of the kept epoch; None before there is one
     scores: dict[str, Whole | FiniteFloat] = field(default_factory=dict)  # the kept epoch's row of history.csv
     pretrained: str = "none"  # the weights that training started from
-    taken: dict = field(default_factory=dict)  # of those: SHA-256 of the file, and how much of it fitted
+    taken: dict = field(default_factory=dict)  # of `pretrained`: SHA-256 of the file, and how much of it fitted
     decided_by: str = "validation people"  # what the decision was fitted on, or "defaults"
     corrections: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 of the tables of label corrections
     machine: str = ""  # on which it was trained
-    checksum: str = ""  # of the file; known once it was written
+    checksum: str = ""  # of the file; "" before it is written
 
     REQUIRED = ("run", "backbone", "head", "size", "crop", "fit", "mean", "std", "decision", "scores")
 
     @property
     def is_of_everybody(self) -> bool:
-        """Whether everybody was trained on, and nobody validated."""
+        """Whether the net was trained on everybody, without validation people."""
         return "macro_f1" not in self.scores
 
     def as_plain(self) -> dict:
-        """Of JSON's types, without the checksum, which is the file's own."""
+        """The header as JSON types, without the checksum, which the file adds."""
         values = {"format": FORMAT, "classes": CLASS_NAMES, **vars(self), **vars(self.framing)}
         values["decision"] = self.decision and self.decision.as_plain()
         return {key: value for key, value in values.items() if key not in ("framing", tensor_file.CHECKSUM)}
 
     @classmethod
     def from_plain(cls, values: dict, path: pathlib.Path) -> Header:
-        """Raises InputError that names the file if it is damaged, not a run's, of another format or other classes."""
+        """Raises InputError if the file at `path` is damaged or foreign, or has another format or other classes."""
         try:
             cls._refuse_other_files(values, path)
             known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
@@ -106,7 +106,7 @@ def read_header(path: pathlib.Path) -> Header:
 def load_into(model: nn.Module, state: dict[str, Tensor], assign: bool = False) -> None:
     """`model.load_state_dict(state, assign=assign)`, for tensors from a file, which has no versions of the layers.
 
-    Some models (mnasnet) refuse a state dict without versions, so it gets those of the layers that are here.
+    Some models (mnasnet) refuse a state dict without versions, so it gets the versions of this model's layers.
     """
     versioned = model.state_dict()
     versioned.clear()

@@ -1,4 +1,4 @@
-"""Work that many ask for at the same moment, done for all of them at once, in one thread."""
+"""Gathers items that arrive at the same moment into batches, and works on one batch after the other in a thread."""
 
 import queue
 import threading
@@ -10,10 +10,10 @@ from toolkit.serving.counters import Counters
 
 
 class Batcher:
-    """Calls `work` with what waits: up to `most` items, the first of which has waited up to `wait_seconds` for others.
+    """Calls `work` with up to `most` waiting items. The first of them waits up to `wait_seconds` for others.
 
     While `work` runs, the next items gather, so a busy server has large batches whatever `wait_seconds` is. As a
-    context manager it ends when all that was submitted is done.
+    context manager it ends when all submitted items are done.
     """
 
     def __init__(self, work: Callable[[Sequence], list], most: int, wait_seconds: float, counters: Counters):
@@ -31,7 +31,7 @@ class Batcher:
         self._thread.join()
 
     def submit(self, item) -> Future:
-        """The answer on this item, or the error of `work`."""
+        """A future with the answer to this item, or the error of `work`."""
         future = Future()
         self._waiting.put((item, future))
         return future
@@ -39,7 +39,7 @@ class Batcher:
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
             gathered, is_last = self._gather(first)
-            # Not those of clients that have given up.
+            # Without items whose clients have given up.
             if batch := [(item, future) for item, future in gathered if future.set_running_or_notify_cancel()]:
                 self._answer(batch)
             if is_last:
@@ -66,9 +66,9 @@ class Batcher:
 
 
 def answer_each(work: Callable[[Sequence], list], items: list) -> list:
-    """What `work` answers on all items together; in place of an answer, the exception.
+    """The answers of `work` to all items; an item that fails gets its exception as the answer.
 
-    Where a batch fails, each half is tried alone, so that one bad item does not spoil the others.
+    If a batch fails, each half is tried alone, so that one bad item does not spoil the others.
     """
     try:
         return work(items)

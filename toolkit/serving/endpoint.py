@@ -1,4 +1,4 @@
-"""Runs whose models are loaded and wait for requests: from the bytes of photographs to the records of an answer."""
+"""Loaded runs that answer requests: from the bytes of photographs to the records of an answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Endpoint:
 
     ensemble: Ensemble
     models: dict[pathlib.Path, nn.Module | OnnxModel]  # by run folder
-    threads: DecodingThreads  # where `decode` is called, by all requests together
+    threads: DecodingThreads  # all requests call `decode` in these
 
     @classmethod
     def load(cls, config: ServingSettings, folder: pathlib.Path, load_weights: LoadWeights) -> Endpoint:
@@ -48,7 +48,7 @@ class Endpoint:
 
     @classmethod
     def warm(cls, config: ServerSettings, load_weights: LoadWeights) -> Endpoint:
-        """The runs of SM_CHANNEL_MODEL, which have answered once: that takes memory, and prepares for SERVE_BATCH."""
+        """Load the runs of SM_CHANNEL_MODEL, and answer SERVE_BATCH black photographs: a first batch is slow."""
         with model_archive.unpacked(config.sm_channel_model) as runs:
             endpoint = cls.load(config, runs, load_weights)
         endpoint.answer([endpoint.blank()] * config.serve_batch)
@@ -56,7 +56,7 @@ class Endpoint:
 
     @property
     def max_megapixels(self) -> float:
-        """Of a photograph, and of all photographs of a request together."""
+        """The limit of a photograph, and of all photographs of a request together."""
         return self.ensemble.config.max_megapixels
 
     def decode(self, content: bytes | RequestError) -> Photograph:

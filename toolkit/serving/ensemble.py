@@ -1,4 +1,4 @@
-"""One run or several that classify photographs together: found by NAME, asked one by one, then decided."""
+"""One or several runs that classify photographs together: each predicts, then their probabilities are combined."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What one run or several say of n photographs."""
+    """What one or several runs predict for n photographs."""
 
     classes: np.ndarray  # int64, shape (n,)
     probabilities: np.ndarray  # float64, shape (n, 18)
-    prior_shifts: list[PriorShift]  # what was found of each attribute's priors
+    prior_shifts: list[PriorShift]  # estimated priors of each attribute
 
 
 class Ensemble:
@@ -75,7 +75,7 @@ class Ensemble:
 
     @cached_property
     def decisions(self) -> dict[pathlib.Path, Decision]:
-        """How each run's logits become classes, with the oldest age band from OLD_FROM on."""
+        """{run: how its logits become classes}, with the oldest age band from OLD_FROM on."""
         decisions = {run: header.decision for run, header in self.headers.items()}
         if self.config.old_from is None:
             return decisions
@@ -97,8 +97,8 @@ class Ensemble:
     ) -> Answer:
         """The answer of all runs, from {run: probabilities of shape (n, 18)} and the rows of unreadable photographs.
 
-        With `people`, the name of each photograph's person, their probabilities are pooled. Unreadable ones get
-        FALLBACK_CLASS, and NaN as probabilities. Prints what was found of priors. Raises InputError where a
+        With `people`, the name of each photograph's person, probabilities are pooled over a person. Unreadable
+        photographs get FALLBACK_CLASS, and NaN as probabilities. Prints the estimated priors. Raises InputError if a
         run's probabilities are not finite.
         """
         by_run = np.stack([probabilities[run] for run in self.headers])
@@ -134,7 +134,7 @@ class Ensemble:
 
 
 def note_framing(headers: dict[pathlib.Path, Header]) -> None:
-    """Say so where the environment has a SIZE, CROP or FIT that some run was not trained with: runs keep their own."""
+    """Print a note if the environment has a SIZE, CROP or FIT that a run was not trained with: runs keep their own."""
     given, _ = sources.parse_variables(TrainSettings, os.environ)
     for name in ("size", "crop", "fit"):
         if name not in given:
@@ -154,8 +154,9 @@ def decide_together(
 ) -> Answer:
     """The answer of several runs with probabilities `p`, shape (runs, n, 18).
 
-    They are adapted to the priors here if `adapt`, then pooled over the photographs of each of `people` if given.
-    "mean" decides by the mean of the runs' probabilities; with "vote" each run has a vote, and that mean decides a tie.
+    If `adapt`, `p` is adapted to the priors of these photographs. If `people` is given, `p` is pooled over the
+    photographs of each person. `how`: "mean" decides by the mean over runs; "vote" by a vote of the runs, and that mean
+    breaks ties.
     """
     priors = np.mean([decision.class_priors for decision in decisions], 0)
     tau = np.mean([decision.tau for decision in decisions])

@@ -10,7 +10,7 @@ from toolkit.serving.runtimes import LoadWeights
 
 
 def load_endpoint(model_dir: str, load_weights: LoadWeights) -> Endpoint:
-    """The runs that NAME selects in the folder of a model, which is `model_fn`. Settings come from the environment.
+    """The handler `model_fn`: load the runs that NAME selects in `model_dir`. Settings come from the environment.
 
     Raises InputError on wrong settings and files.
     """

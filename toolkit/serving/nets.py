@@ -1,4 +1,4 @@
-"""Loaded nets that many ask at the same moment: photographs are decoded in threads, and predicted in batches."""
+"""Loaded nets that answer many requests at once: photographs are decoded in threads, and predicted in batches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Nets:
     """What answers the photographs of requests."""
 
     def __init__(self, endpoint: Endpoint, predict: Callable[..., Awaitable[dict]]):
-        """`predict`: decoded photograph -> its record, of a batch with others."""
+        """`predict`: decoded photograph -> its record; photographs that wait together are one batch."""
         self.endpoint, self.predict, self.max_megapixels = endpoint, predict, endpoint.max_megapixels
         self.failed = False  # whether the last prediction raised
 
     async def record(self, content: bytes | RequestError) -> dict:
-        """The answer on one photograph. Raises InputError on errors of the machine, and others."""
+        """The answer to one photograph. Raises InputError on errors of the machine, and any error of `predict`."""
         from toolkit.serving.requests import make_error_record  # imports torch
 
         decode, threads = self.endpoint.decode, self.endpoint.threads
@@ -29,7 +29,7 @@ class Nets:
         return make_error_record(photograph) if isinstance(photograph, str) else await self._predict(photograph)
 
     async def check(self) -> None:
-        """Raise the error if nothing can be predicted: after an error, a black photograph tells."""
+        """Raises an error if nothing can be predicted: after a failure it tries a black photograph."""
         if self.failed:
             await self._predict(self.endpoint.blank())
 

@@ -87,10 +87,10 @@ def parse(body: bytes | bytearray | str, content_type: str | None) -> list[bytes
 
 
 def within_budget(photographs: list[bytes | RequestError], max_megapixels: float) -> list[bytes | RequestError]:
-    """The same photographs. Raises RequestError where they have more pixels together than one may have.
+    """The same photographs. Raises RequestError if together they have more pixels than `max_megapixels`.
 
-    A file of a few kB can have as many as that, and all of a request are in memory at once. In a batch transform the
-    RequestError takes their place.
+    A file of a few kB can have that many, and all photographs of a request are in memory at once. In a batch transform
+    one RequestError takes the place of all photographs.
     """
     found = sum(_pixels(one, max_megapixels) for one in photographs if isinstance(one, bytes)) / 1e6
     if found <= max_megapixels:
@@ -98,7 +98,7 @@ def within_budget(photographs: list[bytes | RequestError], max_megapixels: float
     error = RequestError(
         http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"expected at most MAX_MEGAPIXELS={max_megapixels:g} in all photographs of a request together, found "
-        f"{found:.0f}; send several",
+        f"{found:.0f}; send several requests",
     )
     if is_batch_transform():
         return [error]
@@ -106,27 +106,28 @@ def within_budget(photographs: list[bytes | RequestError], max_megapixels: float
 
 
 def _pixels(content: bytes, max_megapixels: float) -> int:
-    """By its header; 0 of what is no photograph, or too large a one, which is refused when it is decoded."""
+    """The number of pixels by the header; 0 if the file is no photograph or too large: decoding refuses it."""
     with contextlib.suppress(Exception), photo_file.opened(content, max_megapixels) as photo:  # Pillow may raise any
         return photo.width * photo.height
     return 0
 
 
 def make_record(number: int, p: np.ndarray) -> dict:
-    """The answer on one photograph as JSON types, from its class and probabilities of shape (18,)."""
+    """The answer to one photograph as JSON types, from its class and probabilities of shape (18,)."""
     names = {attribute: ATTRIBUTES[attribute][value] for attribute, value in to_attributes(number).items()}
     return {"class": number, **names, "probabilities": p.round(6).tolist()}
 
 
 def make_error_record(error: str) -> dict:
-    """The answer in place of one on a photograph."""
+    """The record of a photograph that has no answer."""
     return {"error": error}
 
 
 def respond(records: list[dict], accept: str | None) -> tuple[str, str]:
     """The body of a response and its content type, the first in `accept` that is possible.
 
-    Raises RequestError, also where the only photograph is unreadable, except in a batch transform.
+    Raises RequestError if no content type is possible and, except in a batch transform, if the only photograph is
+    unreadable.
     """
     if len(records) == 1 and "error" in records[0] and not is_batch_transform():
         raise _bad_request(records[0]["error"])
@@ -166,7 +167,8 @@ def _parse_json(body: bytes | bytearray | str) -> list:
     if len(instances) > MOST_PHOTOGRAPHS:
         raise RequestError(
             http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"expected at most {MOST_PHOTOGRAPHS} photographs in a request, found {len(instances)}; send several",
+            f"expected at most {MOST_PHOTOGRAPHS} photographs in a request, found {len(instances)}; send several "
+            f"requests",
         )
     return instances
 

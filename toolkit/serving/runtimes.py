@@ -1,6 +1,6 @@
-"""What runs trained models, as RUNTIME says: torch the weights, or onnxruntime the ONNX file.
+"""The runtimes that RUNTIME selects: torch, which runs the weights, or onnxruntime, which runs the ONNX file.
 
-Both classes have the same attributes and methods; code that uses one does not ask which.
+Both classes have the same attributes and methods, so that callers treat them alike.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TorchRuntime:
 
     @cached_property
     def machine(self) -> Machine:
-        """Raises InputError where the device is not there."""
+        """The device and precision. Raises InputError if the device does not exist."""
         from toolkit.system import device  # imports torch
 
         return device.choose(self.config.device, self.config.precision)
@@ -61,7 +61,7 @@ class TorchRuntime:
         return placement.to_device(model, self.machine)
 
     def prepare_for_requests(self, model: nn.Module, size: tuple[int, int]) -> nn.Module:
-        """The model with batch norm fused, which takes five times as long as to predict one photograph."""
+        """The model with batch norm fused, once for all: fusing takes as long as predicting five photographs."""
         import torch
 
         from toolkit.models import fuse_batch_norm, placement

@@ -24,7 +24,7 @@ MOST_MIB = 6  # of a request's body, as on SageMaker
 MOST_SECONDS = 60  # from the first byte of a request to its answer, as on SageMaker
 PING_SECONDS = 2  # that a check may take, as on SageMaker
 MOST_REQUESTS = 256  # that are answered at once: each may have MOST_MIB in memory
-# Load balancers keep idle connections for a minute: if this side closed first, a request could meet the closing.
+# Load balancers keep idle connections for a minute. If the server closed one first, a request could get lost.
 KEEP_ALIVE_SECONDS = 75
 EXECUTION_PARAMETERS = {  # what a batch transform asks for
     "MaxConcurrentTransforms": 32,
@@ -53,12 +53,12 @@ class Service:
             "/execution-parameters": lambda _: JSONResponse(EXECUTION_PARAMETERS),
         }
         routes = [Route(path, answer) for path, answer in answers.items()]
-        # Amazon's containers of Ray Serve send to / what comes to /invocations.
+        # Amazon's containers of Ray Serve forward requests for /invocations to /.
         routes += [Route(path, self.invocations, methods=["POST"]) for path in ("/invocations", "/")]
         return Starlette(routes=routes, exception_handlers={HTTPException: _on_wrong_address})
 
     async def ping(self, _: Request) -> Response:
-        """200 unless nothing can be answered."""
+        """200, or 503 if nothing can be predicted."""
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await self.nets.check()
@@ -69,7 +69,7 @@ class Service:
         return Response()
 
     async def invocations(self, request: Request) -> Response:
-        """The answer on the photographs of a request; of an error a line that says why, as JSON."""
+        """The answer to the photographs of a request, or one line on what is wrong; as JSON or CSV, errors as JSON."""
         started = time.monotonic()
         self.under_way += 1
         try:

@@ -1,4 +1,4 @@
-"""Keeps a run: it alone owns the checkpoint, from which the run goes on and its files are written."""
+"""Saves a run while it trains: the checkpoint that it goes on from, and the files in its folder."""
 
 import contextlib
 import datetime
@@ -22,12 +22,12 @@ from toolkit.system.console import InputError, listed, say
 from toolkit.system.signals import defer_signals
 from toolkit.training.train_state import TrainState
 
-SAVE_IS_CHEAP = 20  # an epoch's end saves once a save's duration has passed so many times: saves take 5 % at most
+SAVE_IS_CHEAP = 20  # a save at an epoch's end waits 20 times as long as a save takes: 5 % of the time at most
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run."""
+    """The result of a run."""
 
     history: list[dict]  # a row an epoch
     kept: dict  # the kept epoch's row
@@ -39,7 +39,7 @@ class Result:
 
 
 def best_epoch(history: list[dict]) -> int:
-    """The first epoch with the highest macro F1, or the last one of a run without validation people; 0 of none."""
+    """The first epoch with the highest macro F1, or the last one of a run without validation people; 0 for []."""
     return max(history, key=lambda row: row.get("macro_f1", row["epoch"]), default={"epoch": 0})["epoch"]
 
 
@@ -52,7 +52,7 @@ class Checkpointer:
     def __init__(
         self, run: Run | None, fingerprint: dict, header: Header, validation: Validation, every_seconds: float
     ):
-        """Begins with the checkpoint of the run, or a fresh one: the same in all processes. Says where it goes on."""
+        """Begins with the checkpoint of the run or a fresh one, the same in all processes. Prints where it goes on."""
         self.run, self.header, self.validation, self.every_seconds = run, header, validation, every_seconds
         self.checkpoint = self._begin(fingerprint)
         self._train_state: TrainState | None = None
@@ -73,7 +73,7 @@ class Checkpointer:
         return checkpoint or sent
 
     def restore(self, train_state: TrainState) -> None:
-        """Load the checkpoint into this state, and write the run's files again: a killed process may not have."""
+        """Load the checkpoint into `train_state`, and write the run's files: a killed process may not have."""
         self._train_state, checkpoint = train_state, self.checkpoint
         if checkpoint.tensors:
             self._refuse_other_tensors()
@@ -86,7 +86,7 @@ class Checkpointer:
                 self._write_files(is_kept=True)
 
     def _refuse_other_tensors(self) -> None:
-        """Raises InputError unless the checkpoint has the tensors of this net, and what it predicted."""
+        """Raises InputError unless the checkpoint has the tensors and predictions of this net, in their shapes."""
         found, own = self.checkpoint, self._train_state
         rows = len(self.validation.labels)
         expected = {name: value.shape for name, value in own.tensors().items() if not name.startswith("optimizer.")}
@@ -112,8 +112,8 @@ class Checkpointer:
     def end_epoch(self, row: dict, outputs: torch.Tensor, decision: Decision, is_last: bool) -> None:
         """Take the epoch's row of history.csv, outputs of the validation photographs and decision; write the files.
 
-        Kept is the latest epoch that is as good as the best: the highest macro F1 of a few people is partly luck, and
-        later weights are better where these people cannot tell. Saves if the epoch was long enough to be worth it.
+        The latest epoch that is as good as the best (metrics.is_as_good) is kept: on few people, the highest macro F1
+        is partly luck, and of equal epochs the later weights are better. Saves if the last save is long enough ago.
         """
         checkpoint, validation = self.checkpoint, self.validation
         classes = decision.classes(outputs[:, :CLASSES].double().numpy())
@@ -139,7 +139,7 @@ class Checkpointer:
     def save(self) -> bool:
         """Write the checkpoint if anything has changed. Returns whether the disk has all steps that are done."""
         checkpoint, began = self.checkpoint, time.monotonic()
-        # On a GPU, where a step that is not finite is found at the end of the epoch only: nothing after it is saved.
+        # On a GPU, a step that is not finite is found only at the end of the epoch: nothing after it may be saved.
         if getattr(self._train_state.optimizer, "found_inf", None):
             return False
         if self._losses is not None:
@@ -163,7 +163,7 @@ class Checkpointer:
             raise
 
     def result(self) -> Result:
-        """Of rank 0, after an epoch at least."""
+        """The result so far. Only for rank 0, after one epoch or more."""
         checkpoint = self.checkpoint
         return Result(
             history=checkpoint.history,

@@ -1,4 +1,4 @@
-"""A net that is trained on everybody has no validation people: it decides as a run of folds does, or by defaults."""
+"""The decision of a net without validation people: fitted on the predictions of a run of folds, or defaults."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SMALLEST_WRITTEN = 5e-7  # a probability below it is 0 in a table of six digits
 
 
 def with_decision(config: TrainSettings, task: Task) -> Task:
-    """The task of a net without validation people, with its decision; rank 0 reads what it is fitted on.
+    """The task, which has no validation people, with its decision. Rank 0 reads the predictions that it is fitted on.
 
-    By defaults there is no temperature, and inference adapts no priors: nobody knows the net's error.
+    Without DECIDE_BY the temperature is 1 and inference adapts no priors, as the net's error is not known.
     """
     correction, tau, decision, by = task.prior_correction, config.logit_adjustment, None, "defaults"
     if config.decide_by is None:
@@ -46,8 +46,8 @@ def with_decision(config: TrainSettings, task: Task) -> Task:
 
 
 def note_other_settings(config: TrainSettings, folder: pathlib.Path) -> None:
-    """Say so where the folds were trained with other settings: their errors may be of another kind."""
-    then = read_settings(folder / "fold-0").get("settings", {})  # nothing where they were copied without it
+    """Print a note if the folds were trained with other settings: their errors may be of another kind."""
+    then = read_settings(folder / "fold-0").get("settings", {})  # {} if the folds were copied without settings.json
     now = {name: value for name, value in config.deciding().items() if name not in MAY_DIFFER}
     if other := [name for name, value in now.items() if then.get(name, value) != value]:
         told = listed(f"{name.upper()}={as_text(then[name])}, not {as_text(now[name])}" for name in other)
@@ -55,10 +55,10 @@ def note_other_settings(config: TrainSettings, folder: pathlib.Path) -> None:
 
 
 def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: float) -> Decision:
-    """The best decision for the out-of-fold predictions of a run of folds, for a net with this prior correction.
+    """Fit a decision on the out-of-fold predictions of a run of folds, for a net with this prior correction.
 
-    The probabilities, which are calibrated, become the posterior that such a net would have given: those of each fold
-    at the temperature of its own net.
+    Calibration is undone first: from the probabilities and the temperature of each fold follows the log posterior that
+    a net with this correction would have given.
     """
     table = read_predictions(folder / OUT_OF_FOLD, "DECIDE_BY")
     headers = {fold: read_header(folder / f"fold-{fold}" / WEIGHTS) for fold in table["fold"].unique()}
@@ -69,7 +69,7 @@ def fit_out_of_fold(folder: pathlib.Path, correction: PriorCorrection, tau: floa
 
 
 def run_of_folds(config: TrainSettings) -> pathlib.Path:
-    """The run of folds that DECIDE_BY names: in SM_MODEL_DIR, or at that path.
+    """The folder of the run of folds that DECIDE_BY names: in SM_MODEL_DIR, or at that path.
 
     Raises InputError where it has no out-of-fold predictions.
     """
@@ -103,7 +103,7 @@ def refuse_unlike_folds(config: TrainSettings) -> None:
 
 
 def crop(config: TrainSettings) -> tuple[float, float, float, float]:
-    """That of the folds which DECIDE_BY names, and which `refuse_unlike_folds` has passed."""
+    """The crop (top, left, bottom, right) of the folds that DECIDE_BY names. Call `refuse_unlike_folds` first."""
     return read_header(run_of_folds(config) / "fold-0" / WEIGHTS).framing.crop
 
 

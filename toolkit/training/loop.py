@@ -82,7 +82,7 @@ def make_train_state(config: TrainSettings, model: nn.Module) -> TrainState:
 
 
 def make_recipe(config: TrainSettings, steps_per_epoch: int, micro_batch_size: int | None = None) -> Recipe:
-    """How a run with these settings trains; `micro_batch_size` is that of a run which has run out of memory before."""
+    """How a run with these settings trains. `micro_batch_size` overrides them after a run has run out of memory."""
     return Recipe(
         learning_rate=partial(
             learning_rate,
@@ -105,12 +105,12 @@ def _refuse_small_batches(batch_size: int, batches: list) -> None:
     if smallest < 2 * world.size():
         raise InputError(
             f"BATCH_SIZE={batch_size}: expected 2 photographs a step for each of {world.size()} processes, "
-            f"found {smallest} in all; raise it, or start fewer"
+            f"found {smallest} in all; raise it, or start fewer processes"
         )
 
 
 def _is_over(config: TrainSettings, history: list[dict]) -> bool:
-    """Whether these epochs are all, or patience is at its end."""
+    """Whether all epochs are done, or PATIENCE epochs brought no better macro F1."""
     without_better = len(history) - best_epoch(history)
     return len(history) >= config.epochs or bool(history and config.patience and without_better >= config.patience)
 
@@ -147,7 +147,7 @@ def _train_within_memory(
         say(
             f"note: out of memory; a step now takes its {recipe.batch_size} photographs {smaller} at a time: the loss "
             f"and its gradients stay those of the whole batch, batch norm sees {smaller}, and each step takes a third "
-            f"longer; MICRO_BATCH_SIZE={smaller} says so from the start"
+            f"longer; MICRO_BATCH_SIZE={smaller} does so from the start"
         )
 
 
@@ -158,25 +158,24 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: float) -> Evaluation:
-    """Outputs, scores and decision on the validation photographs, all at once.
+    """Outputs, scores and decision on all validation photographs, of which each process predicts a shard.
 
-    Before that, the statistics of batch norm are recomputed on the first batches of the epoch, in microbatches as in
-    training. The processes share the photographs.
+    First the statistics of batch norm are recomputed on the first batches of the epoch, in microbatches as in training.
     """
     order = epoch_order(task.train, recipe.seed, epoch, task.sampling_weights)
     batches = split_into_batches(order, recipe.batch_size)[:BATCHES_FOR_STATISTICS]
     microbatches = [one for batch in batches for one in split_into_microbatches(batch, recipe.micro_batch_size)]
     recompute_batch_norm_statistics(model, task.loader, microbatches)
-    if task.decision:  # there are no such photographs, and the processes have none to share
+    if task.decision:  # there are no validation photographs
         return Evaluation(torch.empty(0, CLASSES), {}, task.decision)
-    # No activations are kept for gradients, so four times a training microbatch fits: a smaller one makes this smaller.
+    # Prediction keeps no activations for gradients, so four times a training microbatch fits into memory.
     loader, rows, count = task.loader, distributed.shard(task.validation), len(task.validation)
     batch_size = min(4 * max(map(len, microbatches)), loader.machine.prediction_batch_size(loader.store.size))
     exact, own = predict_quickly(model, loader, rows, batch_size)
     outputs = distributed.all_gather_rows(own, count)
     _refuse_diverged(outputs.isfinite().all(1), "logits", recipe, epoch)
     decision = fit(outputs, task, tau)
-    # By this decision, as inference.py does later: another one would find other calls close.
+    # With this decision, as in inference.py: which calls are close depends on it.
     own = recompute_close_calls(exact, loader, rows, batch_size, own, decision.adjusted)
     evaluation = score(distributed.all_gather_rows(own, count), task, decision)
     _refuse_diverged(torch.tensor([math.isfinite(evaluation.scores["val_loss"])]), "losses", recipe, epoch)
@@ -184,7 +183,7 @@ def evaluate(model: nn.Module, task: Task, recipe: Recipe, epoch: int, tau: floa
 
 
 def _refuse_diverged(is_finite: torch.Tensor, what: str, recipe: Recipe, epoch: int) -> None:
-    """Raises InputError unless all are finite; bool, shape (n,). No step of training was at fault, so none says it."""
+    """Raises InputError unless is_finite (bool, shape (n,)) is all true. The steps of training were finite."""
     if not is_finite.all():
         raise InputError(
             f"epoch {epoch + 1}: expected finite {what} of the validation photographs, found others in "
@@ -203,7 +202,7 @@ def fit(outputs: torch.Tensor, task: Task, tau: float) -> Decision:
 def score(outputs: torch.Tensor, task: Task, decision: Decision) -> Evaluation:
     """Outputs of all validation photographs, with their scores by this decision."""
     labels, logits = task.labels[task.validation], outputs[:, :CLASSES].double().numpy()
-    with torch.no_grad():  # a copy: a loss may write into its logits, which those of inference mode do not let it
+    with torch.no_grad():  # a copy: a loss may write into its logits, which inference mode forbids
         val_loss = task.criterion(outputs.to(labels.device).clone(), labels).item()
     scores = metrics.headline_scores(labels.cpu(), decision.classes(logits))
     return Evaluation(outputs, {"val_loss": val_loss, **scores}, decision)

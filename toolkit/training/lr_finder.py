@@ -14,7 +14,7 @@ from toolkit.training.task import Task
 STEPS, LOWEST, HIGHEST = 120, 1e-6, 1.0
 SMOOTHING = 0.9  # of the moving average over the steps' losses
 DIVERGED = 2.0  # times the lowest loss
-STEPS_PER_LINE, WIDTH = 5, 50  # of the printed curve, in which no loss and DIVERGED times the first lie WIDTH apart
+STEPS_PER_LINE, WIDTH = 5, 50  # of the printed curve: losses 0 and DIVERGED * first loss are WIDTH characters apart
 
 
 def find_lr(config: TrainSettings, net: nn.Module, task: Task) -> None:
@@ -46,7 +46,7 @@ def sweep(config: TrainSettings, net: nn.Module, task: Task) -> list[tuple[float
         if not losses[-1].isfinite():
             raise _Enough
         average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1].item()
-        points.append((rate(len(points)), average / (1 - SMOOTHING ** (len(points) + 1))))  # without the start at 0
+        points.append((rate(len(points)), average / (1 - SMOOTHING ** (len(points) + 1))))  # unbiased: it starts at 0
         is_last = len(points) == STEPS or points[-1][1] > DIVERGED * min(loss for _, loss in points)
         if is_last or len(points) % STEPS_PER_LINE == 1:
             say(_line(*points[-1], DIVERGED * points[0][1]))
@@ -66,7 +66,7 @@ def sweep(config: TrainSettings, net: nn.Module, task: Task) -> list[tuple[float
 
 
 def suggestion(points: list[tuple[float, float]]) -> float:
-    """A tenth of the rate with the lowest loss: above it training gains little, and soon breaks."""
+    """A tenth of the rate with the lowest loss: higher rates gain little, and soon diverge."""
     return min(points, key=lambda point: point[1])[0] / 10
 
 

@@ -52,7 +52,7 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 def load_state_tensors(optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
     """The inverse of `state_tensors`. Learning rates and the like stay as they are.
 
-    Raises ValueError or IndexError on moments that are not this optimizer's of these weights.
+    Raises ValueError or IndexError if the moments do not fit this optimizer and its weights.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     moments_of_weight: dict[int, dict] = {}
@@ -61,7 +61,7 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, state: dict[str, torch.
         number, _, name = key.partition(".")
         weight = weights[int(number)]
         if value.shape == weight.shape:
-            # In the weight's memory layout: fused optimizers walk through both side by side, and a file has lost it.
+            # In the weight's memory layout, which a file does not keep: fused optimizers read both in the same order.
             value = torch.empty_like(weight).copy_(value)
         is_number = not isinstance(expected[int(number)].get(name), tuple)  # a count of steps, say
         moments_of_weight.setdefault(int(number), {})[name] = value.item() if is_number and value.ndim == 0 else value

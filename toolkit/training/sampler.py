@@ -12,9 +12,9 @@ from toolkit.system import distributed, world
 def epoch_order(
     photographs: np.ndarray, seed: int, epoch: int, sampling_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """The photographs of an epoch in their order, as many as there are.
+    """The photographs of an epoch in their order: shape (n,), as `photographs`.
 
-    Each once; or, with `sampling_weights` (shape (n,), their sum is 1), drawn with replacement.
+    A permutation or, with `sampling_weights` (shape (n,), their sum is 1), a sample with replacement.
     """
     rng = np.random.default_rng([seed, epoch, ORDER_STREAM])
     if sampling_weights is None:
@@ -34,10 +34,10 @@ def balanced_sampling_weights(labels: np.ndarray, people: pd.Series) -> np.ndarr
 
 
 def split_into_microbatches(batch: np.ndarray, micro_batch_size: int | None) -> list[np.ndarray]:
-    """This process's shard of a batch in equal microbatches of at most `micro_batch_size`; None makes one of all.
+    """This process's shard of a batch in equal microbatches of at most `micro_batch_size`; None: in one.
 
-    Every process makes the same number of them, since DistributedDataParallel waits for the others in each. None is a
-    single photograph, from which batch norm cannot learn.
+    Every process makes the same number of them, since DistributedDataParallel waits for the others in each. Each has
+    two photographs at least, as batch norm cannot learn from one.
     """
     smallest, largest = len(batch) // world.size(), math.ceil(len(batch) / world.size())
     count = min(math.ceil(largest / (micro_batch_size or largest)), smallest // 2)

@@ -1,7 +1,7 @@
 """One epoch of training, step by step.
 
-The device is never waited for where that can be avoided: losses, gradient norms and the check for finite numbers stay
-on it, and the pixels of the next batch are gathered while it works.
+Python waits for the device as rarely as possible: losses, gradient norms and the check for finite numbers stay on the
+device, and the pixels of the next batch are gathered while it works.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class EpochInputs:
             self.targets = torch.lerp(others, self.targets, self.lam[:, None])
 
     def load(self, batches: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """The model's input for each batch of positions in the order."""
+        """The model's input for each batch of positions in `order`: float32, shape (b, 3, height, width)."""
         if self.permutation is None:
             yield from self._load(batches)
             return
@@ -95,8 +95,8 @@ def train_one_epoch(
     microbatches = [split_into_microbatches(batch, recipe.micro_batch_size) for batch in batches[first:]]
     inputs = inputs_of_epoch.load([microbatch for batch in microbatches for microbatch in batch])
     targets = inputs_of_epoch.targets.split([len(batch) for batch in batches])
-    # To read `found_inf` at every step, Python would have to wait for the GPU. There the fused optimizer reads it, and
-    # skips that step and all that follow (torch's means for GradScaler); it is read here at the end of the epoch.
+    # To read `found_inf` at every step, Python would have to wait for the GPU. Instead the fused optimizer reads it
+    # there (as for GradScaler), and skips this step and all later ones. Python reads it at the end of the epoch.
     found_inf = torch.zeros((), device=machine.device)
     skips_alone = machine.is_async and bool(optimizer.defaults.get("fused"))
     optimizer.found_inf = found_inf if skips_alone else None
@@ -111,7 +111,7 @@ def train_one_epoch(
             loss = _backward(train_model, task, machine, batch, targets[number], (recipe.seed, step))
             norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
             losses[number], gradient_norms[number], both = loss, norm, loss + norm
-            found_inf.logical_or_(both - both != 0)  # NaN where it is not finite; isfinite() takes four kernels
+            found_inf.logical_or_(both - both != 0)  # both - both is 0 or NaN; isfinite() takes four kernels
             if not skips_alone and found_inf:
                 break
             optimizer.step()
@@ -119,7 +119,7 @@ def train_one_epoch(
     if found_inf:
         photographs = [inputs_of_epoch.order[batch] for batch in batches]
         _refuse_step(losses, gradient_norms, photographs, recipe, task, epoch)
-    # In float64, and weighted: batches differ by one photograph.
+    # In float64, and weighted by batch size: sizes differ by one.
     return float(losses.cpu().double().numpy() @ [len(batch) for batch in batches]) / len(task.train)
 
 
@@ -135,8 +135,8 @@ def _backward(
 
     `batch` has the inputs of this process's shard, in one microbatch or more; `targets` are those of the whole batch of
     all processes. The loss sees all logits at once, so that it may be any function of them (soft F1, say). With more
-    than one microbatch each passes through the model twice: for its logits, and again when the loss's gradient by them
-    is known (Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021).
+    than one microbatch, each passes through the model twice: first for its logits, then to propagate the gradient of
+    the loss by them (Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021).
     """
     seed, step = seed_and_step
 
@@ -149,10 +149,10 @@ def _backward(
     with torch.set_grad_enabled(len(batch) == 1):
         logits = torch.cat([logits_of(number) for number in range(len(batch))])
     own = logits if len(batch) == 1 else logits.requires_grad_()
-    # A loss may write into its logits: in microbatches into a copy, as those are a leaf of the gradient.
+    # A loss may write into its logits. Those of microbatches are a leaf of the graph, so it gets a copy.
     given = own if len(batch) == 1 else own.clone()
     loss = task.criterion(distributed.all_gather_rows(given, len(targets)), targets)
-    # DistributedDataParallel averages gradients over the processes; the sum is wanted, as each has its own rows only.
+    # DistributedDataParallel averages gradients over the processes; we need the sum, as each has its own rows only.
     (loss * world.size() if world.size() > 1 else loss).backward()
     if len(batch) > 1:
         for number, gradient in enumerate(logits.grad.split([len(inputs) for inputs in batch])):

@@ -7,7 +7,7 @@ import torch
 from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, BORDER_YEARS, CLASSES, age_band, to_attributes, to_class
 from toolkit.models import factored_head
 
-BORDER_SPREAD = 2.0  # years: standard deviation of the ages that the people of one border age look
+BORDER_SPREAD = 2.0  # years: standard deviation of the apparent ages of people of one border age
 
 
 def make_targets(
@@ -16,15 +16,15 @@ def make_targets(
     """The targets of photographs with these classes (int64) and ages (float years, NaN if unknown), shape (n,) each.
 
     `labels` itself if nothing is soft; else float32 of shape (n, 18) or, `with_years`, (n, 18 + factored_head.YEARS).
-    `soft`: shares are wanted in any case, as photographs are mixed or have pseudo-labels. `soften` moves a part of
-    BORDER_YEARS to the class of 60 and over: that of a Gaussian around their age which lies above 59.5. The shares of
-    years agree with those of the classes.
+    `soft`: give shares in any case, for mixed photographs or pseudo-labels. `soften`: for each age of BORDER_YEARS,
+    P(Normal(age, BORDER_SPREAD) > 59.5) moves to the class of 60 and over. The shares of years agree with those of the
+    classes.
     """
     if not (soft or soften or with_years):
         return labels
     table = torch.nn.functional.one_hot(labels, CLASSES).float()
     if soften:
-        next_band = to_class(*(name == "age" for name in ATTRIBUTES))  # how many classes further
+        next_band = to_class(*(name == "age" for name in ATTRIBUTES))  # how many classes further the next age band is
         for border in BORDER_YEARS:
             distance = AGE_FROM_YEARS[1] - 0.5 - border
             old = 0.5 * math.erfc(distance / BORDER_SPREAD / math.sqrt(2))

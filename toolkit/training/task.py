@@ -34,7 +34,7 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A row for each photograph of the loader, shape (n,) or (n, ...); the two sides are rows, int64, sorted."""
+    """Arrays have a row for each photograph of the loader; `train` and `validation` are row numbers, int64, sorted."""
 
     loader: Loader
     names: np.ndarray  # bytes: the path below the image folder
@@ -44,7 +44,7 @@ class Task:
     train: np.ndarray
     validation: np.ndarray  # may be empty: then `decision` is given
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets (b, ...) -> loss
-    sampling_weights: np.ndarray | None = None  # of the rows of `train`; None takes each once an epoch
+    sampling_weights: np.ndarray | None = None  # for the rows of `train`; None: each once an epoch
     loss_weights: np.ndarray = field(default_factory=lambda: np.ones(CLASSES))  # how much the loss counts each class
     smoothing: float = 0.0  # share of each label that the loss spreads over all classes
     pseudo_labels: PseudoLabels | None = None  # of the last photographs, which have no label of their own
@@ -97,7 +97,7 @@ class Task:
     def digest(self) -> str:
         """A checksum of names and contents of the files, targets, sides and decision.
 
-        Raises InputError if another process has another one.
+        Raises InputError if the processes have different ones.
         """
         of_labels = (self.targets.cpu().numpy(), self.train, self.validation, np.array(repr(self.decision)))
         digest = _sha256(*self._files(), *of_labels)
@@ -109,7 +109,7 @@ class Task:
     def record(self, fingerprint: dict, started: str) -> dict:
         """For settings.json: what the run learns from, its fingerprint without the settings, and when it began.
 
-        `data` is a checksum of files and labels: runs with other splits or targets of the same data have the same.
+        `data` is a checksum of files and labels only: runs with other splits or targets of the same data share it.
         """
         of_data = {"data": _sha256(*self._files(), self.labels.cpu().numpy())}
         of_pseudo_labels = {"pseudo_labels": self.pseudo_labels.record} if self.pseudo_labels else {}
@@ -117,7 +117,7 @@ class Task:
         return of_data | of_pseudo_labels | of_fingerprint | {"started": started}
 
     def _files(self) -> tuple[np.ndarray, np.ndarray]:
-        """Names and contents: people put other photographs under the same names."""
+        """Names and checksums: other photographs may get the same names."""
         return self.names, self.loader.store.checksums
 
     @property
@@ -127,9 +127,9 @@ class Task:
 
     @cached_property
     def prior_correction(self) -> PriorCorrection:
-        """From the priors of all people who are not held out, also those that BORDER_AGES leaves out.
+        """From the priors (all people who are not held out, also those whom BORDER_AGES leaves out) and sampled priors.
 
-        Pseudo-labels are no facts about people, so they are not in the priors; but they are sampled.
+        Pseudo-labels are no facts about people, so they count in the sampled priors only.
         """
         labels = self.labels.cpu().numpy()
         people = np.delete(labels[: self.labelled], self.validation)

@@ -14,8 +14,8 @@ from toolkit.training.optimizer import load_state_tensors, state_tensors
 class EMA:
     """An exponential moving average of a model's weights and buffers.
 
-    Its decay warms up, min(decay, (1 + step) / (10 + step)), so that it spans a tenth of the steps so far at most:
-    otherwise little but the first weights would be in it after a short run (as in TensorFlow's).
+    Its decay warms up as TensorFlow's: min(decay, (1 + step) / (10 + step)). So the average spans at most a tenth of
+    the steps so far; else, after a short run, it would be little but the first weights.
     """
 
     def __init__(self, model: nn.Module, decay: float):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-MIN_LONGER_SIDE = 6  # of a feature map in cells: a coarser one, such as the last one's 2 x 2, no longer shows where
+MIN_LONGER_SIDE = 6  # of a feature map, in cells: coarser maps, such as the last with 2 x 2, do not show where
 
 
 def saliency(model: nn.Module, inputs: torch.Tensor, classes: torch.Tensor) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from toolkit.scoring import calibration, groups, metrics
 READABLE_CLASSES = tuple(map(readable, CLASS_NAMES))  # as pages show them: "worn male under 30"
 NUMBERED_CLASSES = tuple(f"{number} {name}" for number, name in enumerate(READABLE_CLASSES))
 MAX_MISTAKES, MAX_PAIRS = 60, 12
-OF_EACH_CELL = 3  # of a confusion matrix: mistakes that are shown before others, so that each cell leads to some
+OF_EACH_CELL = 3  # mistakes of each cell of a confusion matrix come before others, so that each cell has some
 MAX_SALIENCY = 24  # the most confident mistakes: gradients of more would take gigabytes
 CLASS_MATRIX = "class"
 NO_PHOTOGRAPHS = "REPORT_PHOTOS=false: no photographs are shown."
@@ -33,9 +33,9 @@ class Predictions:
     predicted: np.ndarray  # class: int64, shape (n,)
     people: Sequence | None = None  # person of each photograph
     probabilities: np.ndarray | None = None  # float, shape (n, 18); NaN where not known
-    uncalibrated: np.ndarray | None = None  # the same with temperature 1, where the temperature is another
+    uncalibrated: np.ndarray | None = None  # the same with temperature 1; None if that is the temperature
     paths: Sequence | None = None  # photograph files, or None where one is not shown; None keeps all out of the page
-    why_no_photographs: str = NO_PHOTOGRAPHS  # said where `paths` is None
+    why_no_photographs: str = NO_PHOTOGRAPHS  # shown if `paths` is None
     corrected: Sequence[str] | None = None  # what was corrected in each label: "male to female", or ""
     columns: Mapping[str, Sequence] = field(default_factory=dict)  # further ones, by which photographs are grouped
 
@@ -127,7 +127,7 @@ def _cell(kind: str, true: int, predicted: int) -> str:
 
 
 def _cells(true: int, predicted: int) -> list[str]:
-    """The cells off the diagonals in which a mistake is counted."""
+    """The cells in which a mistake is counted, in the matrix of classes and in those of attributes."""
     attributes = zip(to_attributes(true).items(), to_attributes(predicted).values(), strict=True)
     own = [_cell(name, one, other) for (name, one), other in attributes if one != other]
     return [_cell(CLASS_MATRIX, true, predicted), *own]
@@ -190,9 +190,9 @@ def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]
 
 
 def _by_person(predictions: Predictions, mistakes: Sequence[dict]) -> list[dict]:
-    """The mistakes of each person together, who are in the order of their first one: {person, wrong, count, mistakes}.
+    """The mistakes by person, in the order of each person's first mistake: {person, wrong, count, mistakes}.
 
-    Where people are not known, each mistake stands alone.
+    If people are not known, each mistake stands alone.
     """
     known = predictions.people is not None
     keys = list(predictions.people) if known else list(range(len(predictions.true)))

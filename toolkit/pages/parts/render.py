@@ -18,9 +18,9 @@ FOLDERS = [ROOT / "toolkit" / "pages" / name for name in ("templates", "static")
 
 @contextlib.contextmanager
 def unless_it_fails(*raised: type[Exception]):
-    """Print what went wrong with a page, and go on: somebody's own model must not lose a finished run over its page.
+    """Print the error of a page, and go on: a run must not fail because its page does, for a user's own model, say.
 
-    `raised`: errors that are raised all the same. If there are any, so are those of a disk that fails.
+    `raised`: errors that are raised all the same. If any are given, errors of a failing disk are raised, too.
     """
     try:
         yield

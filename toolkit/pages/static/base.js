@@ -18,7 +18,7 @@ for (const table of tables) for (const cell of table.querySelectorAll("tbody td"
 function fitTables() {
   for (const table of tables) {
     table.classList.remove("list");
-    const isCompared = table.id === "table" && innerWidth >= 960;  // runs, by column: where there is room it scrolls
+    const isCompared = table.id === "table" && innerWidth >= 960;  // runs are compared by column, so on a wide window it scrolls
     table.classList.toggle("list", !isCompared && table.scrollWidth > table.parentElement.clientWidth);
   }
 }
