@@ -7,7 +7,7 @@ The first command starts Ray on this machine, the second uses a running cluster.
 answers are those of serve.py. Each replica takes a core, and gathers its own batches.
 """
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -7,7 +7,7 @@ photographs (`images/` beside gt.csv), the probabilities (`probabilities.csv` be
 gt.csv: `person` for intervals over people, and any others (camera, say) for scores by group.
 """
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

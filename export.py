@@ -7,7 +7,7 @@ The file is written only after onnxruntime has given the same probabilities as t
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

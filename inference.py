@@ -8,7 +8,7 @@ The second command prints the classes of these photographs, and writes nothing.
 SageMaker imports this module, too, to answer requests with its handlers model_fn, input_fn, predict_fn and output_fn.
 """
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

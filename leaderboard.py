@@ -10,7 +10,7 @@ A backbone that fails does not stop the others. With other settings the table ge
 setting that differs; rows of other photographs or code are left out.
 """
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -299,8 +299,8 @@ def comparable(folder: pathlib.Path, fingerprint: dict) -> dict[pathlib.Path, di
         path: one for path, one in found.items() if "row" in one and are_same(one["fingerprint"], fingerprint, *same)
     }
     order = {name: number for number, name in enumerate(model.names())}
-    in_order = sorted(rows.items(), key=lambda item: order.get(item[1]["row"]["model"], len(order)))
-    return dict(sorted(in_order, key=lambda item: bool(item[1]["row"]["note"])))
+    models = sorted(rows, key=lambda path: order.get(rows[path]["row"]["model"], len(order)))
+    return {path: rows[path] for path in sorted(models, key=lambda path: bool(rows[path]["row"]["note"]))}
 
 
 def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]]:
@@ -312,8 +312,8 @@ def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]
     differing = [name for name in found if name not in OTHER_NAMES]
     several = any(path.name != as_folder(one["row"]["model"]) for path, one in made.items())  # rows of one backbone
     rows = []
-    for (path, one), *known in zip(made.items(), given, trained, strict=True):
-        values = {name: (known[0] | known[1]).get(name, "") for name in differing}
+    for (path, one), of_call, of_run in zip(made.items(), given, trained, strict=True):
+        values = {name: (of_call | of_run).get(name, "") for name in differing}
         folder = {"folder": path.name} if several else {}
         first = {name: one["row"][name] for name in OTHER_NAMES.values()}
         rows.append({**first, **values, **folder, **one["row"]})

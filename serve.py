@@ -7,7 +7,7 @@ GET /ping answers 200 once the net is loaded and warm; /metrics has counts for P
 server answers the requests that it has received, and ends. SageMaker starts containers with the argument `serve`.
 """
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

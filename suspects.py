@@ -10,7 +10,7 @@ RELABEL=sure,corrections.csv applies the decisions, here and in train.py; here, 
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # Ctrl-C in the imports below ends it without their traceback; then see console.run
+if __name__ == "__main__":  # Ctrl-C during these imports ends the script without a traceback; later, console.run does
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -94,7 +94,8 @@ def _goes_on(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new
     """
     backup = _backup_of(config, folder)
     if (folder / folders.RESULT).exists():
-        if backup != folder and None is not _read(backup) == _read(folder):
+        saved = _read(backup) if backup != folder else None
+        if saved is not None and saved == _read(folder):
             folders.mark_finished(backup, folder)  # its process was killed before it did
         return False
     begun = [path for path in dict.fromkeys((folder, backup)) if (path / folders.FOLDS).exists()]
