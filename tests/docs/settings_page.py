@@ -26,7 +26,7 @@ This page lists every setting of every script. It is generated: change the setti
 | flag | `python train.py --batch-size 64` | `--batch_size 64`, `--batch-size 64` and `--batch-size=64` are the same |
 | environment variable | `epochs=10 python train.py` | any case: `EPOCHS` or `epochs` |
 | SageMaker hyperparameter | `SM_HP_BATCH_SIZE`, `SM_HPS` | see [SageMaker](sagemaker.md) |
-| settings of a run | `SETTINGS=runs/resnet18/settings.json python train.py` | trains the same again; not its folders, `RUN` |
+| settings of a run | `SETTINGS=runs/resnet18/settings.json python train.py` | the same again; no folders, no `RUN` |
 | recipe | `RECIPE=best python train.py` | the lines of a file in `recipes/`: see [recipes](#recipes) |
 
 - **Precedence:** each way wins over those below it in this table, and all of them over the default.
