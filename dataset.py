@@ -146,8 +146,8 @@ def tell_passed_over(root: pathlib.Path, passed_over: Sequence[str]) -> None:
     if meant and world.rank() == 0:
         warn(
             f"warning: {len(meant)} files and folders look like people or photographs, and are NOT read: "
-            f"{listed(meant, 20)}; read are folders <id>_<gender>_<race>_<age>, gender male or female, with "
-            f"photographs {', '.join(MASK_OF_PHOTOGRAPH)}; rename them, or take them out of {root}"
+            f"{listed(meant, 20)}; expected folders <id>_<gender>_<race>_<age>, gender male or female, with "
+            f"photographs {', '.join(MASK_OF_PHOTOGRAPH)}; rename them, or remove them from {root}"
         )
 
 
@@ -281,7 +281,7 @@ def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[s
             f"{listed([*inside, *others]) or 'nothing'}; is SM_CHANNEL_EVAL the right folder?"
         )
     left_out = f"; passed over, as they are no photographs: {listed(others)}" if others else ""
-    left_out += f"; NOT read are the folders in it: {listed(inside)}" if inside else ""
+    left_out += f"; folders in it are NOT read: {listed(inside)}" if inside else ""
     say(f"no info.csv in {folder}: all {len(names)} photographs of {images}, sorted{left_out}")
     return {"ImageID": names}, [os.path.join(images, name) for name in names]
 

@@ -183,12 +183,12 @@ def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], devic
             what = f"{type(error).__name__}: {error}".split("\n")[0]
             raise InputError(
                 f"LOSS={name}: expected a number for logits of shape (4, {CLASSES}) and targets of shape "
-                f"{tuple(given.shape)}, found {what}; its own keywords get their values in for_training in loss.py"
+                f"{tuple(given.shape)}, found {what}; give its own parameters their values in for_training in loss.py"
             ) from error
         is_tensor = isinstance(found, torch.Tensor)
         if not is_tensor or found.numel() != 1 or not found.requires_grad:
             kind = f"a tensor of shape {tuple(found.shape)}" if is_tensor else type(found).__name__
-            raise InputError(f"LOSS={name}: expected one number that follows from the logits, found {kind}")
+            raise InputError(f"LOSS={name}: expected one number that depends on the logits, found {kind}")
 
 
 def takes_weight(name: str | None) -> bool:

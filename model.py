@@ -242,10 +242,10 @@ def _called(name: str, outputs: int, **options) -> nn.Module:
     try:
         inspect.signature(OWN[name]).bind(outputs, **options)
     except TypeError as error:
-        raise InputError(f"NAME={name}: expected a function of the number of outputs in OWN: {error}") from error
+        raise InputError(f"NAME={name}: expected in OWN a function of the number of outputs: {error}") from error
     net = OWN[name](outputs, **options)
     if not isinstance(net, torch.nn.Module) or not any(weight.requires_grad for weight in net.parameters()):
-        raise InputError(f"NAME={name}: expected a module with weights that learn from OWN, found {type(net).__name__}")
+        raise InputError(f"NAME={name}: expected of OWN a module with weights that learn, found {type(net).__name__}")
     return net
 
 

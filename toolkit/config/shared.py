@@ -77,7 +77,7 @@ class Photographs(Settings):
 
 
 class UnreadablePhotographs(Settings):
-    """What becomes of training photographs that cannot be read."""
+    """What happens to training photographs that cannot be read."""
 
     on_bad_image: Literal["stop", "leave_out", "repair"] = "stop"
     """Unreadable photographs stop the script, or are left out; `repair` reads JPEGs that lack only their end."""

@@ -37,7 +37,7 @@ class Framing:
 
     @classmethod
     def from_plain(cls, values: dict) -> Framing:
-        """From JSON's types. Raises ValueError on a size, crop or fit that the settings would not take."""
+        """The framing from JSON types. Raises ValueError on a size, crop or fit that the settings would not take."""
         if values["fit"] not in get_args(Fit):
             raise ValueError(f"expected one of {', '.join(get_args(Fit))}, found {values['fit']!r}")
         return cls(height_and_width(values["size"]), crop_box(values["crop"]), values["fit"])

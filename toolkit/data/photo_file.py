@@ -137,7 +137,7 @@ def reason_or_raise(error: Exception, which: str) -> str:
     if is_of_the_machine(error):
         raise InputError(
             f"{which} cannot be read now ({type(error).__name__}: {error}); this is no fault of the photograph, so "
-            "nothing is done without it; mend it and start again"
+            "it is not left out; solve the problem and start again"
         ) from error
     return reason(error)
 
@@ -152,7 +152,7 @@ def reason(error: Exception) -> str:
 
 
 def _formats(content: bytes) -> tuple[str, ...]:
-    """Those of FORMATS that are installed. Raises ValueError on a HEIC photograph if its package is not."""
+    """The FORMATS that are installed. Raises ValueError on a HEIC photograph if its package is not."""
     Image.init()
     if content[4:8] == b"ftyp" and content[8:12] in HEIC and "HEIF" not in Image.OPEN:
         try:

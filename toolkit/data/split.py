@@ -102,7 +102,9 @@ def without_rows(split: Split, rows: Sequence[int], count: int) -> Split:
     kept = np.setdiff1d(np.arange(count), rows)
     left = Split(*(np.searchsorted(kept, np.intersect1d(side, kept)) for side in (split.train, split.validation)))
     if len(left.train) < 2 or (len(split.validation) and not len(left.validation)):
-        raise InputError("expected photographs on both sides of the split, found none that can be read on one")
+        raise InputError(
+            "expected readable photographs on both sides of the split, found too few on one; repair or add some"
+        )
     return left
 
 

@@ -213,7 +213,7 @@ class Store:
                 pixels = torch.empty(self.shape, dtype=torch.uint8)
             except RuntimeError as error:  # torch has no class for a lack of memory
                 gib = self.bytes / 2**30
-                raise InputError(f"CACHE_GIB: expected {gib:.1f} GiB of memory for photographs; lower it") from error
+                raise InputError(f"CACHE_GIB: expected {gib:.1f} GiB of memory, found less; lower it") from error
             self._decode_into(Memory(pixels))
             return
         try:
@@ -223,7 +223,7 @@ class Store:
                 self._decode_into(File(file, self.shape))
                 return
         except OSError as error:  # no such disk, or it got full after all
-            say(f"note: the temporary file: {error.strerror or error}; photographs are decoded at each use")
+            say(f"note: no temporary file can be used: {error.strerror or error}; photographs are decoded at each use")
         self._decode_into(OnTheFly(self))
 
     def _decode_into(self, storage) -> None:

@@ -24,7 +24,7 @@ class Decision:
     year_priors: tuple[NotNegative, ...] = ()  # of each year of age in training, from 0; only with the factored head
 
     def as_plain(self) -> dict:
-        """Of JSON's types."""
+        """The decision as JSON types."""
         return asdict(self)
 
     @classmethod

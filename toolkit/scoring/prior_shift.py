@@ -56,7 +56,7 @@ class PriorShift:
     people: float  # how many people the estimate is worth
 
     def as_plain(self) -> dict:
-        """Of JSON's types."""
+        """The estimate as JSON types."""
         priors = {name: getattr(self, name).tolist() for name in ("training_priors", "found_priors")}
         return {**vars(self), **priors}
 

@@ -65,7 +65,7 @@ def choose(device: str, precision: str) -> Machine:
         device = next(kind for kind, found in available.items() if found)
     if not available[device]:
         found = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f"DEVICE={device}: torch {torch.__version__} finds none on this machine; it finds {found}")
+        raise InputError(f"DEVICE={device}: expected a device that torch {torch.__version__} finds here, found {found}")
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
     where = torch.device(device, world.local_rank()) if device == "cuda" else torch.device(device)

@@ -21,7 +21,7 @@ _groups = itertools.count()  # numbers the process groups that this process join
 
 
 def is_idle_host() -> bool:
-    """Whether SageMaker started this script on several hosts without torchrun, and this is not the first. Says so."""
+    """Whether SageMaker started this script on several hosts without torchrun, and this is not the first; prints it."""
     try:
         hosts = json.loads(os.environ.get("SM_HOSTS") or "[]")
     except ValueError:
@@ -48,8 +48,8 @@ def joined(device: str):
     cuda = torch.cuda.is_available() and device in ("auto", "cuda")
     if cuda and not os.environ.get("LOCAL_RANK") and torch.cuda.device_count() > 1:  # as Slurm and MPI start processes
         raise InputError(
-            f"RANK and WORLD_SIZE are set, LOCAL_RANK is not: expected the number of this process's GPU, of "
-            f"{torch.cuda.device_count()}; start with torchrun, or show each process its own (CUDA_VISIBLE_DEVICES)"
+            f"RANK and WORLD_SIZE are set, LOCAL_RANK is not: expected in it the number of this process's GPU "
+            f"among {torch.cuda.device_count()}; use torchrun, or show each process only its own (CUDA_VISIBLE_DEVICES)"
         )
     if cuda and world.local_rank() >= torch.cuda.device_count():
         raise InputError(f"expected a GPU for each process, found {torch.cuda.device_count()}; lower --nproc-per-node")
@@ -74,8 +74,8 @@ def joined(device: str):
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
             reason = first_line(error)
             raise InputError(
-                f"another process of this job has ended, or cannot be reached; what was saved stands: the same "
-                f"command goes on from there, as does torchrun by itself with --max-restarts ({reason})"
+                f"another process of this job has ended, or cannot be reached; the last saved state is kept: "
+                f"start the same command to continue, or let torchrun do so with --max-restarts ({reason})"
             ) from None
         raise
     distributed.destroy_process_group()

@@ -77,6 +77,6 @@ def refuse_several(candidates: Mapping[str, list[str]], where: str) -> None:
     """Raises InputError that lists the names with candidates: each of them fits several, or shares its only one."""
     if unclear := [f"{name!r} may be {' or '.join(map(repr, some))}" for name, some in candidates.items() if some]:
         raise InputError(
-            f"{where}: expected names that fit one, found {len(unclear)} that differ from several, or from one that "
-            f"others fit too, only in {ONLY_IN}: {listed(unclear)}; write them as they are there"
+            f"{where}: expected names that fit one, found {len(unclear)} that fit several, or one that others fit too "
+            f"(they differ only in {ONLY_IN}): {listed(unclear)}; write them exactly as they are there"
         )

@@ -19,7 +19,7 @@ def local_rank() -> int:
 
 
 def problem() -> str:
-    """What is wrong with the variables, in one line; empty where nothing is.
+    """What is wrong with the variables, in one line; empty if nothing is wrong.
 
     With only half of the variables, each process would silently do the whole work beside the others.
     """
