@@ -31,7 +31,6 @@ This page lists every setting of every script. It is generated: change the setti
 
 - **Precedence:** each way wins over those below it in this table, and all of them over the default.
 - **Empty values** count as unset, and so does `null`: `LR=` gives the default of LR.
-- **Blanks:** write `epochs=10` without blanks around `=`: after a blank, the shell would run a command named `10`.
 - **Files of variables** (`docker --env-file`) are read by no shell. So blanks around a value, a line end of Windows and
   a pair of quotes are removed, and `~` at the start of a path is the home folder. Words may have any letter case.
 - **Errors:** all settings are checked together before any work. Every wrong one gets a line that says what was
