@@ -1,11 +1,11 @@
-"""The photographs: from folders to a table with a row for each, and the list of those to predict.
+"""The photographs: a table of those with labels, from their folders, and the list of those to predict.
 
 SM_CHANNEL_TRAIN=<image folder> SM_OUTPUT_DATA_DIR=<folder> python dataset.py
 
-looks at them before training: counts, every problem that is found, and dataset.html, a contact sheet.
+checks them before training: it prints counts and every problem, and writes dataset.html, a contact sheet.
 
-To read photographs that lie in another layout, write another `read_faces`: all that follows needs only its columns.
-toolkit/data/checks.py checks them.
+To read another layout of photographs, rewrite `read_faces`: everything else needs only its columns, which
+toolkit/data/checks.py checks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
 )  # fmt: skip
 PERSON_FOLDER = re.compile(r"(?P<person>[^.].*)_(?P<gender>male|female)_(?P<race>[^_]*)_(?P<years>\d{1,3})", re.I)
-# Beside hidden files: what systems put into folders.
+# Files and folders that operating systems put into folders, beside hidden ones.
 JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information")
 MASK_OF_PHOTOGRAPH = {**{f"mask{n}": 0 for n in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 
@@ -51,17 +51,17 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     """The table: a row for each photograph, sorted by folder and file; and the files and folders passed over.
 
     `folder` is the image folder or its parent. It holds folders `<id>_<gender>_<race>_<age>`, each with any of mask1 to
-    mask5, incorrect_mask and normal, of any extension that photographs have, or another where the file is one. Columns
-    of the table: folder, file, person (the id) and photograph ("mask1") are categories, since a million separate texts
-    would take more memory than the model; mask, gender and age are int8, as numbered in toolkit/labels.py; years is
-    float. Further columns, such as race, only group the scores in report.html. Raises InputError if there is no
-    photograph.
+    mask5, incorrect_mask and normal. Their extension is one of EXTENSIONS, or any other if the content is a photograph.
+    Columns of the table: folder, file, person (the id) and photograph ("mask1") are categories, since a million
+    separate texts would take more memory than the model; mask, gender and age are int8, as numbered in
+    toolkit/labels.py; years is float. Further columns, such as race, only group the scores in report.html. Raises
+    InputError if there is no photograph.
 
-    Of another layout: texts need not be categories, years may be missing, and file may have slashes: it is then the
-    path below the image folder itself, whatever folder says. All photographs of a person may lie in one folder; that of
-    photographs which lie in the image folder itself is ".".
+    A function for another layout may return texts in place of categories, and no years. A `file` with slashes is the
+    path below the image folder, whatever `folder` is. Several people may share a folder. For photographs in the image
+    folder itself, `folder` is ".".
     """
-    import pandas as pd  # slow, and inference has no use for it
+    import pandas as pd  # slow to import, and inference does not need it
 
     root = image_folder(folder)
     people, files_of_all, passed_over = [], [], []
@@ -102,8 +102,8 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
 def _photographs(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     """The files in a person's folder that are photographs, sorted; and all else there.
 
-    One of another extension than EXTENSIONS counts where its content is a photograph, as inference.py reads it; unless
-    it is a copy, such as mask1.bak beside mask1.jpg.
+    A file with an extension that is not in EXTENSIONS counts if its content is a photograph, as in inference.py, and if
+    it is no copy, such as mask1.bak beside mask1.jpg.
     """
     from toolkit.data import photo_file
 
@@ -120,7 +120,7 @@ def _photographs(folder: pathlib.Path) -> tuple[list[str], list[str]]:
 
 
 def look_meant(root: pathlib.Path, passed_over: Iterable[str]) -> list[str]:
-    """Those of the names below `root` that look like people or photographs: perhaps they were meant to be read."""
+    """The names below `root` that look like people or photographs: perhaps they were meant to be read."""
     found = []
     for path in passed_over:
         name = path.rpartition("/")[2]
@@ -139,15 +139,15 @@ def meant_and_junk(root: pathlib.Path, passed_over: Sequence[str]) -> tuple[list
 
 
 def tell_passed_over(root: pathlib.Path, passed_over: Sequence[str]) -> None:
-    """Say how much below `root` is no photograph, and warn of what looks like one and is not read."""
+    """Print how many files below `root` are no photographs; warn of those that look like some but are not read."""
     meant, junk = meant_and_junk(root, passed_over)
     if junk:
         say(f"passed over {len(junk)} files and folders that are no photographs: {listed(junk)}")
     if meant and world.rank() == 0:
         warn(
             f"warning: {len(meant)} files and folders look like people or photographs, and are NOT read: "
-            f"{listed(meant, 20)}; read are folders <id>_<gender>_<race>_<age>, gender male or female, with "
-            f"photographs {', '.join(MASK_OF_PHOTOGRAPH)}; rename them, or take them out of {root}"
+            f"{listed(meant, 20)}; expected folders <id>_<gender>_<race>_<age>, gender male or female, with "
+            f"photographs {', '.join(MASK_OF_PHOTOGRAPH)}; rename them, or remove them from {root}"
         )
 
 
@@ -157,7 +157,7 @@ def image_folder(folder: pathlib.Path) -> pathlib.Path:
 
 
 def read_table(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
-    """`read_faces`, checked. Raises InputError where that is not what its docstring says."""
+    """What `read_faces` returns, checked. Raises InputError if it is not what that docstring promises."""
     from toolkit.data import checks
 
     return checks.checked(read_faces(folder), image_folder(folder))
@@ -173,7 +173,7 @@ class Corrected(NamedTuple):
 
 
 def read_corrected(folder: pathlib.Path, relabel: str) -> Corrected:
-    """`read_table`, and the corrections that RELABEL asks for."""
+    """`read_table`, with the corrections that RELABEL names. Raises InputError on wrong tables of corrections."""
     from toolkit.label_errors import corrections
 
     as_found, passed_over = read_table(folder)
@@ -182,7 +182,7 @@ def read_corrected(folder: pathlib.Path, relabel: str) -> Corrected:
 
 
 def paths(table: pd.DataFrame, folder: pathlib.Path | None = None) -> np.ndarray:
-    """Every photograph's path, below the image folder or, if `folder` is given, with it: bytes, shape (n,)."""
+    """The path of each photograph, relative to the image folder; if `folder` is given, with it: bytes, shape (n,)."""
     from toolkit.data.checks import path_of
 
     above = "" if folder is None else f"{image_folder(folder)}/"
@@ -198,7 +198,7 @@ def labels(table: pd.DataFrame) -> np.ndarray:
 
 
 class BadPhotographs(NamedTuple):
-    """Those that cannot be read, or not to their end: {row of the table: reason}."""
+    """Photographs that cannot be read, or whose end is missing: {row of the table: reason}."""
 
     left_out: dict[int, str]
     repaired: dict[int, str]
@@ -212,9 +212,9 @@ class BadPhotographs(NamedTuple):
 
 
 def find_bad(table: pd.DataFrame, store: Store, folder: pathlib.Path, on_bad_image: str) -> BadPhotographs:
-    """The bad photographs of the table. Waits for the store, and says how many there are, and what is done with them.
+    """The bad photographs of the table. Waits for the store; prints how many are bad, and what is done with them.
 
-    Raises InputError that names them where ON_BAD_IMAGE is stop.
+    With ON_BAD_IMAGE=stop raises InputError that names them.
     """
     store.wait()
     of_table = ({row: why for row, why in sorted(of.items()) if row < len(table)} for of in (store.bad, store.repaired))
@@ -232,7 +232,7 @@ def find_bad(table: pd.DataFrame, store: Store, folder: pathlib.Path, on_bad_ima
 
 
 def without_rows(table: pd.DataFrame, store: Store, rows: list[int]) -> tuple[pd.DataFrame, Selection]:
-    """The table, and the store whose first photographs are its own, without these rows."""
+    """The table and the store without these rows. Row i of the table is photograph i of the store."""
     from toolkit.data.store import Selection
 
     kept = Selection(store, np.delete(np.arange(len(store)), rows))
@@ -243,8 +243,8 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
     """The columns of `info.csv` as texts, and the path of the photograph that each row names.
 
     Without that file the only column is ImageID: all photographs in the folder, or in `images` in it, sorted. Raises
-    InputError where there is none of them, where the file lacks its column ImageID or has no row, where an ImageID is
-    repeated or leads out of the image folder.
+    InputError if there are no photographs, if the file has no column ImageID or no row, or if an ImageID is repeated or
+    leads out of the image folder.
     """
     if not (folder / "info.csv").exists():
         return _all_photographs(folder)
@@ -262,7 +262,7 @@ def read_eval(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
-    """As `read_eval`, of a folder without info.csv. Says so."""
+    """`read_eval` for a folder without info.csv. Prints that there is none."""
     from toolkit.data import photo_file
 
     images = image_folder(folder)
@@ -281,7 +281,7 @@ def _all_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[s
             f"{listed([*inside, *others]) or 'nothing'}; is SM_CHANNEL_EVAL the right folder?"
         )
     left_out = f"; passed over, as they are no photographs: {listed(others)}" if others else ""
-    left_out += f"; NOT read are the folders in it: {listed(inside)}" if inside else ""
+    left_out += f"; folders in it are NOT read: {listed(inside)}" if inside else ""
     say(f"no info.csv in {folder}: all {len(names)} photographs of {images}, sorted{left_out}")
     return {"ImageID": names}, [os.path.join(images, name) for name in names]
 
@@ -302,7 +302,7 @@ def main(argv: list[str]) -> None:
     classes = labels(table)
     say(*split.describe(classes, table["person"], [sides]), *str(report).split("\n"))
     reading = Reading.of(config)
-    faces = face_box.find(table, paths(table, config.sm_channel_train), reading)  # that of train.py
+    faces = face_box.find(table, paths(table, config.sm_channel_train), reading)  # train.py finds the same
     say(str(faces))
     if config.crop == "auto":
         config = config.model_copy(update={"crop": faces.crop})
@@ -329,7 +329,7 @@ def main(argv: list[str]) -> None:
 def _listing(folder: pathlib.Path) -> list[tuple[str, bool]]:
     """(name, is a folder) of all that lies in a folder, sorted, so that the order is the same on every machine.
 
-    Names that are no UTF-8 are spelled out, and count as no folders: they could not be written to any CSV.
+    Names that are not UTF-8 get escapes (\\xff) and never count as folders: they could not be written to a CSV.
     """
     listing = []
     with os.scandir(folder) as entries:

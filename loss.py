@@ -1,15 +1,16 @@
 """The losses, by name. Each takes logits (b, 18), float32, and labels (b,), int64, and returns one number.
 
-To add one, write a function like these and name it in LOSSES. If photographs are mixed or labels softened, a label is a
-distribution over the classes instead, float32 (b, 18); a loss that takes those is named in TAKES_SOFT_TARGETS too. With
-a parameter `weight`, float32 (18,) or None, it gets CLASS_WEIGHTS; the decision takes them out again, as is right for a
-loss that is a sum over photographs, each times the weight of its class. Validation always gives it whole labels. A loss
-whose best net does not give the posterior, since it knows priors or smooths labels, says so in `for_training`. It keeps
-nothing between calls: each net of a run of folds has a copy of its own, and a run that goes on begins with a new one.
+To add one, write a function like these and name it in LOSSES. If photographs are mixed or labels softened, labels are
+distributions over the classes instead, float32 (b, 18); name a loss that takes those in TAKES_SOFT_TARGETS too.
+Validation always gives whole labels. A loss with a parameter `weight`, float32 (18,) or None, gets CLASS_WEIGHTS. The
+decision corrects for them, on the assumption that the loss is a sum over photographs, each times the weight of its
+class. If the minimum of a loss is not the posterior, because it adds priors or smooths labels, `for_training` must say
+so. A loss must keep nothing between calls: each net of a run of folds has its own copy, and a continued run begins with
+a new one.
 
-torch takes seconds to import; the functions that need more of it than their tensors' own methods do it, so that a wrong
-name is answered at once. A loss of your own may import it wherever it likes; modules of your own at the top, so that a
-run knows them.
+torch takes seconds to import, so only the functions that need it import it: a wrong name is reported at once. A loss of
+your own may import it anywhere. Import modules of your own at the top of this file: then they are part of a run's
+fingerprint.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from toolkit.config.settings import TrainSettings
 
-# Of age, where mask and gender have 1, with HEAD=factored: of some hundred faces, nets learn ages by heart first.
+# Weight of age in the loss of HEAD=factored; mask and gender have 1. With some hundred faces, nets overfit to ages
+# first.
 AGE_WEIGHT = 0.3
 
 
@@ -39,8 +41,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None, *, smoothing: float) -> Tensor:
     """Cross entropy with (1 - smoothing) * label + smoothing / 18 (Szegedy et al., 2016).
 
-    The sum over the photographs is divided by their number. torch divides by their weights: then one of a rare class
-    makes its own batch count less, and the net learns less than the weights say (0.4 nats less in batches of 32).
+    The sum over the photographs is divided by their number. torch divides by the sum of their weights: then a
+    photograph of a rare class makes its whole batch count less, and the net learns smaller weights than those given
+    (0.4 nats smaller in batches of 32).
     """
     import torch.nn.functional as F
 
@@ -50,21 +53,22 @@ def label_smoothing(logits: Tensor, labels: Tensor, weight: Tensor | None = None
 def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
     """The mean of -(1 - p)^gamma log p of the true class (Lin et al., 2017).
 
-    It takes no weights. Its best net does not have p = weight x posterior (Charoenphakdee et al., 2021), so they could
-    not be taken out again; meant to help the old, they would cost them.
+    It takes no weights. At its minimum, p is not proportional to weight x posterior (Charoenphakdee et al., 2021), so
+    the decision could not correct for them: rare classes would lose accuracy.
     """
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
-    # Where p rounds to 1, 0 to a power below 1 has no gradient.
+    # Where p rounds to 1, 1 - p is 0, and 0^gamma has no finite gradient if gamma < 1.
     return ((-log_p.expm1()).clamp(min=1e-7) ** gamma * -log_p).mean()
 
 
 def factored(outputs: Tensor, targets: Tensor) -> Tensor:
-    """D(mask) + D(gender) + AGE_WEIGHT * D(age), the mean over the photographs: that of HEAD=factored.
+    """The loss of HEAD=factored: D(mask) + D(gender) + AGE_WEIGHT * D(age), the mean over the photographs.
 
-    D = sum of q log(q / p), from shares q to predictions p (Kullback and Leibler): 0 for a perfect net, where the cross
-    entropy would be that of soft years and mixed photographs. Age is the year or, where that is not known, the age
-    band. Shapes (b, 18 + 101): the outputs of toolkit/models/factored_head.py, and targets with years
-    (toolkit/training/targets.py). Of labels, shape (b,), as in validation, it is the cross entropy of the classes.
+    D = sum of q log(q / p), for targets q and predictions p (Kullback-Leibler divergence): 0 for a perfect net, also
+    with soft years and mixed photographs, where the cross entropy would be above 0. Age is the year or, if that is not
+    known, the age band. Shapes (b, 18 + 101): the outputs of toolkit/models/factored_head.py, and targets with years
+    (toolkit/training/targets.py). With labels, shape (b,), as in validation, the result is the cross entropy of the
+    classes.
     """
     if not targets.is_floating_point():
         return cross_entropy(outputs[:, :CLASSES], targets)
@@ -77,7 +81,7 @@ def factored(outputs: Tensor, targets: Tensor) -> Tensor:
     bands = classes.unflatten(1, (-1, 3)).sum(1)  # age is the last digit of a class
     log_bands = factored_head.in_bands(log_years, torch.logsumexp)
     known = factored_head.in_bands(years, torch.sum)
-    unknown = bands - known  # what is not known closer than by its band
+    unknown = bands - known  # the share of each band whose year is not known
     mask_and_gender = (classes * log_classes).sum() - (bands * log_bands).sum()
     age = (years * log_years).sum() + (unknown * log_bands).sum()
     shares = classes.unflatten(1, (-1, 2, 3))
@@ -90,8 +94,8 @@ def factored(outputs: Tensor, targets: Tensor) -> Tensor:
 def f1(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """1 - soft macro F1, in which counts of true and false positives are sums of probabilities.
 
-    The mean, weighted if there are weights, is over the classes in this batch: the F1 of a class without photographs is
-    0 whatever the model says, and would teach nothing.
+    The mean, weighted if there are weights, is over the classes in this batch: a class without photographs has F1 = 0
+    whatever the model predicts, and would teach nothing.
     """
     p = logits.softmax(1)
     true = labels if labels.is_floating_point() else p.new_zeros(p.shape).scatter(1, labels[:, None], 1.0)
@@ -125,7 +129,7 @@ class TrainingLoss(NamedTuple):
     """The loss of a run."""
 
     criterion: Callable[[Tensor, Tensor], Tensor]  # outputs and targets (b, ...) -> one number
-    loss_weights: Tensor  # how many times as much it counts each class: shape (18,)
+    loss_weights: Tensor  # factor of each class in the loss: shape (18,)
     smoothing: float  # the share of each label that it spreads over all classes
 
 
@@ -151,15 +155,15 @@ def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
 def build(name: str, weight: Tensor | None, **options) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of logits and targets (toolkit/training/targets.py).
 
-    `options` are the loss's own keywords; a loss gets `weight` only where there is one.
+    `options` are the loss's own keyword arguments; the loss gets `weight` only if it is not None.
     """
     return partial(copy.deepcopy(LOSSES[name]), **options, **({} if weight is None else {"weight": weight}))
 
 
 def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], device) -> None:
-    """Raises InputError unless the loss gives one number that follows from the logits, for all targets that it takes.
+    """Raises InputError unless the loss returns one number with a gradient, for all kinds of targets that it takes.
 
-    Found now and not after an epoch: validation has whole labels, and training may have soft targets.
+    Both kinds are tried now: training may have soft targets, and validation, an epoch later, has whole labels.
     """
     import torch
 
@@ -179,18 +183,18 @@ def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], devic
             what = f"{type(error).__name__}: {error}".split("\n")[0]
             raise InputError(
                 f"LOSS={name}: expected a number for logits of shape (4, {CLASSES}) and targets of shape "
-                f"{tuple(given.shape)}, found {what}; its own keywords get their values in for_training in loss.py"
+                f"{tuple(given.shape)}, found {what}; give its own parameters their values in for_training in loss.py"
             ) from error
         is_tensor = isinstance(found, torch.Tensor)
         if not is_tensor or found.numel() != 1 or not found.requires_grad:
             kind = f"a tensor of shape {tuple(found.shape)}" if is_tensor else type(found).__name__
-            raise InputError(f"LOSS={name}: expected one number that follows from the logits, found {kind}")
+            raise InputError(f"LOSS={name}: expected one number that depends on the logits, found {kind}")
 
 
 def takes_weight(name: str | None) -> bool:
     """Whether the loss of that name, or the default, has a parameter `weight`."""
     loss = LOSSES[name or "label_smoothing"]
-    try:  # of a torch module, forward tells what it takes
+    try:  # the parameters of a torch module are those of its forward
         parameters = inspect.signature(getattr(loss, "forward", loss)).parameters.values()
     except ValueError:  # written in C
         return False
@@ -225,7 +229,8 @@ def refuse_soft_targets(config: TrainSettings) -> None:
 def class_weights(counts: Tensor, how: str) -> Tensor | None:
     """A weight for each class: 1/n of its n training photographs ("balanced"), 1/sqrt(n) ("sqrt"), None ("none").
 
-    Scaled so that their mean over the photographs is 1. A class without photographs weighs 1: smoothed labels have it.
+    Scaled so that their mean over the photographs is 1. A class without photographs has weight 1, as smoothed labels
+    include it.
     """
     if how == "none":
         return None
@@ -234,10 +239,10 @@ def class_weights(counts: Tensor, how: str) -> Tensor | None:
 
 
 def loss_weights(name: str, weight: Tensor, priors: Tensor, tau: float) -> Tensor:
-    """How many times as much the loss counts each class: shape (18,), from class weights and priors of that shape.
+    """The factor of each class in the loss: shape (18,), from class weights and priors of that shape.
 
-    A model learns to expect priors * loss_weights; toolkit/scoring/prior_correction.py takes that out again.
+    A model learns priors * loss_weights in place of priors; toolkit/scoring/prior_correction.py corrects for that.
     """
-    if name == "f1":  # its weights are those of a mean over classes, and change no class's own optimum
+    if name == "f1":  # its weights are those of a mean over classes; they do not change the optimum of a class
         return weight.new_ones(weight.shape)
     return weight / priors**tau if name == "logit_adjusted" else weight

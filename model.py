@@ -2,12 +2,13 @@
 
 To add one of your own, name the function that builds it in OWN: number of outputs -> module that gives logits, shape
 (b, outputs). If it can start from trained weights, it has a second parameter `pretrained`: True in training with
-WEIGHTS=imagenet, False otherwise. If the module has `pretrained_cfg`, a dictionary as timm's nets have, its `mean` and
-`std` are those of the inputs. Its head, which is always fresh, is what its method `get_classifier` gives, as in timm's
-nets, else the layer that was made last.
+WEIGHTS=imagenet, False otherwise. If the module has a dictionary `pretrained_cfg`, as timm's nets have, its `mean` and
+`std` normalise the inputs. The head, which is always fresh, is what its method `get_classifier` returns, as in timm's
+nets; without this method it is the layer that was made last.
 
-torch and torchvision take seconds to import; the functions that need them do it, so that a wrong name is answered at
-once. A builder of your own may import them wherever it likes; modules of your own at the top, so that a run knows them.
+torch and torchvision take seconds to import, so only the functions that need them import them: a wrong name is reported
+at once. A builder of your own may import them anywhere. Import modules of your own at the top of this file: then they
+are part of a run's fingerprint.
 """
 
 from __future__ import annotations
@@ -42,24 +43,25 @@ MEAN, STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)  # of the contest's pho
 class Start:
     """What a net starts from."""
 
-    pretrained: str = "none"  # or the published name of the weights, or their file
-    mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: its inputs are (x - mean) / std
+    pretrained: str = "none"  # "none", the published name of the weights, or their file
+    mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: inputs are (x - mean) / std
     std: tuple[float, ...] = STD
-    taken: dict = field(default_factory=dict)  # how much of the file: see `fit` in toolkit/backbones/pretrained.py
+    taken: dict = field(default_factory=dict)  # what was taken of it: see `fit` in toolkit/backbones/pretrained.py
 
     def __str__(self) -> str:
         return f"{self.pretrained} ({pretrained.describe(self.taken)})" if self.taken else self.pretrained
 
     @property
     def sha256(self) -> str:
-        """Of the file; "" without one."""
+        """The SHA-256 of the file; "" without one."""
         return self.taken.get("sha256", "")
 
 
 def names(like: str = "") -> list[str]:
     """The 18 backbones of this project, those in OWN, LITE, then all other classification models of torchvision.
 
-    timm's too if the name that is looked for, `like`, begins as theirs do. Raises InputError if timm is not installed.
+    If `like`, the name that is looked for, begins with `timm/`, also those of timm; raises InputError if timm is not
+    installed.
     """
     of_timm = timm_net.names(like) if like.startswith(timm_net.PREFIX) else []
     return list(dict.fromkeys([*BACKBONES, *OWN, LITE, *torchvision_net.names(), *of_timm]))
@@ -69,8 +71,9 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
     """The model, and what it starts from: `weights` is "imagenet", "none", or a path as WEIGHTS takes it.
 
     Inputs are float32, shape (b, 3, height, width); outputs are logits, shape (b, 18), with more columns behind them if
-    the head is factored (toolkit/models/factored_head.py). The head is fresh unless a run of this project had the same.
-    Raises InputError if the backbone does not take photographs of `size`, or the weights cannot be had or do not fit.
+    the head is factored (toolkit/models/factored_head.py). The head is fresh, unless the weights are those of a run
+    with the same head. Raises InputError if the backbone does not take photographs of `size`, or the weights cannot be
+    had or do not fit.
     """
     trained = _trained_weights(name, weights)
     net = _with_outputs(name, size, head, trained)
@@ -94,7 +97,7 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
 
 
 def refuse_lacking_weights(name: str, weights: str) -> None:
-    """Raises InputError where WEIGHTS=imagenet and the builder in OWN has none."""
+    """Raises InputError if WEIGHTS=imagenet and the builder in OWN has no ImageNet weights."""
     if weights == "imagenet" and name in OWN and not _may_be_pretrained(OWN[name]):
         raise InputError(
             f"WEIGHTS=imagenet: {name} has no ImageNet weights; set WEIGHTS=none, or to a file, or give its builder in "
@@ -103,7 +106,7 @@ def refuse_lacking_weights(name: str, weights: str) -> None:
 
 
 def outputs_of(head: str) -> int:
-    """Columns of the net's outputs."""
+    """The number of columns of the net's outputs."""
     from toolkit.models import factored_head
 
     return sum(factored_head.PARTS) if head == "factored" else CLASSES
@@ -122,7 +125,7 @@ def load(file: pathlib.Path) -> tuple[nn.Module, Header]:
 
     try:
         if header.backbone in OWN or header.backbone.startswith(timm_net.PREFIX):
-            # Its builder may do with tensors what only real ones allow.
+            # Such a builder may read values of tensors, which tensors on the meta device do not have.
             model = make()
             load_into(model, state)
         else:
@@ -148,13 +151,14 @@ def head_names(model: nn.Module) -> list[str]:
 def refuse_unfit(model: nn.Module, name: str, size: tuple[int, int], outputs: int) -> None:
     """Raises InputError if the model does not take photographs of this size, or does not give so many outputs.
 
-    It is run on torch's meta device, which has shapes and no numbers, and so takes no time; only if that fails, with
-    numbers.
+    It runs on torch's meta device, which computes shapes without values, and so takes no time; on the CPU only if that
+    fails.
     """
     import torch
 
-    for device in ("meta", "cpu"):  # some code looks at numbers
-        # A copy of the model whose tensors are there: copied with their numbers first, a large one would take a second.
+    for device in ("meta", "cpu"):  # some nets read values
+        # A copy of the model with its tensors on that device. To copy the values of a large model first would take a
+        # second.
         there = {id(one): one.detach().to(device, copy=True) for one in (*model.parameters(), *model.buffers())}
         there |= {id(one): torch.nn.Parameter(there[id(one)], one.requires_grad) for one in model.parameters()}
         try:
@@ -180,7 +184,7 @@ def refuse_unfit(model: nn.Module, name: str, size: tuple[int, int], outputs: in
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
-    """A model of torchvision with this state. Built on the meta device, so that no first weights are drawn in vain."""
+    """A torchvision model with this state. Built on the meta device, so that no random weights are drawn in vain."""
     import torch
 
     from toolkit.runs.weights import load_into
@@ -191,14 +195,14 @@ def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Modul
     except NotImplementedError:  # regnet's builder looks at values
         model = make()
     load_into(model, state, assign=True)
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):  # one that is not in the state dict
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):  # it is not in the state dict
         model = make()
         load_into(model, state)
     return model
 
 
 def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
-    """The weights that WEIGHTS asks for. Raises InputError where they cannot be had."""
+    """The weights that WEIGHTS names; None for `none`. Raises InputError if they cannot be read or downloaded."""
     if weights == "none":
         return None
     if weights != "imagenet":
@@ -216,7 +220,7 @@ def _trained_weights(name: str, weights: str) -> pretrained.Trained | None:
 
 
 def _with_outputs(name: str, size: tuple[int, int], head: str, trained: pretrained.Trained | None = None) -> nn.Module:
-    """The net with a fresh last layer for this head; with trained weights only if its builder is to put them in."""
+    """The net with a fresh last layer for this head; with trained weights only if its builder loads them itself."""
     from toolkit.backbones import efficientnet_lite
 
     outputs = outputs_of(head)
@@ -232,21 +236,21 @@ def _with_outputs(name: str, size: tuple[int, int], head: str, trained: pretrain
 
 
 def _called(name: str, outputs: int, **options) -> nn.Module:
-    """What the builder in OWN gives. Raises InputError where that is no net that can learn."""
+    """The module that the builder in OWN returns. Raises InputError if it is none, or has no weights that learn."""
     import torch
 
     try:
         inspect.signature(OWN[name]).bind(outputs, **options)
     except TypeError as error:
-        raise InputError(f"NAME={name}: expected a function of the number of outputs in OWN: {error}") from error
+        raise InputError(f"NAME={name}: expected in OWN a function of the number of outputs: {error}") from error
     net = OWN[name](outputs, **options)
     if not isinstance(net, torch.nn.Module) or not any(weight.requires_grad for weight in net.parameters()):
-        raise InputError(f"NAME={name}: expected a module with weights that learn from OWN, found {type(net).__name__}")
+        raise InputError(f"NAME={name}: expected of OWN a module with weights that learn, found {type(net).__name__}")
     return net
 
 
 def _with_shapes(net: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """The same net; lazy layers have learned their shapes from a batch of this size."""
+    """The same net. Its lazy layers get their shapes from a batch of photographs of this size."""
     import torch
 
     if any(map(torch.nn.parameter.is_lazy, (*net.parameters(), *net.buffers()))):

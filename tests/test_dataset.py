@@ -103,7 +103,7 @@ def test_a_photograph_of_any_extension_is_read_as_inference_reads_it(images, tmp
     Image.new("RGB", (6, 8)).save(root / "photo", "JPEG")
     info, _ = dataset.read_eval(root.parent)
     assert info == {"ImageID": ["photo"]}
-    assert "no photographs: notes; NOT read are the folders in it: 000001_male_Asian_20" in capsys.readouterr().out
+    assert "no photographs: notes; folders in it are NOT read: 000001_male_Asian_20" in capsys.readouterr().out
 
 
 def test_names_that_are_no_utf_8_are_passed_over_under_names_that_can_be_printed(images):

@@ -328,7 +328,7 @@ def test_a_folder_without_a_table_is_answered_whole_and_nothing_is_written_into_
     done = infer(SM_CHANNEL_EVAL=folder)
     assert done.returncode == 0, done.stderr
     assert f"all 3 photographs of {folder}, sorted; passed over, as they are no photographs: notes.txt" in done.stdout
-    assert "; NOT read are the folders in it: more" in done.stdout
+    assert "; folders in it are NOT read: more" in done.stdout
     answers = pd.read_csv(tmp_path / "out" / "output.csv")
     assert answers.columns.tolist() == ["ImageID", "ans"] and answers["ImageID"].tolist() == [
         "a.jpeg",

@@ -211,8 +211,11 @@ def test_all_wrong_settings_are_reported_at_once(given):
         ({"PATIENCE": 2, "VAL_RATIO": 0}, "PATIENCE=2: has no effect with VAL_RATIO=0, as nothing is validated"),
         ({"HEAD": "factored", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: counts classes, but HEAD=factored"),
         ({"HEAD": "factored", "LOSS": "logit_adjusted"}, "LOSS: has no effect with HEAD=factored"),
-        ({"SAMPLER": "balanced", "LOSS": "logit_adjusted"}, "SAMPLER=balanced: LOSS=logit_adjusted sees to rare"),
-        ({"LOSS": "focal", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: with LOSS=focal the decision cannot take"),
+        (
+            {"SAMPLER": "balanced", "LOSS": "logit_adjusted"},
+            "SAMPLER=balanced: LOSS=logit_adjusted corrects for rare",
+        ),
+        ({"LOSS": "focal", "CLASS_WEIGHTS": "sqrt"}, "CLASS_WEIGHTS=sqrt: with LOSS=focal the decision cannot correct"),
         ({"LOSS": "focal", "CLASS_WEIGHTS": "balanced"}, "set SAMPLER=balanced in their place, or LOSS"),
         ({"RELABEL": "Shure"}, "RELABEL=Shure: expected sure, all, none or the path"),
         ({"RELABEL": f"sure, {__file__},no.csv,"}, "with commas between them; found no such file: 'no.csv', ''"),

@@ -31,9 +31,8 @@ This page lists every setting of every script. It is generated: change the setti
 
 - **Precedence:** each way wins over those below it in this table, and all of them over the default.
 - **Empty values** count as unset, and so does `null`: `LR=` gives the default of LR.
-- **Blanks:** write `epochs=10` without blanks around `=`: after a blank, the shell would run a command named `10`.
-- **Files of variables** (`docker --env-file`): blanks around a value, a line end of Windows and a pair of quotes are
-  removed, and `~` at the start of a path is the home folder, as no shell has done it. Words of choice have any case.
+- **Files of variables** (`docker --env-file`) are read by no shell. So blanks around a value, a line end of Windows and
+  a pair of quotes are removed, and `~` at the start of a path is the home folder. Words may have any letter case.
 - **Errors:** all settings are checked together before any work. Every wrong one gets a line that says what was
   expected, and the script ends with exit status 2. A setting that has no effect beside the others is an error too.
 - **Near misses:** an environment variable that is almost a setting (`EPOCHES`) gives a warning with the right name.
@@ -93,7 +92,7 @@ def start_defaults() -> str:
         "\n"
         + "\n".join(lines)
         + f"\n\nWhere you set `LOSS`, `SMOOTHING` or `CLASS_WEIGHTS`, the defaults are {others}. "
-        "With the run of `WEIGHTS`,\n`HEAD` is that run's.\n"
+        "If `WEIGHTS`\nis a run, `HEAD` is that run's.\n"
     )
 
 

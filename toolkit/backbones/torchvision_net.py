@@ -20,7 +20,7 @@ IMAGENET_CLASSES = 1000
 
 
 def names() -> list[str]:
-    """Read from the source code, without importing it."""
+    """The names of torchvision's models, read from its source code without importing it."""
     folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent / "models"
     registered = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
     sources = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
@@ -30,7 +30,7 @@ def names() -> list[str]:
 def build(name: str, size: tuple[int, int], outputs: int, initialise: bool = True) -> nn.Module:
     """The model with a fresh last layer. Its layers are the same whether it is built for training or for a run's file.
 
-    Without `initialise`, the first weights of other layers need not be good: they are about to be overwritten.
+    With `initialise` False the first weights of other layers do not matter: they will be overwritten.
     """
     import torchvision
 
@@ -38,7 +38,7 @@ def build(name: str, size: tuple[int, int], outputs: int, initialise: bool = Tru
     if name.startswith("vit_"):  # made for square photographs of one size
         options["image_size"] = size[0]
     if name in ("inception_v3", "googlenet") or (name.startswith("vgg") and not initialise):
-        options["init_weights"] = False  # slow, and torchvision warns of it
+        options["init_weights"] = False  # the default is slow, and torchvision warns of it
     model = torchvision.models.get_model(name, **options)
     if name in ("inception_v3", "googlenet"):
         model.transform_input = False  # our inputs are normalised already
@@ -51,7 +51,7 @@ def build(name: str, size: tuple[int, int], outputs: int, initialise: bool = Tru
 
 
 def replace_head(model: nn.Module, outputs: int) -> None:
-    """Put a fresh last layer in place of that of 1,000 classes, whatever it is called.
+    """Replace the last layer of 1,000 classes, whatever its name, by a fresh one.
 
     Raises InputError if there is no linear layer or 1 x 1 convolution of 1,000 outputs.
     """
@@ -71,7 +71,7 @@ def replace_head(model: nn.Module, outputs: int) -> None:
 
 
 def imagenet_weights(name: str) -> pretrained.Trained:
-    """From torchvision's folder of downloads. Raises InputError where they cannot be had, or the file is another."""
+    """The weights, downloaded unless they are there. Raises InputError if that fails, or if the file is damaged."""
     import torch
     import torchvision
 

@@ -11,7 +11,7 @@ FACTORED = ("mask", "gender", "age")  # the attributes of toolkit/labels.py that
 
 
 def idle(config: Settings) -> dict[str, str]:
-    """{setting: why it has no effect beside the others}. Refused where it is given, unset in a recipe."""
+    """{setting: why it has no effect beside the others}. A given one is an error; one of a recipe gets its default."""
     found = {}
     if config.val_ratio or config.folds:
         found["decide_by"] = "has no effect where people are validated; remove it, or set VAL_RATIO=0 without FOLDS"
@@ -54,11 +54,11 @@ def of_training(config: Settings) -> Iterator[str]:
         )
     if config.loss == "logit_adjusted" and config.sampler == "balanced":
         yield (
-            "SAMPLER=balanced: LOSS=logit_adjusted sees to rare classes itself, and both would do it twice; leave "
-            "SAMPLER unset, or set LOSS=label_smoothing"
+            "SAMPLER=balanced: LOSS=logit_adjusted corrects for rare classes already, and both together would correct "
+            "twice; leave SAMPLER unset, or set LOSS=label_smoothing"
         )
     if config.loss == "focal" and config.class_weights in ("sqrt", "balanced"):
         yield (
-            f"CLASS_WEIGHTS={config.class_weights}: with LOSS=focal the decision cannot take weights out again, and "
-            "rare classes would lose by them; set SAMPLER=balanced in their place, or LOSS=label_smoothing"
+            f"CLASS_WEIGHTS={config.class_weights}: with LOSS=focal the decision cannot correct for weights, and "
+            "rare classes would lose accuracy; set SAMPLER=balanced in their place, or LOSS=label_smoothing"
         )

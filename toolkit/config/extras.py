@@ -21,7 +21,7 @@ def need(setting: str, *packages: str) -> None:
 
 
 def need_folder(setting: str, package: str) -> pathlib.Path:
-    """The folder of a package of which `setting` needs a file and no code. Raises InputError where it is missing."""
+    """The folder of a package from which `setting` needs a file, but no code. Raises InputError if it is missing."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise InputError(f"{setting}: expected the package {package}, which is not installed; {INSTALL}")

@@ -1,8 +1,8 @@
 """Settings from files: RECIPE names a file in recipes/, SETTINGS is the settings.json of a run.
 
-Their values take the place of defaults. What is given itself wins over them; where it leaves one of them without
-effect, that is no mistake. A recipe is for train.py and inference.py: a line is for inference.py if train.py has no
-such setting.
+Their values replace defaults. A flag, environment variable or hyperparameter wins over them; if it leaves one of them
+without effect, that is no error. A recipe is for train.py and inference.py: a line is for inference.py if train.py has
+no such setting.
 """
 
 import json
@@ -19,11 +19,11 @@ from toolkit.system.console import InputError
 
 FOLDER = ROOT / "recipes"
 RECIPE, RECORD = "recipe {}", "settings.json"  # where a value comes from
-OF_FOLDS = "folds"  # the same, in a net of a run of folds
-# Where values come from that follow from no others.
+OF_FOLDS = "folds"  # the source in a net of a run of folds: the run set it
+# Sources of values that somebody gave; all other values are derived from settings, or are defaults.
 GIVEN = ("flag", "environment", "hyperparameter", "drawn faces", OF_FOLDS)
 
-NOT_TAKEN = set(TrainSettings.RUNTIME_ONLY) - set(TrainSettings.IN_DIGEST)  # of SETTINGS: where and how fast
+NOT_TAKEN = set(TrainSettings.RUNTIME_ONLY) - set(TrainSettings.IN_DIGEST)  # of a settings.json: where and how fast
 
 
 def recipes() -> list[str]:
@@ -70,17 +70,17 @@ def read_recipe(name: str) -> dict[str, str]:
 
 
 class Record(BaseModel):
-    """What is used of settings.json."""
+    """The parts of settings.json that are used."""
 
     settings: dict
     origin: dict[str, str]
 
 
 def read_record(path: pathlib.Path) -> dict:
-    """{setting: value} of all that decide a run's result, from its settings.json.
+    """The settings that change a run's result, {setting: value}, from its settings.json.
 
-    Without values that were defaults and still are, and without those that follow from others, which follow from what
-    is set now. Raises InputError where the file is no such record, or has settings that are none any more.
+    Left out: values that were defaults and still are, and values that were derived from other settings, since they are
+    derived again now. Raises InputError if the file is no such record, or has settings that no longer exist.
     """
     try:
         record = files.read_json(path, Record)

@@ -25,7 +25,7 @@ class TrainSettings(
     FOLDERS = ("sm_channel_train", "sm_model_dir")
     # A small model from scratch, in about a minute on two cores: drawn faces need no ImageNet weights.
     DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "96x72", "epochs": 7}
-    # Paths and limits: not compared themselves; what they select is in the task's digest.
+    # Paths and limits: the task's digest holds what they select, so their own values are not compared.
     IN_DIGEST: ClassVar = ("decide_by", "sm_channel_pseudo", "pseudo_probabilities", "max_megapixels", "on_bad_image")
     # They say where and how fast a run is trained, and do not change its result: a run continues when they change.
     RUNTIME_ONLY: ClassVar[tuple[str, ...]] = (
@@ -39,41 +39,41 @@ class TrainSettings(
     name: str = "resnet18"
     """Backbone, by its torchvision name, or `timm/` and its timm name."""
     run: RunName | None = None
-    """Name of the run's folder in SM_MODEL_DIR; unset: NAME. Where it is taken by another run: `RUN-2`, and so on."""
+    """Name of the run's folder in SM_MODEL_DIR; unset: NAME. If another run has that name: `RUN-2`, and so on."""
     weights: Weights = "imagenet"
     """Start from `imagenet`, `none`, a run, or a file (`.pth`, `.safetensors`). PRETRAINED=false is `none` too."""
     head: Literal["flat", "factored"] | None = None
-    """`flat`: 18 logits; `factored`: mask, gender, every year of age; unset: by WEIGHTS, EPOCHS and LOSS."""
+    """`flat`: 18 logits; `factored`: logits of mask, gender and years of age; unset: by WEIGHTS, EPOCHS and LOSS."""
     epochs: int = Field(10, ge=1)
     """Passes over the training photographs."""
     batch_size: int = Field(32, ge=2)
     """Most photographs per step; an epoch is cut into equal batches. Larger values suit a GPU and long runs."""
     micro_batch_size: int | None = Field(None, ge=2)
-    """Photographs per forward pass in one process, to save memory; unset: its whole part of the batch."""
+    """Photographs per forward pass in each process, to save memory; unset: the process's whole part of the batch."""
 
     folds: int = Field(0, ge=0)
     """Number of cross-validation folds, by person; replaces VAL_RATIO. 0 is off."""
     fold: int | None = Field(None, ge=0)
     """The one fold to hold out, counted from 0; unset: train all folds, one after another."""
     final: bool = False
-    """After FOLDS also train a net on everybody, in the folder `final`: for the mean kept epoch of the folds."""
+    """After FOLDS also train a net on everybody, in the folder `final`. Its EPOCHS: the folds' mean kept epoch."""
     sm_channel_pseudo: InputFolder | None = None
     """Folder of photographs, in its `images/` or in itself, that join training with pseudo-labels; unset: none."""
     pseudo_probabilities: InputFile | None = None
-    """`probabilities.csv` that inference.py wrote of them; unset: the one in SM_CHANNEL_PSEUDO."""
+    """`probabilities.csv` that inference.py wrote for these photographs; unset: the one in SM_CHANNEL_PSEUDO."""
     pseudo_from: float = Field(0.7, gt=0, le=1)
-    """Probability that the most probable class of such a photograph must have."""
+    """Such a photograph joins if its most probable class has at least this probability."""
     augment: Literal["none", "flip", "light", "strong"] | None = None
     """Augmentation policy for training photographs; unset: by WEIGHTS and EPOCHS."""
     mix: Literal["none", "mixup", "cutmix"] | None = None
     """Mix half of the photographs: `mixup` blends two; `cutmix` joins halves; unset: by WEIGHTS, EPOCHS, LOSS."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
-    """`shuffle`: each photograph once per epoch; `balanced`: all classes equally often, and all people in a class."""
+    """`shuffle`: each photograph once per epoch; `balanced`: draws classes equally often, and people within a class."""
     border_ages: Literal["keep", "soften", "leave_out"] = "keep"
     """Ages 57 to 59 in training: keep the label, soften it towards 60 and over, or leave these people out."""
 
     loss: str | None = None
-    """Loss, by its name in loss.py; unset: `label_smoothing`, or with HEAD=factored its own."""
+    """Loss, by its name in loss.py; unset: `label_smoothing`; HEAD=factored has a loss of its own."""
     smoothing: float = Field(0.1, gt=0, lt=1)
     """Share of the label that is spread over all classes; only with LOSS=label_smoothing."""
     gamma: float = Field(2.0, ge=0)
@@ -85,7 +85,7 @@ class TrainSettings(
     logit_adjustment: float = Field(0.5, ge=0, le=2)
     """tau in argmax(log p - tau log priors), the decision: 0 takes the likeliest class, 1 is best for mean recall."""
     decide_by: NameOrPath | None = None
-    """Name or path of a run of folds to fit the decision on its predictions; unset: defaults. Only with VAL_RATIO=0."""
+    """Run of folds (name or path) whose predictions fit the decision; unset: none do. Only with VAL_RATIO=0."""
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer; `sgd` has momentum 0.9."""
@@ -94,7 +94,7 @@ class TrainSettings(
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay, not for biases and norms; unset: by optimizer."""
     ema: bool | None = None
-    """Validate and keep an exponential moving average (EMA) of the weights; unset: by WEIGHTS and EPOCHS."""
+    """Validate and store the exponential moving average (EMA) of the weights; unset: by WEIGHTS and EPOCHS."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate schedule after the warm-up."""
     warmup: float = Field(0.1, ge=0, lt=1)
@@ -109,11 +109,11 @@ class TrainSettings(
     resume: Literal["auto", "never"] = "auto"
     """`auto`: continue an unfinished run of the same settings, photographs and code; `never`: start a new run."""
     checkpoint_seconds: float = Field(300, ge=0)
-    """Seconds between saves of the training state; it is also saved after epochs that are not very short."""
+    """Seconds between saves of the training state; also saved after epochs that take 20 times as long as a save."""
     settings: pathlib.Path | None = None
-    """`settings.json` of a run, to train the same again: its settings become defaults, but for folders and RUN."""
+    """`settings.json` of a run, to train the same again: its settings become defaults, except folders and RUN."""
     sm_checkpoint_dir: pathlib.Path | None = None
-    """Folder for saved states, those of a run until the next of its name; unset: SageMaker's, else SM_MODEL_DIR."""
+    """Folder for saved states, kept until the next run of that name begins; unset: SageMaker's, else the run folder."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model for training (torch.compile); `auto`: only for long runs on CUDA."""
     tensorboard: bool = False
@@ -177,7 +177,7 @@ class ServingSettings(InferenceSettings):
     )  # fmt: skip
 
     adapt_priors: bool = False
-    """Off: what is estimated on a few photographs would be no priors."""
+    """Off: priors cannot be estimated from a few photographs."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -191,7 +191,7 @@ class PhotographSettings(ServingSettings):
 
     WHERE = "photographs that are given by name"
 
-    on_bad_image: Literal["stop", "fallback", "repair"] = "fallback"  # all others are answered, and no class is made up
+    on_bad_image: Literal["stop", "fallback", "repair"] = "fallback"  # the others get their classes; this one gets none
 
 
 class ServerSettings(ServingSettings):
@@ -201,13 +201,13 @@ class ServerSettings(ServingSettings):
     LEFT_OUT = ("sm_channel_eval", "sm_output_data_dir", *ServingSettings.WITHOUT_EFFECT)
 
     serve_host: str = "127.0.0.1"
-    """Address to listen at; `0.0.0.0`: all of this machine, which others can reach, as a container needs it."""
+    """Address to listen at; `0.0.0.0`: other machines can connect too, as a container needs it."""
     serve_port: int = Field(8080, ge=0, lt=2**16)
     """Port to listen at; 0: any free port."""
     serve_batch: int = Field(32, ge=1)
-    """Most photographs that are predicted together, of one request or of several that wait at the same moment."""
+    """Most photographs that are predicted together; they may come from several requests."""
     serve_wait_ms: float = Field(5.0, ge=0, le=1000)
-    """Longest time that a photograph waits for others to be predicted with."""
+    """Most milliseconds that a photograph waits for others, to be predicted together with them."""
 
 
 class EvaluationSettings(shared.GroundTruth, shared.HtmlPage):
@@ -238,17 +238,17 @@ class SuspectsSettings(shared.TrainingData, shared.UnreadablePhotographs, shared
     sm_output_data_dir: pathlib.Path = DEMO / "suspects"
     """Folder for `suspects.html`, `suspects.csv`, the folds trained here and, with SERVE, `corrections.csv`."""
     sm_channel_model: InputFolder | None = None
-    """Folder of runs, or one run of folds, that predicts out of fold; unset: train folds here first."""
+    """Folder of runs, or one run of folds, whose nets predict out of fold; unset: train folds here first."""
     name: str | None = None
     """Name of the run of folds; unset: the newest. Without SM_CHANNEL_MODEL: the backbone; unset: resnet18."""
     relabel: Corrections = "sure"
-    """Label corrections as in train.py. People whom they name are decided, and not shown again."""
+    """Label corrections as in train.py. People whom they name count as decided and are not shown again."""
     folds: int = Field(3, ge=2)
     """Folds to train here. FOLDS, EPOCHS, WEIGHTS, SIZE, CROP, FIT and SEED: only without SM_CHANNEL_MODEL."""
     epochs: int = Field(4, ge=1)
     """Passes of each fold over its training photographs."""
     weights: Weights = "imagenet"
-    """What folds start from, as in train.py; not a run, which has seen the people whom it would judge."""
+    """Weights that folds start from, as in train.py; not a run: it was trained on the people whom it would judge."""
     serve: bool = False
     """Serve the page on this machine until Ctrl-C; every decision is written to `corrections.csv` at once."""
     serve_port: int = Field(0, ge=0, lt=2**16)
@@ -303,9 +303,9 @@ class ExportSettings(shared.TrainedRuns):
     sm_output_data_dir: pathlib.Path | None = None
     """Folder for the files, with the subfolders of SM_CHANNEL_MODEL; unset: each file beside its weights."""
     sm_channel_train: InputFolder | None = None
-    """Folder of the training photographs, to test the file on; unset: where they were at training."""
+    """Folder of the training photographs, to test the file on; unset: the folder that the training used."""
     export: Literal["float32", "int8"] = "float32"
-    """Numbers in the file: `int8` is smaller and often faster; it is refused where over 1 % of classes would change."""
+    """Number type in the file: `int8` is smaller and often faster; refused if it changes over 1 % of classes."""
 
 
 SCRIPTS = {

@@ -14,13 +14,13 @@ DEMO_DATA = DEMO / "data"
 
 
 class Settings(BaseModel):
-    """The settings of a script: typed, checked together, frozen. Without any folder it works on the drawn faces."""
+    """The settings of a script: typed, checked together, frozen. If no folder is set, the drawn faces are used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     FOLDERS: ClassVar[tuple[str, ...]] = ()  # set all of them, or none for the drawn faces
     DEMO_DEFAULTS: ClassVar[dict] = {}  # other defaults for the drawn faces
-    LEFT_OUT: ClassVar[tuple[str, ...]] = ()  # settings of the script whose class it extends that it does not take
-    DEMO_MEANS: ClassVar[str] = "working on drawn faces in"  # said with the folder where none is set
+    LEFT_OUT: ClassVar[tuple[str, ...]] = ()  # inherited settings that this script does not have
+    DEMO_MEANS: ClassVar[str] = "working on drawn faces in"  # printed before the folder of the drawn faces
 
     @property
     def demo(self) -> bool:
@@ -44,7 +44,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self, info: ValidationInfo):
-        # Values from a recipe are other defaults: one that has no effect beside what was given is no mistake.
+        # Values from a recipe count as defaults: it is no error if a given setting leaves one without effect.
         self.model_fields_set.difference_update((info.context or {}).get("presets", ()))
         if problems := list(self.problems()):
             raise ValueError("\n".join(problems))
@@ -77,7 +77,7 @@ class Photographs(Settings):
 
 
 class UnreadablePhotographs(Settings):
-    """What becomes of training photographs that cannot be read."""
+    """What happens to training photographs that cannot be read."""
 
     on_bad_image: Literal["stop", "leave_out", "repair"] = "stop"
     """Unreadable photographs stop the script, or are left out; `repair` reads JPEGs that lack only their end."""
@@ -93,9 +93,9 @@ class TrainingData(Photographs):
     size: Size = (128, 96)
     """Height x width of the model's input in pixels."""
     crop: Crop = "auto"
-    """Part to use: `top,left,bottom,right` as shares, a share in the middle, or `auto`: what holds the faces."""
+    """Part to use: `top,left,bottom,right` as shares; one share: the middle of height and width; `auto`: the faces."""
     fit: Fit = "squeeze"
-    """How that part becomes SIZE: `squeeze` changes its proportions, `pad` repeats the edge, `cover` cuts overhangs."""
+    """How that part becomes SIZE: `squeeze` changes its proportions, `pad` repeats the edge, `cover` cuts the rest."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seed of the split, the order, the augmentation and the first weights."""
 
@@ -115,7 +115,7 @@ class EvalData(Photographs):
 
 
 class GroundTruth(Settings):
-    """What the classes are held against."""
+    """Where the true classes are."""
 
     sm_ground_truth_dir: InputFolder = DEMO_DATA / "eval"
     """Folder that holds `gt.csv`."""
@@ -127,7 +127,7 @@ class TrainedRuns(Settings):
     sm_channel_model: InputFolder = DEMO / "runs"
     """Folder of runs, or one run folder."""
     name: str | None = None
-    """Names of run folders (`a,b`); unset: the newest finished one. A run of folds is its nets; `a/final` is one."""
+    """Run folders (`a,b`); unset: the newest finished run. A run of folds means all its nets, `a/final` one."""
 
 
 class Hardware(Settings):
@@ -138,7 +138,7 @@ class Hardware(Settings):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: bf16 if the hardware computes in it, else fp32."""
     cache_gib: float = Field(8.0, ge=0)
-    """Most memory for decoded photographs, in GiB; else they go to a temporary file, or are decoded at each use."""
+    """Most memory for decoded photographs, in GiB; if they need more: a temporary file, or decoded at each use."""
     cache_dir: pathlib.Path | None = None
     """Folder that keeps decoded photographs for later runs; unset: they are not kept."""
 
@@ -162,9 +162,9 @@ class HtmlPage(Settings):
     """What the HTML page of a script shows."""
 
     report_photos: bool = True
-    """Show photographs in the HTML page; `false` if faces must not be passed on."""
+    """Show photographs in the HTML page; `false` if faces must not be shared."""
     pixelate: bool = False
-    """Show photographs as mosaics in which nobody is easily known again, for a page that is passed on."""
+    """Show photographs as mosaics, in which people are hard to recognise, for a page that is shared."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()

@@ -1,8 +1,8 @@
 """From flags, environment variables and SageMaker's hyperparameters to one settings object.
 
-A flag wins over an environment variable, that over a hyperparameter, that over the files of presets.py, those over the
-default. Names are taken in any case, flags with dashes or underscores; an empty value or `null` counts as unset. Blanks
-and quotes around a value are no part of it: files of variables for containers keep them, as no shell reads those.
+Precedence: flag > environment variable > hyperparameter > files of presets.py > default. Names may have any case, flags
+dashes or underscores; an empty value or `null` counts as unset. Blanks and a pair of quotes around a value are removed:
+files of variables for containers keep them, because no shell reads such files.
 """
 
 import difflib
@@ -29,7 +29,7 @@ MOST_CHOICES = 8  # a longer list of choices is left out of the table
 PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, which it passes along with the user's
 PLATFORM_FLAGS = ("local_rank",)  # of deepspeed and torch.distributed.launch, which set LOCAL_RANK too
 OF_SAGEMAKER = ("sm_module_dir", "sm_channel_code")  # variables of its own that only look like settings
-KUBERNETES = re.compile(r"(tcp|udp|sctp)://.+:\d+")  # SERVE_PORT in every pod, where a service is called `serve`
+KUBERNETES = re.compile(r"(tcp|udp|sctp)://.+:\d+")  # Kubernetes sets SERVE_PORT so if a service is called `serve`
 
 
 def read(cls: type[Settings], argv: list[str], choices: dict | None = None) -> tuple[Settings, dict[str, str]]:
@@ -204,7 +204,7 @@ def near_misses(environ, unset: Container[str] = ()) -> list[str]:
 
 
 def did_you_mean(name: str, names) -> str:
-    """The end of a message that names what is meant of `names`, or the most similar one; empty where there is none."""
+    """The end of a message: which of `names` is meant, or else is most similar; empty if there is none."""
     if name in synonyms.NO_WORKERS and "cache_gib" in names:  # of a script that decodes photographs
         return " here: photographs are decoded once, by all CPUs"
     if (meant := synonyms.SETTING_OF.get(name)) in names:
@@ -267,7 +267,7 @@ def _wrong_choice(name: str, value, allowed, source: str) -> str:
     if name in ("name", "loss"):
         line += f"; one of your own is named in {'OWN in model.py' if name == 'name' else 'LOSSES in loss.py'}"
     if name == "name" and source == "environment":  # WSL, among others, has NAME for the machine's name
-        line += "; some systems set NAME themselves: give NAME=resnet18, say"
+        line += "; some systems set NAME themselves: set it, for example NAME=resnet18"
     return line
 
 

@@ -1,4 +1,4 @@
-"""What other toolkits call settings that have another name here: who sets those is told the name."""
+"""Names that other toolkits have for our settings: whoever sets one is told our name."""
 
 SETTING_OF = {
     "learning_rate": "lr", "base_lr": "lr", "init_lr": "lr", "initial_lr": "lr", "max_lr": "lr", "lr0": "lr",

@@ -23,7 +23,7 @@ WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def plain(value):
-    """A text without what is around it where no shell has read it: blanks, line ends, a pair of quotes."""
+    """The text without blanks, line ends and a pair of quotes around it, which stay where no shell has read it."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -31,10 +31,10 @@ def plain(value):
 
 
 def of_type(value, annotation):
-    """`value` for a setting with this annotation: a word of choice as it is spelled there, a path with ~ opened.
+    """`value` for a setting with this annotation: a word as the annotation spells it, a path with ~ expanded.
 
-    Raises ValueError on a truth value in place of a number, and on a path with control characters. All else is left to
-    pydantic.
+    Raises ValueError on true or false in place of a number, and on a path that is an address or has control characters.
+    pydantic checks all else.
     """
     types = _all_of(annotation)
     if value is not None and (words := words_of(annotation)):
@@ -51,7 +51,7 @@ def of_type(value, annotation):
 
 
 def words_of(annotation) -> list[str]:
-    """The words that a setting with this annotation can be."""
+    """The words that are values of a setting with this annotation."""
     return [word for word in _all_of(annotation) if isinstance(word, str)]
 
 
@@ -61,7 +61,7 @@ def _all_of(annotation) -> list:
 
 
 def the_word(value: str, words: Iterable[str]) -> str:
-    """`value`; or where it is none of these words, the only one of them that differs from it in case alone."""
+    """`value`, spelled as in `words` if exactly one of them differs from it only in letter case."""
     words = list(words)
     alike = [word for word in words if word.lower() == value.lower()]
     return alike[0] if value not in words and len(alike) == 1 else value
@@ -90,7 +90,7 @@ def corrections_named(text: str) -> list[str]:
 
 
 def known_corrections(text: str) -> str:
-    """`text` with ~ opened, if all its parts are keywords or existing files. Raises ValueError."""
+    """`text` with ~ expanded, if all its parts are keywords or existing files. Raises ValueError."""
     keywords = ("sure", "all", "none")
     parts = [os.path.expanduser(the_word(part, keywords)) for part in corrections_named(text)]
     wrong = [part for part in parts if part not in keywords and not os.path.isfile(part)]
@@ -116,7 +116,7 @@ def is_path(weights: str) -> bool:
 
 
 def known_weights(text: str) -> str:
-    """`text` with ~ opened, if it is imagenet, none, the folder of a run, or a file of weights. Raises ValueError."""
+    """`text` with ~ expanded, if it is imagenet, none, the folder of a run, or a file of weights. Raises ValueError."""
     if not is_path(text.lower()):
         return text.lower()
     text = os.path.expanduser(text)
@@ -193,7 +193,7 @@ def crop_box_or_auto(value) -> tuple[float, float, float, float] | str:
 
 
 def whole_device(value: str) -> str:
-    """`value` without the number of the first GPU, which is the default. Raises ValueError on the number of another."""
+    """ "cuda" for "cuda:0" or "0"; any other `value` as it is. Raises ValueError on the number of another GPU."""
     kind, _, number = value.rpartition(":")
     if kind in ("", "cuda") and number.isdecimal():
         if int(number):

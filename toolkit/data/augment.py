@@ -1,8 +1,8 @@
 """From stored pixels to the model's input, for a whole batch at once: preprocessing, and augmentation by policy.
 
 Every photograph has random numbers of its own, a function of (seed, epoch, position in the epoch's order). They do not
-depend on the batch size, the number of processes, or where a run was interrupted. torchvision's v2 transforms draw once
-for a whole batch, and so are not used.
+depend on the batch size, the number of processes, or where a run was interrupted. torchvision's v2 transforms are not
+used, because they draw random numbers once for a whole batch.
 """
 
 from dataclasses import dataclass
@@ -65,9 +65,9 @@ def plan(
     policy: Policy | None = None,
     draws: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
-    """What `apply` needs of photographs of (height, width): tensors with a row for each, or one row for all.
+    """The tensors that `apply` needs for photographs of `size` = (height, width): a row for each, or one row for all.
 
-    Of many batches at once: these are 40 small tensors, each of which Python launches on a GPU.
+    Make one plan for many batches: it takes 40 small operations, each of which Python must launch on a GPU.
     """
     gain, offset = (1 / (255 * std))[None], (-mean / std)[None]
     if policy is None or policy == Policy():
@@ -97,7 +97,7 @@ def apply(
         first = torch.arange(0, batch * each, each, dtype=torch.int32, device=pixels.device)
         index = (first[:, None] + rows)[:, :, None] + columns[:, None, :]  # (b, height, width)
         pixels = pixels.reshape(-1, 3).index_select(0, index.view(-1)).view(pixels.shape)
-    # Repeated over a whole row, not broadcast over pixels: to broadcast only three numbers takes four times as long.
+    # Repeated to a whole row of pixels, not broadcast: broadcasting over three channels takes four times as long.
     gain, offset = (value.expand(batch, 3).repeat(1, width)[:, None] for value in (gain, offset))  # (b, 1, width * 3)
     result = torch.addcmul(offset, pixels.reshape(batch, height, width * 3).float(), gain).view(batch, height, width, 3)
     if erased_rows is not None:  # 0 is the mean colour
@@ -112,9 +112,10 @@ def to_pixels(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> np
 
 
 def draw_lam(how: str, seed: int, epoch: int, count: int) -> torch.Tensor:
-    """The share that each photograph keeps when it is mixed with another: float32, shape (count,).
+    """The share lam of each photograph when it is mixed with another: float32, shape (count,).
 
-    1 for half of them, which are not mixed. Of the others "cutmix" keeps 0.5, "mixup" a draw of Beta(1/2, 1/2).
+    It is 1 for half of them, which are not mixed; for the others 0.5 with "cutmix", a draw of Beta(1/2, 1/2) with
+    "mixup".
     """
     generator = np.random.default_rng([seed, epoch, LAM_STREAM])
     mixed = generator.random(count) < MIXED
@@ -127,8 +128,8 @@ def mix(how: str, first: torch.Tensor, second: torch.Tensor, lam: torch.Tensor) 
     """lam of each photograph in `first` and 1 - lam of that in `second`: shapes (b, 3, height, width), lam (b,).
 
     "mixup" blends them (Zhang et al., 2018). "cutmix" puts the right half of the second beside the left half of the
-    first (after Yun et al., 2019): the cut runs from top to bottom, so that of both faces half the mask, and half of
-    what shows gender and age, remains.
+    first (after Yun et al., 2019): the cut runs from top to bottom, so that half of both faces remains, with what shows
+    mask, gender and age.
     """
     lam = lam[:, None, None, None]
     if how == "mixup":
@@ -147,11 +148,12 @@ def _power(base: float, draws: torch.Tensor) -> torch.Tensor:
 
 
 def _sources(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:
-    """Flip, shift and scale: each row and column is taken from the nearest one in the photograph.
+    """Flip, shift and scale: the nearest row and column of the photograph for each one of the result.
 
-    Where rows begin in its flat list of pixels, int32 (n, height), and columns in a row, int32 (n, width).
+    Rows are given as the first pixel of the row in the flat list of pixels, int32 (n, height); columns int32 (n,
+    width).
 
-    Nearest and not bilinear: sharpness stays that of validation, and bytes stay bytes, at a fraction of the cost of an
+    Nearest, not bilinear: photographs stay as sharp as in validation, and stay uint8, at a fraction of the cost of an
     affine grid. Beyond the edge, the edge is repeated.
     """
     scale = _power(1 + policy.scale, draws["scale"])
@@ -169,7 +171,7 @@ def _sources(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.T
 
 
 def _erased(size: tuple[int, int], draws: dict, policy: Policy) -> list[torch.Tensor]:
-    """The rectangle that is blanked: its rows, bool (n, height), and columns, bool (n, width). Most have no rows."""
+    """The blanked rectangle: its rows, bool (n, height), and columns, bool (n, width). Most have no rows."""
 
     def inside(length: int, start: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         position = torch.arange(length, device=start.device) / length

@@ -1,4 +1,4 @@
-"""Checks of a data set before training: that `read_faces` gave a table, and what is suspicious in it."""
+"""Checks of a data set before training: is what `read_faces` returned a valid table, and what in it is suspicious?"""
 
 import math
 import os
@@ -15,17 +15,17 @@ from toolkit.system import files
 from toolkit.system.console import InputError, listed
 
 TEXTS = ("folder", "file", "person", "photograph")  # columns of the table; then ATTRIBUTES, and years if they are known
-SAMPLE = 20  # photographs of which one at least must be there
+SAMPLE = 20  # photographs of which at least one must exist
 SOURCE = "read_faces in dataset.py"
-OLDEST = 100  # years; an age above it is taken for a mistake
+OLDEST = 100  # years; an age above it counts as a mistake
 
 
 def checked(answer, images: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
     """The table of photographs and the names passed over, from what `read_faces` answered for this image folder.
 
-    Texts become categories, attributes int8, years float; without a column years they are NaN. Where photographs of
-    several people lie in one folder, each person gets a folder's name, and `file` is the whole path (see `path_of`).
-    Raises InputError in one line where the answer is not what the docstring of `read_faces` promises.
+    Texts become categories, attributes int8, years float; without a column years they are NaN. If people share a
+    folder, `folder` becomes a name for each person, and `file` the path below `images` (see `path_of`). Raises
+    InputError in one line if the answer is not what the docstring of `read_faces` promises.
     """
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], pd.DataFrame)):
         raise InputError(f"{SOURCE}: expected a table and a list of names passed over, found {type(answer).__name__}")
@@ -81,7 +81,7 @@ def _refuse_values(table: pd.DataFrame, column: str, is_wrong: pd.Series, expect
 
 
 def _by_person(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a folder for each person; for each gender and age where a person's photographs have several."""
+    """The table with a folder name per person, or per person, gender and age if a person has several of them."""
     labels = list(zip(table["gender"], table["age"], table["years"].astype(str).fillna("nan"), strict=True))
     labels_of: dict[str, set] = {}
     for person, label in zip(table["person"], labels, strict=True):
@@ -121,7 +121,7 @@ def _name(table: pd.DataFrame, row: int) -> str:
 
 
 def _too_small(table, paths, framing: Framing, bad) -> list[str]:
-    """Those of which less than SIZE is used, which is then enlarged."""
+    """Photographs whose used part is smaller than SIZE, so that it is enlarged."""
     small = []
     for row in (row for row in range(len(paths)) if row not in bad):
         with photo_file.opened(photo_file.read(paths[row]), math.inf) as photo:
@@ -134,7 +134,7 @@ def _too_small(table, paths, framing: Framing, bad) -> list[str]:
 
 
 def _missing(table, expected: Sequence[str]) -> list[str]:
-    if not set(expected) & set(table["photograph"].unique()):  # another layout, which has names of its own
+    if not set(expected) & set(table["photograph"].unique()):  # another layout, with other names of photographs
         return []
     photographs = table.groupby("folder", observed=True)["photograph"].agg(set)
     missing = {folder: [name for name in expected if name not in there] for folder, there in photographs.items()}
@@ -147,13 +147,13 @@ def _several_extensions(table) -> list[str]:
 
 
 def _several_folders(table) -> list[str]:
-    """Folders of one id are on one side of the split, so two people with one id are at worst held out together."""
+    """The split stays right: all folders of one id are on one side, even if they are of two people."""
     folders = table.groupby("person", observed=True)["folder"].unique()
     return [f"{person} ({', '.join(map(str, some))})" for person, some in folders.items() if len(some) > 1]
 
 
 def _identical(table, paths, bad) -> list[str]:
-    """Files with the same content: of one person under two masks, or of two people, at least one label is wrong."""
+    """Files with the same content. If they have two masks, or are of two people, at least one label is wrong."""
     # Only files of equal size are read; each bad one gets a size of its own.
     sizes = pd.Series([-row - 1 if row in bad else os.path.getsize(path) for row, path in enumerate(paths)])
     rows_of_content: dict[str, list[int]] = {}

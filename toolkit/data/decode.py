@@ -12,24 +12,24 @@ from toolkit.data.framing import Framing
 
 try:
     import simplejpeg
-except ImportError:  # only faster than Pillow: see `_cut`
+except ImportError:  # optional, as it is only faster than Pillow: see `_cut`
     simplejpeg = None
 
-LARGE = 25e6  # pixels that are decoded: two such photographs at once could take more memory than there is
+LARGE = 25e6  # decoded pixels: two such photographs at once could need more memory than there is
 LARGE_ALONE = threading.Lock()
 TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-GREATEST = (1, 255, 65535)  # what white may be in files of floats or of more than 8 bits
+GREATEST = (1, 255, 65535)  # possible values of white in files of floats, or of more than 8 bits
 
 
 def decode_bytes(content: bytes, framing: Framing, max_megapixels: float = photo_file.MEGAPIXELS) -> np.ndarray:
     """The part of a photograph that `framing` takes, as RGB pixels of its size: uint8, shape (height, width, 3).
 
-    It may be of any mode; it is turned as its EXIF orientation says, and transparency is dropped. A JPEG's decoder
-    scales it down as far as twice the size is left; the rest is an antialiased bilinear resize. Raises as
+    The photograph may have any mode; it is turned as its EXIF orientation says, and transparency is dropped. A JPEG's
+    decoder scales it down to no less than twice the size; an antialiased bilinear resize does the rest. Raises as
     `photo_file.opened`, MissingEndError if a JPEG is cut short, and whatever Pillow raises on what it cannot read.
     """
     with photo_file.opened(content, max_megapixels) as photo, contextlib.ExitStack() as stack:
@@ -68,14 +68,14 @@ def _cut(photo: Image.Image, content: bytes, framing: Framing) -> np.ndarray:
     """The part that `framing` takes of a photograph that Pillow has opened: RGB, uint8, shape (height, width, 3).
 
     Pillow reads every format on every platform, so it decides what can be read. It lets a JPEG's decoder scale down
-    (`draft`), which saves most of the time. simplejpeg drives the same decoder to the same pixels with fewer copies and
-    is half as fast again (benchmarks/decode.py), so it takes the ordinary JPEGs. torchcodec cannot scale, and is no
-    faster than Pillow on single photographs.
+    (`draft`), which saves most of the time. simplejpeg uses the same decoder, gives the same pixels with fewer copies,
+    and is 1.5 times as fast (benchmarks/decode.py), so it decodes the ordinary JPEGs. torchcodec cannot scale, and is
+    no faster than Pillow on single photographs.
     """
     orientation = photo_file.orientation(photo)
     if simplejpeg and photo.format == "JPEG" and photo.mode == "RGB" and orientation == 1:
         least = {"min_height": photo.height, "min_width": photo.width}  # after `draft`
-        with contextlib.suppress(ValueError):  # what it refuses, Pillow may still read
+        with contextlib.suppress(ValueError):  # simplejpeg refused it; Pillow may still read it
             pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
             if pixels.shape[:2] == (photo.height, photo.width):
                 top, left, bottom, right = framing.box(photo.height, photo.width)
@@ -94,16 +94,17 @@ def _load(photo: Image.Image) -> None:
     """Let Pillow decode it. Raises MissingEndError if it is a JPEG that is cut short, and whatever Pillow raises."""
     try:
         photo.load()
-    except OSError as error:  # of which Pillow has no class of its own
+    except OSError as error:  # Pillow has no class for a truncated file
         if photo.format in photo_file.DRAFTED and "truncated" in str(error):
             raise photo_file.MissingEndError("its end is missing") from None
         raise
 
 
 def _to_8_bits(photo: Image.Image) -> Image.Image:
-    """A grey photograph of integers or floats as one of bytes: convert() would clip them. Others stay as they are.
+    """A grey photograph of integers or floats, scaled to bytes: convert() would clip them. Others stay as they are.
 
-    Black is 0. White is the first of GREATEST that no value exceeds; of integers not 1. Raises ValueError on others.
+    Black is 0. White is the first of GREATEST that no value exceeds (integers: without 1). Raises ValueError if there
+    is none.
     """
     if photo.mode != "F" and not photo.mode.startswith("I"):
         return photo

@@ -34,10 +34,10 @@ def open_store(
 
 
 class CachedStore(Store):
-    """A store whose pixels lie in a file below `folder`, which later runs reuse.
+    """A store whose pixels lie in a file below `folder`, for later runs to reuse.
 
-    They decode anew if a photograph or the decoder has changed, or a checksum is wrong. Runs that want the same pixels
-    at the same time wait for the first. If nothing can be written there, it is a plain store.
+    A later run decodes again if a photograph or the decoder has changed, or a checksum is wrong. Runs that need the
+    same pixels at the same time wait for the first. If the folder cannot be written to, this is a plain store.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CachedStore(Store):
         return "x".join(map(str, self.size)) + "-" + digest.hexdigest()[:16]
 
     def _digest_of_sources(self) -> str:
-        """A digest of all else that the pixels depend on: the files as they are now, and the code that decodes them."""
+        """A digest of all else that decides the pixels: size and times of the files, and the code that decodes them."""
         code = [pathlib.Path(module.__file__).read_bytes() for module in (decode, framing, photo_file)]
         decoders = [*code, PIL.__version__, torch.__version__, getattr(decode.simplejpeg, "__version__", None)]
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -86,7 +86,7 @@ class CachedStore(Store):
         return digest.hexdigest()
 
     def _reuse(self, path: pathlib.Path, sources: str) -> bool:
-        """Use what lies there, if it is whole and was decoded from the same sources. Returns whether it was."""
+        """Use the file at `path` if it is complete and decoded from the same sources. Returns whether it is used."""
         try:
             file = path.open("rb", buffering=0)
             file.seek(self.bytes)
@@ -110,8 +110,8 @@ class CachedStore(Store):
         return True
 
     def _decode_to_disk(self, folder: pathlib.Path, sources: str, alone: bool) -> None:
-        """Decode into a new file, which becomes PIXELS once it is whole and no photograph is bad."""
-        for leftover in folder.glob("*.part") if alone else ():  # of a killed run, as nobody else is here
+        """Decode into a new file, which becomes PIXELS once it is complete, unless a photograph is bad."""
+        for leftover in folder.glob("*.part") if alone else ():  # of a killed run: no other process can be here
             leftover.unlink()
         if self.bytes > 0.9 * shutil.disk_usage(folder).free:
             raise OSError(0, f"expected {self.bytes / 2**30:.1f} GiB of free disk, found less")
@@ -132,7 +132,7 @@ class CachedStore(Store):
             part.unlink(missing_ok=True)
 
     def _mapped(self, file) -> Memory | File:
-        """The pixels of a whole file: mapped into memory if they fit it."""
+        """The pixels of a complete file: mapped into memory if they take at most `memory_gib`."""
         if self.fits_memory:  # "c" for copy on write: the file does not change, whatever happens to the tensor
             return Memory(torch.from_numpy(np.memmap(file, np.uint8, "c", shape=self.shape)))
         return File(file, self.shape)

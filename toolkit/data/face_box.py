@@ -1,7 +1,7 @@
-"""Where the faces are in photographs of one kind, found by their masks: what CROP=auto takes.
+"""CROP=auto: the box of the faces in photographs that were taken alike, found by the masks.
 
-Walls and coats differ between people, as faces do, but not between the photographs of one person. Masks do. So masks
-are where a person's photographs with and without one differ in the same way among people.
+Walls and clothes differ between people, as faces do, but not between the photographs of one person; masks do. So masks
+are where photographs with and without a mask differ, and differ in the same way for all people.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from toolkit.data.framing import Framing
 from toolkit.data.photo_file import Reading
 from toolkit.data.store import Store
 
-FEWEST_PEOPLE, MOST_PEOPLE = 50, 300  # with and without a mask: fewer say too little, more say nothing new
-LEAST_ALIKE = 0.25  # where photographs are taken alike it is 0.5 and more; where faces are anywhere, up to 0.2
+FEWEST_PEOPLE, MOST_PEOPLE = 50, 300  # who have both; fewer say too little, more say nothing new
+LEAST_ALIKE = 0.25  # found: 0.5 and more if photographs are taken alike, up to 0.2 if faces are anywhere
 WORN, NOT_WORN = 0, 2  # of mask, in toolkit/labels.py
 # How far the box reaches beyond the masks, in mask widths: what scored best on real faces (docs/measured.md).
 ABOVE, BELOW, BESIDE = 0.95, 0.15, 0.35
@@ -54,7 +54,7 @@ def find(table: pd.DataFrame, paths: np.ndarray, reading: Reading) -> Faces:
     people = table["person"].astype(str).to_numpy()
     worn, bare = (table["mask"].to_numpy() == mask for mask in (WORN, NOT_WORN))
     of_both = np.intersect1d(people[worn], people[bare])
-    names = of_both if len(of_both) >= FEWEST_PEOPLE else np.unique(people)  # these only for a mean photograph
+    names = of_both if len(of_both) >= FEWEST_PEOPLE else np.unique(people)  # everybody, only for the mean photograph
     some = names[np.linspace(0, len(names), min(MOST_PEOPLE, len(names)), endpoint=False).astype(int)]
     rows = np.flatnonzero(np.isin(people, some) & (worn | bare))
     with Store(paths[rows], Framing(SIZE), reading=reading) as store:
@@ -68,7 +68,7 @@ def find(table: pd.DataFrame, paths: np.ndarray, reading: Reading) -> Faces:
 
 
 def _proportion(store: Store, photograph: int, reading: Reading) -> float:
-    """height / width, by its header."""
+    """height / width of a photograph, from the header of its file."""
     with photo_file.opened(store.read(photograph), reading.max_megapixels) as photo:
         height, width = photo_file.upright_size(photo)
     return height / width
@@ -79,7 +79,7 @@ def find_box(
 ) -> tuple[float, float, float, float] | None:
     """The box of the faces as CROP takes it, shares from 0 to 1.
 
-    None where people are too few, masks are not in one place, or faces fill it all.
+    None if people are too few, if masks are not in one place, or if faces fill the photograph.
 
     `pixels`: uint8, shape (n, h, w, 3), of whole photographs; `masks`: as numbers, shape (n,); `people`: who is on
     them; `proportion`: height / width of these photographs, before they were scaled.
@@ -97,7 +97,7 @@ def find_box(
     share = alike / (alike + np.var(differences, 0).sum(-1) + 1e-9)
     if share.max() < LEAST_ALIKE:
         return None
-    # Without the outermost hundredths: single pixels elsewhere may be alike by chance.
+    # Without the outermost 2 % on each side: single pixels elsewhere may be alike by chance.
     (top, bottom), (left, right) = (
         np.quantile(place, (0.02, 0.98), method="inverted_cdf") / length + (0, 1 / length)
         for place, length in zip(np.nonzero(share >= share.max() / 2), share.shape, strict=True)

@@ -1,4 +1,4 @@
-"""What of a photograph becomes the model's input, and how: SIZE, CROP and FIT, the same wherever a model is asked."""
+"""Which part of a photograph becomes the model's input, and how: SIZE, CROP and FIT, the same in all scripts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ SPARE = 2  # a decoder leaves this many times the height and width asked for; th
 class Framing:
     """The part `crop` of an upright photograph, fitted into `size`.
 
-    "squeeze" gives it other proportions. "pad" keeps them, and repeats the edge where nothing is left: a bar of one
-    colour would be an edge to see, and augmentation repeats the edge too. "cover" keeps them, and cuts what sticks out.
+    "squeeze" changes its proportions. "pad" keeps them, and fills the rest of `size` by repeating the edge: a bar of
+    one colour would be a new edge, and augmentation repeats the edge too. "cover" keeps them, and cuts what does not
+    fit.
     """
 
     size: tuple[int, int]  # height, width in pixels
@@ -31,18 +32,18 @@ class Framing:
 
     @classmethod
     def of(cls, settings) -> Framing:
-        """That of a script's settings, which have SIZE, CROP and FIT. Raises ValueError while CROP is auto."""
+        """The framing by SIZE, CROP and FIT of a script's settings. Raises ValueError if CROP is still auto."""
         return cls(settings.size, crop_box(settings.crop), settings.fit)
 
     @classmethod
     def from_plain(cls, values: dict) -> Framing:
-        """From JSON's types. Raises ValueError on a size, crop or fit that the settings would not take."""
+        """The framing from JSON types. Raises ValueError on a size, crop or fit that the settings would not take."""
         if values["fit"] not in get_args(Fit):
             raise ValueError(f"expected one of {', '.join(get_args(Fit))}, found {values['fit']!r}")
         return cls(height_and_width(values["size"]), crop_box(values["crop"]), values["fit"])
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """The pixels (top, left, bottom, right) of a photograph of that size that are used; at least one."""
+        """The used pixels (top, left, bottom, right) of a photograph of that height and width; at least one pixel."""
         top, left, bottom, right = (
             share * side for share, side in zip(self.crop, (height, width, height, width), strict=True)
         )
@@ -55,16 +56,16 @@ class Framing:
         return top, left, max(round(bottom), top + 1), max(round(right), left + 1)
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) to which a box of that size is scaled: `size`, or less of it with FIT=pad."""
+        """The (height, width) to which a box of that size is scaled: `size`; with FIT=pad one side may be less."""
         if self.fit != "pad":
             return self.size
         scale = min(self.size[0] / height, self.size[1] / width)
         return max(round(height * scale), 1), max(round(width * scale), 1)
 
     def least(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) that a decoder may scale a photograph of that size down to, before the box is cut.
+        """The least (height, width) to which a decoder may scale a photograph of that size, before the crop.
 
-        Twice what is asked for: decoders scale by steps, and what they leave is aliased (up to 3 grey levels).
+        Twice the size that is needed: decoders scale in steps, and their result is aliased (up to 3 grey levels off).
         """
         top, left, bottom, right = self.box(height, width)
         rows, columns = self.scaled(bottom - top, right - left)

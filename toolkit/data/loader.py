@@ -16,9 +16,10 @@ PLANNED_AT_ONCE = 4096  # photographs whose augmentation is computed together
 
 
 def split_into_batches(photographs: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """As few batches of at most `batch_size` as possible, equal in size but for one photograph.
+    """As few batches of at most `batch_size` as possible; their sizes differ by at most one photograph.
 
-    Never a batch of one, from which batch norm cannot learn: with `batch_size` 2 and an odd number, one batch has 3.
+    No batch has one photograph, from which batch norm cannot learn: with `batch_size` 2 and an odd number, one batch
+    has 3.
     """
     count = min(math.ceil(len(photographs) / batch_size), len(photographs) // 2)
     return np.array_split(photographs, max(count, 1))
@@ -61,7 +62,7 @@ class Loader:
     def _plans(
         self, lengths: list[int], policy: augment.Policy | None, draws: torch.Tensor | None
     ) -> Iterator[Sequence[torch.Tensor]]:
-        """The plan of each batch of so many photographs, made for many batches at once."""
+        """The plan of each batch, computed for several batches at once. `lengths`: photographs in each batch."""
         if policy is None or policy == augment.Policy():
             yield from [augment.plan(self.store.size, self.mean, self.std)] * len(lengths)
             return
@@ -87,7 +88,7 @@ class Loader:
                     pixels = ahead.result()
                     if following is not None:
                         ahead = pool.submit(self._gather_for_copy, following)
-                    # Asynchronous from pinned memory only: MPS may read other memory after it was freed.
+                    # Asynchronous only from pinned memory: from other memory, MPS might still read after it was freed.
                     yield pixels.to(self.machine.device, non_blocking=pixels.is_pinned())
 
     def _gather_for_copy(self, batch: np.ndarray) -> torch.Tensor:

@@ -16,19 +16,19 @@ from PIL import Image, UnidentifiedImageError
 
 from toolkit.system.console import InputError
 
-# Nothing else: Pillow hands some formats to other programs (EPS to Ghostscript), whatever a file is called.
+# No other formats: Pillow gives some to other programs (EPS to Ghostscript), whatever the file's extension.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
-DRAFTED = ("JPEG", "MPO")  # whose decoder can scale down; MPO is several of them in a file
+DRAFTED = ("JPEG", "MPO")  # their decoder can scale down; an MPO is several JPEGs in one file
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # kinds of HEIF files
 EXIF_ORIENTATION = 0x0112
 TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange width and height
 LARGEST_FILE = 2**28  # bytes
-LONGEST_SIDE = 2**16 - 1  # of a JPEG: the resize of a longer, thin one would take memory for a large photograph
+LONGEST_SIDE = 2**16 - 1  # pixels, as in a JPEG: to resize a longer, thin photograph takes much memory
 MEGAPIXELS = 100.0  # the default of MAX_MEGAPIXELS
 
 OF_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)  # None: Pillow's own
 END_OF_JPEG = b"\xff\xd9"
-MOST_MISSING = 0.25  # of a JPEG's rows: with fewer it lacks only its end
+MOST_MISSING = 0.25  # share of a JPEG's rows: if more are missing, it is not repaired
 
 # Pillow warns of broken EXIF without naming the file; the photograph is read all the same.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -44,7 +44,7 @@ class Reading:
 
     @classmethod
     def of(cls, settings) -> "Reading":
-        """That of a script's settings."""
+        """The limits by a script's settings."""
         return cls(settings.max_megapixels, getattr(settings, "on_bad_image", "stop") == "repair")
 
 
@@ -63,9 +63,9 @@ def read(path: str | bytes | os.PathLike) -> bytes:
 
 @contextlib.contextmanager
 def opened(content: bytes, max_megapixels: float = MEGAPIXELS) -> Iterator[Image.Image]:
-    """A photograph as Pillow opens it: with its size and format, not decoded yet.
+    """A photograph as Pillow opens it: size and format are known, pixels are not decoded yet.
 
-    Raises ValueError if it is empty or larger than a photograph is, and whatever Pillow raises on what it cannot read.
+    Raises ValueError if it is empty or too large, and whatever Pillow raises on what it cannot read.
     """
     if not content:
         raise ValueError("it is empty")
@@ -80,9 +80,9 @@ def opened(content: bytes, max_megapixels: float = MEGAPIXELS) -> Iterator[Image
 
 
 def why_unreadable(path: str | bytes | os.PathLike, max_megapixels: float = math.inf) -> str:
-    """Why a file is no photograph that is read, by its header alone; empty where it is one, whatever it is called.
+    """Why a file cannot be read as a photograph, by its header alone; empty if it can, whatever its extension.
 
-    Raises errors of the machine, which say nothing of the file.
+    Raises errors of the machine (`is_of_the_machine`), which say nothing about the file.
     """
     try:
         with opened(read(path), max_megapixels):
@@ -94,14 +94,14 @@ def why_unreadable(path: str | bytes | os.PathLike, max_megapixels: float = math
 
 
 def with_an_end(content: bytes) -> bytes:
-    """A JPEG that is cut short, with an end: its decoder then gives the missing rows one colour.
+    """A JPEG that is cut short, with an end added: its decoder then fills the missing rows with one colour.
 
     Raises MissingEndError if more than MOST_MISSING of its rows are missing. A progressive JPEG that is cut short has
-    all rows, and is less sharp.
+    all rows, but is less sharp.
     """
     content += END_OF_JPEG
     with opened(content, math.inf) as photo:
-        photo.draft(None, (1, 1))  # an eighth of its size, where a block is a pixel
+        photo.draft(None, (1, 1))  # an eighth of its size: each block of 8 x 8 is one pixel
         pixels = np.asarray(photo.convert("RGB"))
     is_filled = (pixels == pixels[-1, -1]).all((1, 2))[::-1]
     filled = len(is_filled) if is_filled.all() else is_filled.argmin()
@@ -116,7 +116,7 @@ def orientation(photo: Image.Image) -> int:
     tagged = photo.format != "JPEG" or photo.info.keys() & {"exif", "xmp"}
     try:
         return photo.getexif().get(EXIF_ORIENTATION, 1) if tagged else 1
-    except (SyntaxError, struct.error):  # it is damaged; the pixels need not be
+    except (SyntaxError, struct.error):  # the EXIF is damaged, but the pixels may be good
         return 1
 
 
@@ -137,7 +137,7 @@ def reason_or_raise(error: Exception, which: str) -> str:
     if is_of_the_machine(error):
         raise InputError(
             f"{which} cannot be read now ({type(error).__name__}: {error}); this is no fault of the photograph, so "
-            "nothing is done without it; mend it and start again"
+            "it is not left out; solve the problem and start again"
         ) from error
     return reason(error)
 
@@ -146,13 +146,13 @@ def reason(error: Exception) -> str:
     """Why a photograph cannot be read, in one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if isinstance(error, UnidentifiedImageError):  # whose text names an address in memory
+    if isinstance(error, UnidentifiedImageError):  # its text would only be an address in memory
         return f"no photograph of a format that is read: {', '.join(FORMATS)}"
     return str(error).split("\n")[0] or type(error).__name__
 
 
 def _formats(content: bytes) -> tuple[str, ...]:
-    """Those of FORMATS that are installed. Raises ValueError on a HEIC photograph if its package is not."""
+    """The FORMATS that are installed. Raises ValueError on a HEIC photograph if its package is not."""
     Image.init()
     if content[4:8] == b"ftyp" and content[8:12] in HEIC and "HEIF" not in Image.OPEN:
         try:

@@ -28,14 +28,14 @@ class Split:
 def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, seed: int) -> set[str] | None:
     """The people to validate on: `ratio` of all or, if `folds` is not 0, fold number `fold` of so many.
 
-    None if both are 0: everybody trains.
+    None if both are 0: then everybody is in training.
 
     Stratified: people are sorted by all attributes but the mask, then by a hash of seed and id. Every k-th of them is
-    held out, so each group keeps its share to within one person. Of a group of two and more somebody is always held out
-    (with folds, in as many folds as it has people): else small sets say nothing about the old. The only person of a
-    group is trained on, since otherwise nothing is learned about the group: but not with folds, nor where nobody else
-    would be held out. The result depends on the seed, the people and their folders, and on no library's random numbers.
-    `table` is the one before corrections, so that RELABEL does not change the split.
+    held out, so each group keeps its share to within one person. Of a group of two people or more, somebody is always
+    held out (with folds, in as many folds as it has people): otherwise small sets say nothing about the old. The only
+    person of a group is in training, because otherwise nothing is learned about the group; but not with folds, nor if
+    nobody else would be held out. The result depends on the seed, the people and their folders, and on no library's
+    random numbers. `table` is the one before corrections, so that RELABEL does not change the split.
     """
     if not (ratio or folds):
         return None
@@ -58,7 +58,7 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
 
 
 def make_splits(config: "TrainSettings", as_found: "pd.DataFrame", table: "pd.DataFrame") -> list[Split]:
-    """The split of the table that VAL_RATIO or FOLD asks for; with all FOLDS one for each, with FINAL one of everybody.
+    """The split by VAL_RATIO or FOLD; with all FOLDS one for each fold, with FINAL also one without validation.
 
     `as_found` is the table before corrections. Raises InputError where a side has too few.
     """
@@ -98,16 +98,18 @@ def without_border_ages(table: "pd.DataFrame", split: Split) -> Split:
 
 
 def without_rows(split: Split, rows: Sequence[int], count: int) -> Split:
-    """The split of a table of `count` rows after these were taken out of it. Raises InputError if a side is empty."""
+    """The split after `rows` were removed from a table of `count` rows. Raises InputError if a side gets too small."""
     kept = np.setdiff1d(np.arange(count), rows)
     left = Split(*(np.searchsorted(kept, np.intersect1d(side, kept)) for side in (split.train, split.validation)))
     if len(left.train) < 2 or (len(split.validation) and not len(left.validation)):
-        raise InputError("expected photographs on both sides of the split, found none that can be read on one")
+        raise InputError(
+            "expected readable photographs on both sides of the split, found too few on one; repair or add some"
+        )
     return left
 
 
 def describe(labels: np.ndarray, people: "pd.Series", splits: Sequence[Split]) -> list[str]:
-    """Photographs and people of both sides of the first split as aligned lines: one a class, then totals.
+    """Photographs and people on both sides of the first split, as aligned lines: one for each class, then totals.
 
     Then a note for each split whose validation lacks a group of people. Labels are int64, shape (n,).
     """

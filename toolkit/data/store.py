@@ -1,4 +1,4 @@
-"""All photographs, decoded once: into memory, else into a temporary file, else anew at each use."""
+"""All photographs, decoded once: kept in memory, else in a temporary file; if there is no room, decoded at each use."""
 
 import contextlib
 import math
@@ -21,11 +21,11 @@ from toolkit.data.framing import Framing
 from toolkit.data.photo_file import MissingEndError, Reading
 from toolkit.system.console import InputError, bar, say
 
-CHUNK = 64  # photographs that are decoded, written and waited for together
+CHUNK = 64  # photographs that are decoded and stored together, and for which `gather` waits together
 TIMED, TIMED_SECONDS = 5, 0.2  # photographs that are timed to choose the number of threads, and for how long at most
 # Decoding one photograph holds the interpreter's lock for 0.1 ms. With one thread for each 0.2 ms that a photograph
-# takes, the lock is free half of the time. With more, threads wait for it: 16 threads on 16 cores decoded 790
-# photographs of 0.6 ms a second, 2 threads on 2 cores 2,600. Imports and the model waited, too (docs/speed.md).
+# takes, the lock is free half of the time. More threads wait for it: of photographs that take 0.6 ms, 16 threads on 16
+# cores decoded 790 a second, 2 threads on 2 cores 2,600. Imports and the model waited, too (docs/speed.md).
 SECONDS_OF_A_THREAD = 2e-4
 
 
@@ -59,7 +59,7 @@ class File:
     def write(self, offset: int, content: memoryview) -> None:
         with self.lock:
             self.file.seek(offset)
-            while content:  # a nearly full disk takes a part, and refuses the rest with an error
+            while content:  # a nearly full disk may write only a part; the next write then raises
                 content = content[self.file.write(content) :]
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ class File:
 
 
 class OnTheFly:
-    """Pixels are decoded at each use: slow, but it needs no room."""
+    """Pixels are decoded at each use: slow, but needs neither memory nor disk."""
 
     name = "to be decoded again at each use"
 
@@ -81,7 +81,7 @@ class OnTheFly:
         self.store = store
 
     def put(self, first: int, chunk: np.ndarray) -> None:
-        pass  # all are decoded once all the same, to find the bad ones
+        pass  # the first decoding of all only finds the bad ones
 
     def get(self, index: torch.Tensor) -> torch.Tensor:
         def pixels_of(photograph: int) -> np.ndarray:
@@ -96,9 +96,9 @@ class OnTheFly:
 class Store:
     """Photographs in one framing, as uint8 pixels in the order of their paths.
 
-    They lie in memory up to `memory_gib`, beyond that in an unnamed temporary file (in TMPDIR), and are decoded at each
-    use if the disk has no room for it. `start` decodes in the background; as a context manager it starts, and it stops
-    when the block ends.
+    They are kept in memory if they take at most `memory_gib`, else in an unnamed temporary file (in TMPDIR); if the
+    disk has no room for it, they are decoded at each use. `start` decodes in the background. As a context manager, the
+    store starts, and stops when the block ends.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Store:
         self.fits_memory = self.bytes <= memory_gib * 2**30
         self.storage: Memory | File | OnTheFly | None = None
         self.bad: dict[int, str] = {}  # {index: reason} of photographs that cannot be decoded; their pixels are 0
-        self.repaired: dict[int, str] = {}  # the same of those whose end is missing, and that are used all the same
+        self.repaired: dict[int, str] = {}  # the same for photographs without their end that are used all the same
         self.checksums = np.zeros(len(paths), np.uint32)  # CRC-32 of each file's content, once it is decoded
         self.threads = cpu_count()
         self._ready = [threading.Event() for _ in self._chunks()]
@@ -148,12 +148,12 @@ class Store:
             return decode.decode_bytes(content, self.framing, self.reading.max_megapixels)
 
     def read(self, photograph: int) -> bytes:
-        """The content of its file."""
+        """The content of the photograph's file."""
         return photo_file.read(self.paths[photograph])
 
     def start(self) -> None:
         """Begin to decode, in threads of their own."""
-        self.threads = self._useful_threads()  # timed now, while this process does nothing else
+        self.threads = self._useful_threads()  # timed now, while nothing else runs in this process
         self._filler.start()
 
     def wait(self) -> dict[int, str]:
@@ -185,10 +185,10 @@ class Store:
                 return storage.get(index)
 
     def _useful_threads(self) -> int:
-        """As the function says, by the first photographs: large ones and slow disks keep many threads busy."""
+        """`useful_threads` by the times of the first photographs: large ones and slow disks keep many threads busy."""
         until, seconds = time.perf_counter() + TIMED_SECONDS, []
         for photograph in range(min(TIMED, len(self))):
-            with contextlib.suppress(Exception):  # they come again, in their place
+            with contextlib.suppress(Exception):  # reported when its turn comes
                 began = time.perf_counter()
                 self.read(photograph)
                 read, began = time.perf_counter() - began, time.thread_time()
@@ -213,7 +213,7 @@ class Store:
                 pixels = torch.empty(self.shape, dtype=torch.uint8)
             except RuntimeError as error:  # torch has no class for a lack of memory
                 gib = self.bytes / 2**30
-                raise InputError(f"CACHE_GIB: expected {gib:.1f} GiB of memory for photographs; lower it") from error
+                raise InputError(f"CACHE_GIB: expected {gib:.1f} GiB of memory, found less; lower it") from error
             self._decode_into(Memory(pixels))
             return
         try:
@@ -223,14 +223,14 @@ class Store:
                 self._decode_into(File(file, self.shape))
                 return
         except OSError as error:  # no such disk, or it got full after all
-            say(f"note: the temporary file: {error.strerror or error}; photographs are decoded at each use")
+            say(f"note: no temporary file can be used: {error.strerror or error}; photographs are decoded at each use")
         self._decode_into(OnTheFly(self))
 
     def _decode_into(self, storage) -> None:
         """Decode all photographs into that storage, from the first one on."""
 
         def decode_chunk(first: int) -> None:
-            self._decode_chunk(first)  # its pixels are not returned: all would stay in memory
+            self._decode_chunk(first)  # without returning its pixels: the pool would keep all of them in memory
 
         self._begin(storage)
         self._map_chunks(decode_chunk, "decoding", self.threads)
@@ -267,7 +267,7 @@ class Store:
             raise RuntimeError("stopped")
 
     def _decode_chunk(self, first: int) -> np.ndarray:
-        """Decode the chunk that begins there, and store it. Returns its pixels; those of a bad photograph are 0.
+        """Decode and store the chunk that begins at photograph `first`. Returns its pixels: 0 for a bad photograph.
 
         Raises InputError on errors of the machine.
         """
@@ -307,7 +307,7 @@ class Selection:
 
 
 class DecodingThreads(ThreadPoolExecutor):
-    """Threads for photographs that come one by one: only as many decode at once as are of use, by the last ones."""
+    """Threads for photographs that come one by one: `useful_threads` limits how many decode at once."""
 
     def __init__(self):
         super().__init__(cpu_count())
@@ -318,7 +318,7 @@ class DecodingThreads(ThreadPoolExecutor):
         return super().submit(self._timed, work, *given)
 
     def _timed(self, work: Callable, *given):
-        with self._may_begin:  # who sleeps here does not want the interpreter's lock
+        with self._may_begin:  # a thread that sleeps here does not compete for the interpreter's lock
             self._may_begin.wait_for(lambda: self._decoding < useful_threads(self._seconds))
             self._decoding += 1
         began = time.thread_time()
@@ -332,9 +332,9 @@ class DecodingThreads(ThreadPoolExecutor):
 
 
 def useful_threads(seconds: Collection[float]) -> int:
-    """Threads that do not wait for each other, by what single photographs take: of the CPU, and until they are read.
+    """The most threads that do not wait for each other. `seconds`: time of single photographs, CPU time plus reading.
 
-    By the clock, decoding takes longer while others use the CPUs or the lock, and more threads would join them.
+    Not decoding by the clock: that takes longer while others use the CPUs or the lock, and would lead to more threads.
     """
     useful = statistics.median(seconds) / SECONDS_OF_A_THREAD if seconds else 0
     return min(max(round(useful), 2), cpu_count())

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-SIZE = WIDTH, HEIGHT = 384, 512  # as the real photographs
+SIZE = WIDTH, HEIGHT = 384, 512  # pixels, as in the contest's photographs
 FACE_BOX = (48, 64, 336, 448)  # pixels; soft shading is added here only, which halves its cost
 
 
@@ -31,7 +31,7 @@ def shade(colour, factor):
 
 @cache
 def spline(points, closed):
-    """The matrix that makes a smooth line (Catmull-Rom) of a number of points."""
+    """The matrix that turns points into a smooth line (Catmull-Rom): float64, shape (points on the line, points)."""
     t = np.linspace(0, 1, 6)[:-1, None]
     weights = np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]) / 2
     around = np.arange(points if closed else points - 1)[:, None] + (-1, 0, 1, 2)
@@ -68,8 +68,8 @@ def oval(x, y, half_width, half_height):
 class Canvas:
     """One picture in a random pose: paints shapes given in face units.
 
-    `depth` is how near to the viewer a part lies: the turn of the head moves near parts further.
-    `pair` paints a part of the right half of the face, and its mirror image.
+    `depth`: how near a part is to the viewer; when the head turns, near parts move more. `pair`: paint the part and
+    also its mirror image.
     """
 
     def __init__(self, background, rng):

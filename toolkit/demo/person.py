@@ -1,7 +1,7 @@
 """The traits of a made-up person, from random numbers.
 
-Gender and age only shift the odds of each trait (hair, jaw, beard, greying, folds), so that a classifier can do well,
-never perfectly, as on photographs of real people.
+Gender and age only change the probability of each trait (hair, jaw, beard, grey hair, folds), so that a classifier can
+be good but never perfect, as on photographs of real people.
 """
 
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def wall(rng):
 
 
 def drawn_looks(age, rng):
-    """The years that a person of this age looks: the age band more than the year, as hundreds teach nothing finer."""
+    """How old a person of this age looks, in years: by age band more than by year, as hundreds teach nothing finer."""
     older = np.interp(age, (18, 29, 30, 59, 60), (18, 27, 38, 54, 68)) + rng.normal(0, 2)
     return older + (rng.uniform(0, 12) if age >= 60 else 0)
 
@@ -39,8 +39,8 @@ def drawn_looks(age, rng):
 def make_person(gender, age, looks=None, *, rng):
     """The traits of one made-up person; amounts run from 0 to 1, lengths are in face units.
 
-    An `age` of 60 stands for 60 and over, as in the real data, and so may look like 80. `looks` are the years that the
-    person looks; None draws them from the age.
+    An `age` of 60 stands for 60 and over, as in the real data, and so may look like 80. `looks`: how old the person
+    looks, in years; None draws it from the age.
     """
     looks = drawn_looks(age, rng) if looks is None else looks
     feminine = rng.normal((-1, 1)[gender], 0.35)
@@ -59,7 +59,7 @@ def make_person(gender, age, looks=None, *, rng):
     has_glasses = rng.random() < 0.15 + 0.35 * aged(35, 65)
     beard = float(np.clip(rng.normal(0.1, 0.45) - 0.25 * feminine, 0, 1)) if feminine < -0.2 else 0.0
     return SimpleNamespace(
-        # of no meaning
+        # independent of gender and age
         skin=skin,
         iris=IRISES[rng.integers(len(IRISES))],
         cloth=mix(rng.integers(20, 240, 3), (120, 120, 124), 0.35),
@@ -68,7 +68,7 @@ def make_person(gender, age, looks=None, *, rng):
         volume=float(rng.uniform(0.08, 0.24)),
         masks=[(int(rng.integers(3)), FABRICS[i]) for i in rng.permutation(len(FABRICS))[:5]],
         walls=(wall(rng), wall(rng)),
-        # of gender
+        # by gender
         jaw=womanly(0.75, -0.055, 0.6, 0.88),
         shoulders=womanly(1.85, -0.22, 1.3, 2.4),
         brow=womanly(0.09, -0.04, 0.03, 0.145),
@@ -80,7 +80,7 @@ def make_person(gender, age, looks=None, *, rng):
         beard=beard,
         moustache=beard > 0.3 and rng.random() < 0.6,
         bald=feminine < -0.5 and rng.random() < 0.02 + 0.25 * aged(35, 70),
-        # of age
+        # by age
         hair=mix(hair, white, grey),
         brow_hair=mix(shade(hair, 0.8), white, 0.7 * grey),
         grey=grey,

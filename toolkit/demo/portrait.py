@@ -44,7 +44,7 @@ def draw_head(canvas, person):
 
 
 def draw_shading(canvas, person, blotches):
-    """What light, blood and age do to a skin; all of it broad and soft, to outlive down-scaling."""
+    """Effects of light, blood and age on the skin: all broad and soft, so that they remain after down-scaling."""
     contrast = 0.35 + 0.65 * max(person.skin) / 255
 
     def change(amount):
@@ -216,7 +216,7 @@ def portrait(person, photo, rng, films):
 
 
 def make_films(rng):
-    """Twelve pairs of sensor noise with light from one side, and of skin blotches: costly, hence shared by all."""
+    """Twelve pairs of pictures, (sensor noise with light from one side, skin blotches): slow to make, so shared."""
     films = []
     for _ in range(12):
         grain = rng.normal(128, 12, (HEIGHT, WIDTH, 3)) + rng.normal(0, 70) * np.linspace(-1, 1, WIDTH)[:, None]

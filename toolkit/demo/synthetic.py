@@ -1,4 +1,4 @@
-"""The embedded data set: drawn faces of made-up people, in the layout of the real data.
+"""The built-in data set: drawn faces of made-up people, in the layout of the real data.
 
 Deterministic: the same seed draws the same pixels, however many threads there are.
 """
@@ -21,7 +21,7 @@ from toolkit.system.console import InputError, say
 
 DRAWING = 1  # raise it when the pictures change: folders of the older drawing are then refused
 MARKER = "drawing.txt"
-# Shares of (gender, age band). The real data has 7 % of 60 and over: too few in a demo of 280 people.
+# Shares of (gender, age band). In the real data 7 % are 60 and over: too few for a demo of 280 people.
 TRAIN_SHARES = np.outer((0.45, 0.55), (0.35, 0.35, 0.30))
 EVAL_SHARES = np.full((2, 3), 1 / 6)
 
@@ -46,12 +46,12 @@ def draw_people(cast, keys, seed, path_of):
             image = portrait(person, photograph, np.random.default_rng([seed, keys[number], photograph]), films)
             image.save(path_of(number, photograph), quality=90, compress_level=1)  # of JPEG, of PNG
 
-    with ThreadPoolExecutor(2) as threads:  # Pillow's filters and encoders run beside each other
+    with ThreadPoolExecutor(2) as threads:  # Pillow's filters and encoders run in parallel
         list(threads.map(draw, range(len(cast))))
 
 
 def draw_train(folder, cast, seed):
-    import pandas as pd  # slow, and scripts that find the faces drawn have no use for it
+    import pandas as pd  # slow to import, and not needed if the faces are drawn already
 
     keys = range(900001, 900001 + len(cast))
     people = pd.DataFrame([person[:2] for person in cast], columns=["gender", "age"]).assign(id=keys, race="Drawn")
@@ -102,13 +102,13 @@ def is_whole(folder, marker):
 
 
 def ensure_for(settings: Settings) -> None:
-    """Draw the faces for a script that has no folder set, unless they are there. Other scripts get none."""
+    """If the script has no folder set, draw the faces, unless they exist."""
     if settings.demo:
         ensure(DEMO_DATA)
 
 
 def ensure(folder: pathlib.Path, people: int = 280, eval_people: int = 100, seed: int = 0) -> None:
-    """Draw the data set into `folder` unless it is whole there already.
+    """Draw the data set into `folder`, unless it is complete there already.
 
     Writes train/images/<id>_<gender>_Drawn_<age>/, train/train.csv, eval/images/, eval/info.csv and eval/gt.csv.
     Raises InputError if the folder holds anything else, such as a drawing of another seed.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-FOLDS = 5  # by person, to see whether a temperature helps people that it was not fitted on
+FOLDS = 5  # by person: does a temperature help people on whom it was not fitted?
 BINS = 15  # of the calibration error
 TEMPERATURES = (0.1, 10.0)  # lowest and highest
 
@@ -13,7 +13,7 @@ def softmax(logits: np.ndarray, temperature: float | np.ndarray = 1.0, shift: fl
     The temperature is a number, or one for each row, shape (n, 1); `shift` is a number or of shape (18,).
     """
     logits = np.asarray(logits, np.float64) / temperature + shift
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))  # less the highest, so that none overflows
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))  # minus the highest, so that none overflows
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
@@ -36,10 +36,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, shift: float | np.nd
 def cross_validated_temperature(
     logits: np.ndarray, labels: np.ndarray, people: np.ndarray, shift: float | np.ndarray = 0.0
 ) -> float:
-    """The fitted temperature if it helps people that it was not fitted on, else 1.
+    """The fitted temperature if it lowers the NLL of people on whom it was not fitted, else 1.
 
-    Each fifth of the people, shape (n,), is scored with the temperature of the other four: a few dozen people fit a
-    temperature that is mostly noise, and 1 is then the better guess.
+    Each fifth of the people is scored with a temperature that was fitted on the other four fifths. With a few dozen
+    people the fitted temperature is mostly noise, and 1 is the better guess. Shapes: logits (n, 18), labels and people
+    (n,).
     """
     names, number = np.unique(people, return_inverse=True)
     fold = np.random.default_rng(0).permutation(len(names))[number] % FOLDS
@@ -57,7 +58,7 @@ def nll(p: np.ndarray, labels: np.ndarray) -> float:
 
 
 def ece(p: np.ndarray, labels: np.ndarray) -> float:
-    """The expected calibration error: the mean of |accuracy - confidence| over BINS equal bins (Guo et al., 2017)."""
+    """Expected calibration error: mean |accuracy - confidence| over BINS, by photographs (Guo et al., 2017)."""
     photographs, confidence, accuracy = reliability(p, labels)
     return float(np.average(np.abs(accuracy - confidence), weights=photographs))
 

@@ -15,21 +15,21 @@ from toolkit.scoring.prior_shift import SHIFTING, AttributeCalibration, calibrat
 
 @dataclass(frozen=True)
 class Decision:
-    """How a run's logits become classes: all that was fitted on its validation people. Stored with its weights."""
+    """How a run's logits become classes, with all that was fitted on its validation people. Stored with the weights."""
 
     temperature: Positive  # of the logits
     tau: FiniteFloat  # of logit adjustment
     prior_correction: PriorCorrection
     attributes: dict[str, AttributeCalibration] = field(default_factory=dict)  # none without validation people
-    year_priors: tuple[NotNegative, ...] = ()  # of single years in training, from 0; with the factored head only
+    year_priors: tuple[NotNegative, ...] = ()  # of each year of age in training, from 0; only with the factored head
 
     def as_plain(self) -> dict:
-        """Of JSON's types."""
+        """The decision as JSON types."""
         return asdict(self)
 
     @classmethod
     def from_plain(cls, values: dict) -> "Decision":
-        """The inverse of `as_plain`, also after JSON has made lists of the tuples. Raises ValueError on others."""
+        """The inverse of `as_plain`, also if JSON made lists of the tuples. Raises ValueError on wrong values."""
         decision = adapter(Decision).validate_python(values)
         for name, one in decision.attributes.items():
             lengths = {len(one.bias), len(one.priors)}
@@ -41,11 +41,11 @@ class Decision:
 
     @property
     def class_priors(self) -> np.ndarray:
-        """Of the people of training: float64, shape (18,)."""
+        """Class frequencies among the people of training: float64, shape (18,)."""
         return np.array(self.prior_correction.priors)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated, for people as in training: float64, shape (n, 18), from logits of that shape."""
+        """Calibrated probabilities, for the priors of training: float64, shape (n, 18), from logits of that shape."""
         return self.prior_correction.probabilities(logits, self.temperature)
 
     def adjusted(self, logits: np.ndarray) -> np.ndarray:
@@ -53,20 +53,20 @@ class Decision:
         return adjusted(self.probabilities(logits), self.class_priors, self.tau)
 
     def classes(self, logits: np.ndarray) -> np.ndarray:
-        """int64, shape (n,), from logits of shape (n, 18)."""
+        """The decided classes: int64, shape (n,), from logits of shape (n, 18)."""
         return self.adjusted(logits).argmax(1)
 
     def with_old_from(self, year: int) -> "Decision":
-        """The same with a third age band that begins at another year: class priors move as the years' priors do.
+        """The decision with a third age band that begins at `year`; the class priors follow from the priors of years.
 
-        The calibration of age is left out, as it was fitted to the bands of the labels.
+        The calibration of age is dropped, because it was fitted to the bands of the labels.
         """
 
         def moved(class_priors: np.ndarray) -> tuple[float, ...]:
             edges = (0, *AGE_FROM_YEARS)
             bands, bands_of_years = class_priors @ metrics.membership("age"), np.add.reduceat(self.year_priors, edges)
             lengths = np.diff([*edges, len(self.year_priors)])
-            # Single years, scaled within each band so that the bands are as common as these class priors say.
+            # Priors of single years, scaled within each band so that the bands have the frequencies of `class_priors`.
             years = np.array(self.year_priors) * np.repeat(bands / at_least(bands_of_years), lengths)
             after = np.add.reduceat(years, (*edges[:2], year))
             return tuple(normalised(class_priors * np.tile(after / at_least(bands), CLASSES // len(bands))))
@@ -104,8 +104,8 @@ def fit_on_posterior(
 def decide(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
     """argmax(log p - tau * log priors): int64, shape (n,), from p of shape (n, 18) and priors of shape (18,).
 
-    Post-hoc logit adjustment (Menon et al., 2021). With tau = 0 it is the likeliest class; with 1 the class whose
-    probability rose most above its prior, which is best for balanced accuracy.
+    Post-hoc logit adjustment (Menon et al., 2021). With tau = 0 it is the most probable class; with 1 the class with
+    the highest p / prior, which is best for balanced accuracy.
     """
     return adjusted(p, priors, tau).argmax(1)
 
@@ -116,5 +116,5 @@ def adjusted(p: np.ndarray, priors: np.ndarray, tau: float) -> np.ndarray:
 
 
 def log_priors(priors: np.ndarray) -> np.ndarray:
-    """log priors. A class that training does not have counts as the commonest: no adjustment favours it."""
+    """log priors. A class without people in training gets the highest prior: no adjustment favours it."""
     return np.log(np.where(priors > 0, priors, priors.max()))

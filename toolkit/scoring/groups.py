@@ -1,4 +1,4 @@
-"""Scores by group of people or photographs: for whom a net is wrong more often.
+"""Scores by group of people or photographs: for whom is a net wrong more often?
 
 The measures are those of Fairlearn's MetricFrame: a score of each group, and the difference between groups.
 """
@@ -12,18 +12,18 @@ import numpy as np
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, OF_PERSON, readable, to_attributes
 from toolkit.scoring import metrics
 
-MAX_GROUPS = 20  # of a column: one with more values is no grouping
-MIN_PEOPLE = 10  # of a group, to be compared with others: two people are easily all right or all wrong
+MAX_GROUPS = 20  # a column with more values is no grouping
+MIN_PEOPLE = 10  # of a group that is compared with others: two people are easily all right or all wrong
 UNKNOWN = "not known"
 YEARS = ("years", "age")  # columns of ages
 
 
 def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict[str, dict]:
-    """{column: what `by_group` says} of the attributes, of combinations of them, and of further columns.
+    """{grouping: result of `by_group`} for the attributes, their combinations, and further columns.
 
-    True and predicted: classes, int64, shape (n,); people: of each photograph, or None; `columns`: values of each
-    photograph, and called "column age" where an attribute has its name. Those in YEARS are put into decades. A column
-    with one value only, or with more than MAX_GROUPS, is left out.
+    `true` and `predicted`: classes, int64, shape (n,); `people`: the person on each photograph, or None; `columns`:
+    {name: a value for each photograph}. A column with the name of an attribute becomes "column age", and columns in
+    YEARS are grouped by decade. A column with one value only, or with more than MAX_GROUPS, is left out.
     """
     found, of_classes = {}, _of_attributes(np.arange(CLASSES))
     for name, values in _of_attributes(true).items():
@@ -43,9 +43,9 @@ def by_group(true, predicted, people, values: Sequence[str]) -> dict:
     sorted by group.
 
     Macro F1 is over the classes that the group has. The gap is the widest difference of accuracy between groups of at
-    least MIN_PEOPLE people, with an interval that takes their choice into account. 95 % intervals are over
-    resampled people, the same ones in all groups, as a person may be in several. Without people each photograph is one,
-    in one group only, and every group is resampled for itself.
+    least MIN_PEOPLE people; its interval is corrected for choosing the widest. 95 % intervals are over resampled
+    people, with the same draws in all groups, as a person may be in several. With `people` None, each photograph counts
+    as a person, and every group is resampled separately.
     """
     true, predicted, values = np.asarray(true), np.asarray(predicted), np.asarray(values)
     names, number = np.unique(values, return_inverse=True)
@@ -68,7 +68,7 @@ def by_group(true, predicted, people, values: Sequence[str]) -> dict:
 
 
 def _group(name: str, matrix: np.ndarray, matrices: np.ndarray, people: int) -> dict:
-    """`matrices`: resampled; those with nobody of the group are left out."""
+    """The scores of one group. `matrices`: of resampled people; draws with nobody of the group are left out."""
     accuracy, known = float(metrics.accuracy(matrix)), matrices[matrices.sum((1, 2)) > 0]
     is_enough = people >= metrics.FEW_PEOPLE
     return {
@@ -83,10 +83,11 @@ def _group(name: str, matrix: np.ndarray, matrices: np.ndarray, people: int) -> 
 
 
 def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> dict:
-    """`drawn`: accuracies of resampled people, of each group.
+    """The widest gap between the groups in `compared`. `drawn`: accuracies of each group over resampled people.
 
-    The widest of many gaps is wide by chance, too: its level is 1 - 0.05 / pairs (Bonferroni). Of few people, and where
-    all of a group are right or wrong, the resampled ones say too little: Wilson's intervals stand in for them.
+    The widest of many gaps is wide by chance, too: so the level of its interval is 1 - 0.05 / pairs (Bonferroni). With
+    few people, or if all photographs of a group are right or wrong, the bootstrap's spread is too small: Wilson's
+    intervals replace it.
     """
     by_accuracy = sorted(compared, key=lambda k: groups[k]["accuracy"])
     low, high = by_accuracy[0], by_accuracy[-1]  # two groups, also where all are equal
@@ -106,7 +107,7 @@ def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> di
 
 
 def _of_attributes(true) -> dict[str, list[str]]:
-    """The group of each photograph: by attribute, by all that masks do not change, and by class."""
+    """The group of each photograph: by each attribute, by gender x age, and by class."""
     numbers = to_attributes(np.asarray(true))
     names = {name: [ATTRIBUTES[name][k] for k in numbers[name]] for name in ATTRIBUTES}
     columns = {name: [readable(text) for text in names[name]] for name in ATTRIBUTES}

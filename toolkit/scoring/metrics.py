@@ -7,7 +7,7 @@ import numpy as np
 from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, to_attributes
 
 BOOTSTRAP_DRAWS = 1000
-FEW_PEOPLE = 20  # of fewer, the bootstrap's intervals are too narrow: of one person all draws are the same
+FEW_PEOPLE = 20  # with fewer, the bootstrap's intervals are too narrow: with one person all draws are the same
 Z = 1.96  # of 95 % intervals
 
 
@@ -17,7 +17,7 @@ def confusion(true, predicted) -> np.ndarray:
 
 
 def membership(*attributes: str) -> np.ndarray:
-    """Which combination of values of these attributes each class has, one-hot: int64, shape (18, combinations)."""
+    """For each class the combination of values of these attributes, one-hot: int64, shape (18, combinations)."""
     values, shape = to_attributes(np.arange(CLASSES)), [len(ATTRIBUTES[name]) for name in attributes]
     numbers = np.ravel_multi_index([values[name] for name in attributes], shape)
     return np.eye(math.prod(shape), dtype=np.int64)[numbers]
@@ -70,8 +70,8 @@ def macro_f1_present(matrix: np.ndarray) -> np.ndarray:
 def bootstrap(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS, seed: int = 0) -> np.ndarray:
     """Confusion matrices of resampled people (the cluster bootstrap): shape (draws, 18, 18).
 
-    All photographs of a person are drawn together, as they are right or wrong together. Without `people`, shape (n,),
-    photographs are drawn one by one, by `seed`, and the spread comes out too small.
+    All photographs of a person are drawn together, because they tend to be right or wrong together. With `people` None
+    instead of names, shape (n,), photographs are drawn one by one, by `seed`, and the spread is too small.
     """
     if people is not None:
         names, number = np.unique(people, return_inverse=True)
@@ -86,9 +86,10 @@ def draw_people(people: int, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:
 
 
 def resampled(true, predicted, number: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Confusion matrices of samples in which each person is so many times: shape (draws, 18, 18).
+    """Confusion matrices of bootstrap samples: shape (draws, 18, 18).
 
-    `number`: of each photograph's person, int64, shape (n,); `times`: shape (draws, people).
+    `number`: index of each photograph's person, int64, shape (n,); `times`: how often each person is in each sample,
+    shape (draws, people).
     """
     cells_of_person = np.zeros((times.shape[1], CLASSES**2))
     np.add.at(cells_of_person, (number, _cells(true, predicted)), 1)
@@ -108,9 +109,9 @@ def is_as_good(true, predicted, best, people) -> bool:
 def intervals(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> dict:
     """95 % intervals, (low, high), of the scores, under the keys that `scores` has; from arrays of shape (n,).
 
-    Over resampled people; a draw with nobody of a class is left out of that class's interval. Where the bootstrap says
-    too little (FEW_PEOPLE, or all draws are the same), Wilson's interval (1927) with a person as one trial. None where
-    there is nobody, and of a macro F1 of which all draws are the same.
+    They are quantiles over resampled people; draws with nobody of a class do not count for that class. With fewer than
+    FEW_PEOPLE, or if all draws are the same, Wilson's interval (1927) with each person as one trial replaces them. None
+    for a class without people, and for a macro F1 whose draws are all the same.
     """
     matrix, matrices = confusion(true, predicted), bootstrap(true, predicted, people, draws)
     number = np.arange(len(true)) if people is None else np.unique(people, return_inverse=True)[1]
@@ -118,8 +119,9 @@ def intervals(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> dic
     drawn = {name: np.where(_present(matrices), some, np.nan) for name, some in _of_classes(matrices).items()}
     there = ~np.isnan(drawn["f1"])
     f1 = np.where(there, drawn["f1"], 0).sum(1) / np.maximum(there.sum(1), 1)
-    low, high = middle(f1 * there.any(0).mean())  # a class that nobody is of counts 0 in the score too
-    # F1 is no share, but 2J / (1 + J) is F1, and J = right / (true or predicted) is one.
+    low, high = middle(f1 * there.any(0).mean())  # a class without people counts 0, as in the score
+    # Wilson's interval is for shares. F1 is not a share, but F1 = 2J / (1 + J), where J = right / (true or predicted)
+    # is.
     shares = {"precision": [predicted], "recall": [true], "f1": [true, predicted]}
     for of in (values, drawn):
         of["f1"] = of["f1"] / (2 - of["f1"])
@@ -144,7 +146,7 @@ def interval_of_share(drawn: np.ndarray, share: float, people: int) -> tuple[flo
 
 
 def middle(values: np.ndarray) -> tuple[float, float] | None:
-    """The 2.5 % and the 97.5 % quantile of values, shape (n,), without NaN; None where there are only NaN."""
+    """The 2.5 % and 97.5 % quantiles of values, shape (n,), without NaN; None if all are NaN."""
     known = np.sort(values[~np.isnan(values)])
     low, high = (int(np.round(share * max(len(known) - 1, 0))) for share in (0.025, 0.975))
     return (float(known[low]), float(known[high])) if len(known) else None
@@ -159,13 +161,13 @@ def wilson(share: float, trials: int) -> tuple[float, float]:
 
 
 def _people_of(classes, number: np.ndarray) -> np.ndarray:
-    """How many people have a photograph of each class in one of these lists: (18,). `number` of each one's person."""
+    """The number of people with a photograph of each class in any of `classes`: (18,). `number` as in `resampled`."""
     pairs = np.unique(np.concatenate([_cells(number, each) for each in classes]))
     return np.bincount(pairs % CLASSES, minlength=CLASSES)
 
 
 def _cells(true, predicted) -> np.ndarray:
-    """The place of each pair in a confusion matrix, row by row: int64, shape (n,)."""
+    """The index of each pair in a flattened confusion matrix: int64, shape (n,)."""
     return np.asarray(true, np.int64) * CLASSES + np.asarray(predicted, np.int64)
 
 

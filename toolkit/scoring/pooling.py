@@ -1,10 +1,11 @@
-"""Pooling: the photographs of a person speak together about gender and age band.
+"""Pooling: the photographs of a person are combined to decide gender and age band.
 
     p(gender, age) is proportional to exp(mean of log p_i(gender, age)), over the photographs i of the person
     p_i(class) = p_i(mask) p(gender, age)
 
 This is the logarithmic opinion pool (Genest and Zidek, 1986) with equal weights that sum to 1. Weights of 1 each would
-be right for independent photographs; but those of a person are right or wrong together, so together they count as one.
+be right for independent photographs; but those of one person tend to be right or wrong together, so all of them count
+as one.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,13 @@
-"""Prior shift: how common genders and age bands are among the photographs at hand, and what follows for each class.
+"""Prior shift: estimates the priors of gender and age band on the photographs at hand, and the factor for each class.
 
-Training and test people may differ in how common each gender and age band is, but not in how each of them looks. Then
+Assumption: training and test people differ in the frequencies of genders and age bands, but not in how each of them
+looks. Then
 
     p_test(class | photograph) is proportional to p_train(class | photograph) * priors_test / priors_train
 
-and expectation-maximization finds priors_test without labels (Saerens et al., 2002). Each attribute is estimated alone,
-never all 18 classes at once: nobody can count the rarest. Two things keep it from running to extremes with a net that
-is sure of itself and wrong, and from following chance:
+and expectation-maximization finds priors_test without labels (Saerens et al., 2002). Each attribute is estimated
+separately, not all 18 classes at once, because the rarest are too few. Two things prevent extreme estimates from an
+overconfident net, and estimates that follow chance:
 
 - the probabilities of each attribute are calibrated before, by a temperature and a bias for each value (Alexandari et
   al., Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adaptation, 2020);
@@ -27,8 +28,8 @@ from toolkit.scoring.calibration import softmax
 from toolkit.scoring.prior_correction import at_least, normalised
 
 SHIFTING = ("gender", "age")  # the attributes whose priors may differ from those of training
-PHOTOGRAPHS_PER_PERSON = 7  # they are right or wrong together, so they count as one observation
-TRAINING_PEOPLE = 30.0  # how many people at hand weigh as much as the priors of training
+PHOTOGRAPHS_PER_PERSON = 7  # they tend to be right or wrong together, so they count as one observation
+TRAINING_PEOPLE = 30.0  # the priors of training have the weight of so many people
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class AttributeCalibration:
     scale: Positive
     bias: tuple[FiniteFloat, ...]
     priors: tuple[NotNegative, ...]  # the mean of p' over the validation people that this was fitted on
-    people: Annotated[Whole, Field(ge=1)]  # how many they are
+    people: Annotated[Whole, Field(ge=1)]  # the number of these people
 
     def probabilities(self, p: np.ndarray) -> np.ndarray:
         """p' from p: float64, shape (n, values)."""
@@ -47,15 +48,15 @@ class AttributeCalibration:
 
 @dataclass(frozen=True)
 class PriorShift:
-    """What was found of one attribute's priors."""
+    """The estimated priors of one attribute."""
 
     attribute: str
     training_priors: np.ndarray  # float64, shape (values,)
-    found_priors: np.ndarray  # the same here
-    people: float  # how many people that rests on
+    found_priors: np.ndarray  # on the photographs at hand: float64, shape (values,)
+    people: float  # how many people the estimate is worth
 
     def as_plain(self) -> dict:
-        """Of JSON's types."""
+        """The estimate as JSON types."""
         priors = {name: getattr(self, name).tolist() for name in ("training_priors", "found_priors")}
         return {**vars(self), **priors}
 
@@ -66,10 +67,10 @@ class PriorShift:
 
 
 def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) -> dict[str, AttributeCalibration]:
-    """Scale and biases with the highest posterior: of p, shape (n, 18), labels and people, shape (n,), of validation.
+    """Scale and biases with the highest posterior, from validation: p, shape (n, 18), labels and people, shape (n,).
 
-    None of an attribute of which validation lacks a value. Every person counts once. A standard normal prior on log
-    scale and biases keeps few people from fitting noise.
+    An attribute is left out if validation lacks one of its values. Every person counts once. A standard normal prior on
+    log scale and biases prevents fitting noise with few people.
     """
     from scipy.optimize import minimize  # slow to import, and only training needs it
 
@@ -77,7 +78,7 @@ def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) 
     for attribute in SHIFTING:
         values, true = p @ metrics.membership(attribute), to_attributes(labels)[attribute]
         log_p, one_hot = np.log(at_least(values)), np.eye(values.shape[1])[true]
-        if not one_hot.any(0).all():  # how the net sees a value that nobody here has is not known
+        if not one_hot.any(0).all():  # unknown: how the net sees a value that nobody here has
             continue
 
         def loss(parameters: np.ndarray, log_p=log_p, one_hot=one_hot) -> tuple[float, np.ndarray]:
@@ -96,9 +97,10 @@ def calibrate_attributes(p: np.ndarray, labels: np.ndarray, people: np.ndarray) 
 
 
 def em_priors(p: np.ndarray, priors: np.ndarray, people: float = 1.0, training_people: float = 0.0) -> np.ndarray:
-    """The priors of values, shape (k,), among rows of probabilities, (n, k), of a net trained with `priors`, (k,).
+    """The priors of k values, shape (k,), from probabilities, shape (n, k), of a net trained with `priors`, (k,).
 
-    The rows stand for `people`; `training_people` more are as common as `priors` say: 0 gives the greatest likelihood.
+    The rows have the weight of `people` people, `priors` that of `training_people`; with 0 the result is the maximum of
+    the likelihood.
     """
     found, weight = priors, people / (people + training_people)
     for _ in range(1000):
@@ -112,11 +114,11 @@ def em_priors(p: np.ndarray, priors: np.ndarray, people: float = 1.0, training_p
 def adapt_priors(
     p: list[np.ndarray], priors: np.ndarray, calibrations: list[dict[str, AttributeCalibration]]
 ) -> tuple[np.ndarray, list[PriorShift]]:
-    """priors_here / priors for each class, float64, shape (18,), and what was found of each attribute.
+    """priors_here / priors of each class, float64, shape (18,), and the estimate for each attribute.
 
-    `p` are calibrated probabilities of one net or several, shape (n, 18) each, with the calibrations of these nets: an
-    attribute is left alone where one has none. A net's error is known as well as its validation people tell it: so the
-    found priors rest on 1 / (1 / people + 1 / validation people), with a person for each PHOTOGRAPHS_PER_PERSON.
+    `p`: calibrated probabilities of each net, shape (n, 18), float64; `calibrations`: of the same nets. An attribute is
+    not adapted if one of them lacks it. The estimate is worth 1 / (1 / people + 1 / validation people) people, with
+    people = n / PHOTOGRAPHS_PER_PERSON: validation people limit how well a net's error is known.
     """
     ratio, shifts = np.ones(CLASSES), []
     here = len(p[0]) / PHOTOGRAPHS_PER_PERSON
@@ -136,5 +138,5 @@ def adapt_priors(
 
 
 def _ratio(found: np.ndarray, priors: np.ndarray) -> np.ndarray:
-    """found / priors; 1 for a value that training does not have, of which nothing is known."""
+    """found / priors; 1 for a value that training lacks, about which nothing is known."""
     return np.where(priors > 0, found / at_least(priors), 1.0)

@@ -1,7 +1,7 @@
 """Pseudo-labels: photographs without labels that join training with the probabilities that earlier runs gave them.
 
-Only those whose most probable class is probable enough (Lee, Pseudo-Label, 2013), and with all their probabilities in
-place of one class: what the earlier runs doubted is not taught as certain.
+Only photographs whose most probable class is probable enough join (Lee, Pseudo-Label, 2013). Their targets are all
+probabilities, not one class, so that doubts of the earlier runs are not taught as certain.
 """
 
 import math
@@ -29,7 +29,7 @@ class PseudoLabels:
     names: np.ndarray  # bytes, shape (n,): below the folder of photographs
     paths: np.ndarray  # bytes, shape (n,)
     probabilities: np.ndarray  # float32, shape (n, 18); each row sums to 1
-    record: dict  # of JSON's types: how many there are of each class, of how many in all, and of which table
+    record: dict  # JSON types: photographs per class, rows in the table, threshold, SHA-256 of the table
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,10 +47,11 @@ class PseudoLabels:
         return "\n".join([f"pseudo-labels: {found}", f"{'class':>5}  {'':32} {'pseudo-labels':>13}", *lines])
 
     def joined(self, names: np.ndarray, people: "pd.Series", classes: np.ndarray, years: "pd.Series") -> tuple:
-        """These columns of a table, and those of these photographs below: of unknown people of unknown age.
+        """These columns of a table, with the pseudo-labelled photographs appended, of unknown people and age.
 
-        As many of a class count as a person as people have photographs of it: SAMPLER=balanced takes all people of a
-        class equally often, and these photographs would else outvote those with labels.
+        They are grouped into pretended people, with as many photographs of a class as real people have of it on
+        average: SAMPLER=balanced draws all people of a class equally often, and one person per photograph would
+        outnumber those with labels.
         """
         import pandas as pd
 
@@ -66,7 +67,7 @@ class PseudoLabels:
         )
 
     def refuse_bad(self, bad: dict[int, str], first: int) -> None:
-        """Raises InputError that names those in `bad`, {row of the store: reason}; they begin at its row `first`."""
+        """Raises InputError that names those in `bad`, {row of the store: reason}, whose rows are `first` and above."""
         named = [f"{self.names[row - first].decode()} ({bad[row]})" for row in sorted(bad) if row >= first]
         if named:
             raise InputError(
@@ -78,8 +79,8 @@ class PseudoLabels:
 def read(folder: pathlib.Path, table: pathlib.Path, sure_from: float) -> PseudoLabels:
     """The photographs in `folder` whose most probable class has at least the probability `sure_from` in the table.
 
-    Rows without probabilities, which are of photographs that could not be read, are passed over. Raises InputError
-    where the table or photographs are missing, numbers are no probabilities, or nothing is sure enough.
+    Rows without probabilities, of photographs that could not be read, are skipped. Raises InputError if the table or
+    photographs are missing, if numbers are no probabilities, or if no photograph reaches `sure_from`.
     """
     if not table.is_file():
         raise InputError(

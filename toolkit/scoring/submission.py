@@ -1,4 +1,4 @@
-"""A submission, and the truth that it is held against: CSV files with the class of each photograph."""
+"""Submissions and true classes: CSV files with the class of each photograph."""
 
 import pathlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def read(path: pathlib.Path, setting: str) -> dict[str, int]:
 
 
 def class_of(text: str) -> int | None:
-    """The class that a cell names, in whatever form numbers are written ("5", "5.0", "5e+00"), or None."""
+    """The class in a cell, in any form of a number ("5", "5.0", "5e+00"); None if it is no class."""
     try:
         number = float(text)
     except ValueError:
@@ -32,9 +32,9 @@ def class_of(text: str) -> int | None:
 
 
 def answers_to(truth: Mapping[str, int], answers: Mapping[str, int], table: str = "output.csv") -> dict[str, int]:
-    """The answers in the order of `truth` and by its ImageIDs, which they may spell differently. Says so.
+    """The answers, in the order of `truth` and with its ImageIDs; a note says if `answers` spells some differently.
 
-    `table` has the answers. Raises InputError unless both are about the same photographs.
+    `table`: name of the file of the answers. Raises InputError unless both have the same photographs.
     """
     found = spelling.match(truth, answers)
     missing, extra = sorted(truth.keys() - found.keys()), sorted(answers.keys() - set(found.values()))

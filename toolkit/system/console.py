@@ -14,14 +14,14 @@ import traceback
 
 from toolkit.system import signals, subprocesses, world
 
-SECONDS_BETWEEN_LINES = 10  # of progress, where there is no terminal: a log keeps every line
+SECONDS_BETWEEN_LINES = 10  # between lines of progress without a terminal: a log keeps every line
 LONGEST_LINE = 100_000  # characters
 INDENTED = "\n       "  # before a further line of an error
 LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left"
 
 
 class InputError(Exception):
-    """Bad input. The arguments are what the person reads: one line, or one for each problem.
+    """Bad input. The arguments are the lines that the user reads, one for each problem.
 
     A line says what was expected, what was found, where, and what to do.
     """
@@ -31,9 +31,9 @@ class InputError(Exception):
 
 
 class _LastingFile(io.FileIO):
-    """A stream of this process; what cannot be written there is lost, since no training must end over its log.
+    """stdout or stderr of this process. Output that cannot be written is lost: no training must fail by its log.
 
-    A reader or a terminal may be gone, a disk full. The first loss is said on the other stream.
+    The reader or terminal may be gone, or the disk full. The first loss is reported on the other stream.
     """
 
     _is_told = False
@@ -54,9 +54,10 @@ class _LastingFile(io.FileIO):
 
 @contextlib.contextmanager
 def _lasting_streams():
-    """Within the block sys.stdout and sys.stderr take whatever is written; characters that they lack are spelled out.
+    """Within the block, writing to sys.stdout and sys.stderr never fails. Characters not in their encoding get escapes.
 
-    A stream that the shell has closed leads nowhere, instead of into the next file that is opened.
+    A stream that the shell has closed is opened on /dev/null: otherwise the next file that is opened would get its
+    number.
     """
     for number in range(3):
         try:
@@ -91,9 +92,9 @@ def warn(*lines: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text as one line: what no terminal shows, or takes for a command, is spelled out, as Python does.
+    """The text as one line: line breaks and control characters are replaced by Python's escapes.
 
-    Names of files are strangers': a line break in one could forge a line of ours, from which SageMaker reads scores.
+    Names of files come from outside: a line break in one could forge a line of ours, from which SageMaker reads scores.
     """
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -101,7 +102,7 @@ def printable(text: str) -> str:
 
 
 def _write(stream, *lines: str) -> None:
-    if stream is None:  # it was closed before Python started; a script has `_lasting_streams`, an importer has not
+    if stream is None:  # closed before Python started, and no script, which would have `_lasting_streams`
         return
     text = "".join(f"{printable(line)}\n" for line in lines)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -112,7 +113,7 @@ def _write(stream, *lines: str) -> None:
 def bar(items=None, what: str = "", total: int | None = None):
     """tqdm's progress bar over `items`, on rank 0, removed at the end.
 
-    Where there is no terminal it is a line every SECONDS_BETWEEN_LINES, and nothing for what is done sooner.
+    Without a terminal it prints a line every SECONDS_BETWEEN_LINES, and nothing if the work takes less than that.
     """
     from tqdm import tqdm
 
@@ -125,10 +126,10 @@ def bar(items=None, what: str = "", total: int | None = None):
 
 
 class _Lines:
-    """A file for tqdm: what it writes over its last state is said as a line."""
+    """A file for tqdm that prints each state as a line of its own."""
 
     def write(self, text: str) -> None:
-        if state := text.strip("\r\n "):  # else it removes the last state
+        if state := text.strip("\r\n "):  # empty when tqdm only erases its last state
             say(f"  {state}")
 
     def flush(self) -> None:
@@ -136,7 +137,7 @@ class _Lines:
 
 
 def _without_bars():
-    """A context in which no bars are on the terminal: a line would begin behind them."""
+    """A context in which the bars are off the terminal: a line would otherwise begin behind a bar."""
     shown = sys.modules.get("tqdm") if _is_terminal() else None
     return shown.tqdm.external_write_mode() if shown else contextlib.nullcontext()
 
@@ -146,7 +147,7 @@ def _is_terminal() -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Of an exception's text: those of libraries may have many."""
+    """The first line of an exception's text: those of libraries may have many."""
     return str(error).strip().split("\n")[0]
 
 
@@ -158,7 +159,7 @@ def listed(items, most: int = 5) -> str:
 
 
 def run(main) -> None:
-    """Call `main(argv)`, and end the process as the module's docstring says.
+    """Call `main(argv)`, and exit with the status that the module's docstring says.
 
     The reason of a failure is also written to $SM_OUTPUT_DIR/failure, of which SageMaker shows the first 1,024
     characters to the person who started the job.
@@ -200,8 +201,8 @@ def _stop(number: int) -> None:
 
 
 def _end(status: int) -> None:
-    """End the process without Python's clean-up, which may be aborted by threads of torch.distributed, and by those of
-    libraries that were just imported.
+    """End the process without Python's clean-up, which threads of torch.distributed, or of libraries that were being
+    imported, may abort.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,6 +1,6 @@
-"""CSV files: the one place that knows how people's programs save tables, and how ours are written.
+"""CSV files: the one place that knows how other programs save tables, and how we write ours.
 
-What `write` writes `read` reads again, cell by cell, whatever characters are in it.
+`read` returns every cell exactly as `write` was given it, whatever characters it has.
 """
 
 import codecs
@@ -84,7 +84,7 @@ def rows_as_text(lines: Iterable[Iterable]) -> str:
 
 def _cell(value) -> str:
     text = "" if value is None or value != value else str(value)
-    # csv.writer leaves a \r without quotes, which begins a new line for its own reader.
+    # Not csv.writer: it writes \r without quotes, and csv.reader then takes it for a new line.
     return '"' + text.replace('"', '""') + '"' if QUOTED.search(text) else text
 
 
@@ -92,8 +92,8 @@ def _rows(content: bytes, columns: Sequence[str]) -> list[tuple[int, list[str]]]
     """(line, cells) of the header and of each row below it that is not empty; lines as an editor counts them.
 
     Names in the header are stripped. Empty cells to the right of its last name are left out. The delimiter is the one
-    that the first line names, else the first of DELIMITERS with which the header has these columns. Raises ValueError
-    where the encoding is uncertain, and csv.Error.
+    in a first line `sep=`, else the first of DELIMITERS with which the header has these columns. Raises ValueError if
+    the encoding is uncertain, and csv.Error on wrong quotes.
     """
     text, first_line = _decoded(content), 1
     delimiters = DELIMITERS
@@ -148,9 +148,9 @@ def _decoded(content: bytes) -> str:
 
 
 def _as_korean(content: bytes) -> str | None:
-    """What Excel saves in Korea, where that is certain: nothing but ASCII and the 2,350 syllables of KS X 1001.
+    """The text, if Excel in Korea surely saved it: only ASCII and the 2,350 syllables of KS X 1001; else None.
 
-    Other encodings give such pairs of bytes hardly ever.
+    Text in other encodings hardly ever has only such pairs of bytes.
     """
     try:
         text = content.decode("cp949")

@@ -1,4 +1,4 @@
-"""Where models run: device, precision, and what to do when its memory is full."""
+"""Where models run: device and precision, and what to advise when memory runs out."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from toolkit.system import world
 from toolkit.system.console import InputError, first_line
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-# The last two by cuBLAS and cuDNN, and by Apple's GPU of a tensor that is larger than it takes.
+# The last two are from cuBLAS and cuDNN, and from Apple's GPU for a tensor above its largest size.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "Invalid buffer size")
 
 
@@ -22,7 +22,7 @@ class Machine:
     precision: torch.dtype
 
     def autocast(self) -> torch.autocast:
-        """For a forward pass."""
+        """The context for a forward pass in this precision."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     @property
@@ -33,7 +33,8 @@ class Machine:
     def seed(self, number: int) -> None:
         """Seed torch's generators, of the CPU and of this device.
 
-        torch.manual_seed also writes down the whole call stack for each kind of device that is not there: 0.1 ms.
+        Not torch.manual_seed: it also records the call stack for each kind of device that is missing, which takes 0.1
+        ms.
         """
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
@@ -64,7 +65,7 @@ def choose(device: str, precision: str) -> Machine:
         device = next(kind for kind, found in available.items() if found)
     if not available[device]:
         found = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f"DEVICE={device}: torch {torch.__version__} finds none on this machine; it finds {found}")
+        raise InputError(f"DEVICE={device}: expected a device that torch {torch.__version__} finds here, found {found}")
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
     where = torch.device(device, world.local_rank()) if device == "cuda" else torch.device(device)
@@ -79,7 +80,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def exact_float32():
-    """Convolutions of float32 are that on a GPU too: unless it is told not to, cuDNN rounds their inputs to TF32."""
+    """Within the block, float32 convolutions are exact on a GPU too: by default cuDNN rounds their inputs to TF32."""
     cudnn = torch.backends.cudnn
     before, cudnn.allow_tf32 = cudnn.allow_tf32, False
     try:
@@ -104,8 +105,9 @@ def _computes_in_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
-        # Not avx512_bf16 alone: without AMX, bf16 took 1.2 to 1.6 times as long as fp32, in training and prediction.
-        # And by oneDNN alone, which torch for macOS has not: there the core of an M2 has bf16 in vain.
+        # avx512_bf16 is not enough: without AMX, bf16 took 1.2 to 1.6 times as long as fp32, in training and
+        # prediction. Only oneDNN uses bf16, and torch for macOS lacks it, so an M2 gains nothing although its core has
+        # bf16.
         has = torch.cpu.get_capabilities()
         return torch.backends.mkldnn.is_available() and bool(has.get("amx_bf16") or has.get("bf16"))
     return False

@@ -1,4 +1,4 @@
-"""Several processes of one job, on one machine or many: started by torchrun, joined by torch.distributed.
+"""The processes of one job, on one machine or several: started by torchrun, joined by torch.distributed.
 
 In a single process the functions here do nothing, or return what they were given.
 """
@@ -16,12 +16,12 @@ import tempfile
 from toolkit.system import world
 from toolkit.system.console import InputError, first_line, say
 
-LONGEST_WAIT = datetime.timedelta(minutes=30)  # for other processes, which may be decoding; NCCL's own is 10
-_groups = itertools.count()  # numbers those that this process joins, one after another
+LONGEST_WAIT = datetime.timedelta(minutes=30)  # for other processes, which may be decoding; NCCL's default is 10
+_groups = itertools.count()  # numbers the process groups that this process joins, one after another
 
 
 def is_idle_host() -> bool:
-    """Whether SageMaker started this script on several hosts without torchrun, and this is not the first. Says so."""
+    """Whether SageMaker started this script on several hosts without torchrun, and this is not the first; prints it."""
     try:
         hosts = json.loads(os.environ.get("SM_HOSTS") or "[]")
     except ValueError:
@@ -48,8 +48,8 @@ def joined(device: str):
     cuda = torch.cuda.is_available() and device in ("auto", "cuda")
     if cuda and not os.environ.get("LOCAL_RANK") and torch.cuda.device_count() > 1:  # as Slurm and MPI start processes
         raise InputError(
-            f"RANK and WORLD_SIZE are set, LOCAL_RANK is not: expected the number of this process's GPU, of "
-            f"{torch.cuda.device_count()}; start with torchrun, or show each process its own (CUDA_VISIBLE_DEVICES)"
+            f"RANK and WORLD_SIZE are set, LOCAL_RANK is not: expected in it the number of this process's GPU "
+            f"among {torch.cuda.device_count()}; use torchrun, or show each process only its own (CUDA_VISIBLE_DEVICES)"
         )
     if cuda and world.local_rank() >= torch.cuda.device_count():
         raise InputError(f"expected a GPU for each process, found {torch.cuda.device_count()}; lower --nproc-per-node")
@@ -61,7 +61,7 @@ def joined(device: str):
         store, number, size = next(distributed.rendezvous("env://"))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's default store keeps its keys over a restart
             store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
-        store = distributed.PrefixStore(f"group {next(_groups)}", store)  # it keeps them over a call of main, too
+        store = distributed.PrefixStore(f"group {next(_groups)}", store)  # it also keeps them from one main to the next
         distributed.init_process_group(
             "nccl" if cuda else "gloo", store=store, rank=number, world_size=size, timeout=LONGEST_WAIT
         )
@@ -74,15 +74,15 @@ def joined(device: str):
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
             reason = first_line(error)
             raise InputError(
-                f"another process of this job has ended, or cannot be reached; what was saved stands: the same "
-                f"command goes on from there, as does torchrun by itself with --max-restarts ({reason})"
+                f"another process of this job has ended, or cannot be reached; the last saved state is kept: "
+                f"start the same command to continue, or let torchrun do so with --max-restarts ({reason})"
             ) from None
         raise
     distributed.destroy_process_group()
 
 
 def data_parallel(model):
-    """The model for training, in DistributedDataParallel: its weights are those of `model`."""
+    """`model` in DistributedDataParallel, with the same weights. A single process gets `model` itself."""
     if world.size() == 1:
         return model
     from torch.nn.parallel import DistributedDataParallel
@@ -146,7 +146,7 @@ def all_gather_object(thing) -> list:
 
 
 def all_gather_by_row(own: dict) -> dict:
-    """{row: value} of all processes, in order; `own` counts the rows of this process's `shard`."""
+    """{row: value} of all processes, by row of the whole; the keys of `own` are rows of this process's `shard`."""
     gathered = {
         row * world.size() + rank: value
         for rank, values in enumerate(all_gather_object(own))

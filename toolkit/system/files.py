@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders to which one process writes at a time.
+"""Files that are complete or absent, and folders to which one process writes at a time.
 
 A file is written under a temporary name, flushed to the disk, then renamed. `locked` takes the lock of a folder.
 """
@@ -27,12 +27,12 @@ except ImportError:  # on Windows
     fcntl = None
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What file systems answer that lack an operation: WSL's /mnt, exFAT, network and FUSE disks.
+# Errors of file systems that lack an operation: WSL's /mnt, exFAT, network and FUSE disks.
 LACKING = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # the names that `replacing` makes
 LOCK = ".lock"  # the file in a folder while a process holds its lock
 POLL_SECONDS = 0.05  # between two tries to take a lock
-_LACKED: set[str] = set()  # what this process has said that a file system lacks
+_LACKED: set[str] = set()  # operations whose lack this process has reported
 
 
 class WriteError(InputError):
@@ -40,11 +40,11 @@ class WriteError(InputError):
 
 
 class DamagedError(InputError):
-    """The file can be read, and is not what it should be: it is damaged, or not ours."""
+    """A file can be read, but is damaged, or was not written by this project."""
 
 
 def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
-    """What to raise for a file in which this went wrong."""
+    """The error to raise for a file that gave `error` when it was parsed."""
     reason = first_line(error)
     if isinstance(error, ValidationError):
         reason = listed(": ".join(map(str, (*one["loc"], one["msg"]))) for one in error.errors(include_url=False))
@@ -55,7 +55,7 @@ def damaged(path: pathlib.Path, error: Exception) -> DamagedError:
 def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
     """The path of a temporary file that replaces `path` when the block ends without an error.
 
-    Whoever reads `path`, and a crash at any instant, finds the old content or the new one, and never a part of it.
+    Readers of `path` find the old content or the new one, never a part of it, even after a crash at any instant.
     `size`, in bytes, is what the message names when there is no room. Raises WriteError where the folder cannot be
     written to or the disk is full; `path` is then as it was.
     """
@@ -65,11 +65,11 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
         # the same file must not share a temporary one.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         temporary = pathlib.Path(name)
-        if os.name == "nt":  # which renames no open file, and has no such locks
+        if os.name == "nt":  # Windows cannot rename an open file, and has no such locks
             os.close(descriptor)
             descriptor = None
         else:
-            _flock(descriptor)  # so that no other process takes it for the leftover of a killed one
+            _flock(descriptor)  # else another process may take it for the leftover of a killed one, and delete it
         yield temporary
         # mkstemp makes files that only their owner can read; this one gets the rights that `open` would give it. Python
         # can read the umask only by setting it.
@@ -81,8 +81,8 @@ def replacing(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
         # belong to an empty file, with the old content lost.
         flush(temporary)
         temporary.replace(path)
-        # The new name is an entry of the folder. Until that is on the disk, a power failure brings the old file back,
-        # whole. Some systems cannot flush a folder; there it stays at that.
+        # The new name is an entry of the folder. Until the folder is on the disk, a power failure brings the old file
+        # back, complete. Some systems cannot flush a folder: this risk remains there.
         with contextlib.suppress(OSError):
             flush(path.parent)
     except OSError as error:
@@ -110,7 +110,7 @@ def _room(folder: pathlib.Path, size: int) -> str:
 
 @contextlib.contextmanager
 def if_it_can(what: str, folder: pathlib.Path) -> Iterator[None]:
-    """A block without which a file is still a file, for a folder whose file system may lack it; that is said once."""
+    """Run an operation that is not essential, and that the folder's file system may lack; a note says so once."""
     try:
         yield
     except OSError as error:
@@ -132,10 +132,10 @@ def flush(path: pathlib.Path) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    """As os.fsync, which on a Mac leaves it to the drive when it writes, and in which order."""
+    """os.fsync; on a Mac F_FULLFSYNC: there, after fsync, the drive may still write later and in another order."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    except (AttributeError, OSError):  # another system; a disk that cannot, a network's say
+    except (AttributeError, OSError):  # another system, or a disk without it, such as a network's
         os.fsync(descriptor)
 
 
@@ -147,13 +147,13 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def write_together(folder: pathlib.Path, contents: Mapping[str, str | None]) -> None:
-    """Write the files of a folder that belong together, {name: text, or None for no such file}.
+    """Write files of a folder that belong together: {name: text, or None to remove that file}.
 
-    All are written aside first; then they take their places, in this order. Raises InputError as `replacing` does: all
-    are then as they were.
+    All are written under temporary names first, then renamed in this order. Raises InputError as `replacing` does; then
+    no file has changed.
     """
     with contextlib.ExitStack() as stack:
-        for name, text in reversed(contents.items()):  # the stack ends with the first
+        for name, text in reversed(contents.items()):  # an ExitStack ends the last one first
             if text is not None:
                 temporary = stack.enter_context(replacing(folder / name, len(text)))
                 temporary.write_text(text, encoding="utf-8", newline="")
@@ -173,9 +173,9 @@ def write_json(path: pathlib.Path, content) -> None:
 
 
 def read_json(path: pathlib.Path, kind: type[BaseModel]) -> dict:
-    """The content of a JSON file, as it stands there; those fields that `kind` has are of its types.
+    """The content of a JSON file. Fields that `kind` has are checked to be of its types.
 
-    Raises OSError where it cannot be read, and DamagedError where it is something else, or nested too deeply.
+    Raises OSError if it cannot be read, and DamagedError if it is no JSON, of other types, or nested too deeply.
     """
     with opened(path) as file:
         content = file.read()
@@ -190,7 +190,7 @@ def make_folder(path: pathlib.Path, setting: str) -> pathlib.Path:
     """Make a folder and its parents, and return it. Raises InputError where it cannot be made or written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()  # by writing: the rights alone do not tell of a read-only disk
+        tempfile.TemporaryFile(dir=path).close()  # a try, since rights do not tell that a disk is read-only
     except OSError as error:
         raise InputError(f"{setting}={path}: expected a folder to write to: {error.strerror}") from None
     return path
@@ -204,7 +204,7 @@ def make_folders(config, *names: str) -> None:
 
 
 def below(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-    """folder/name; None where a name from a file or an archive leads out of the folder. Links in it are its owner's."""
+    """folder/name; None if `name`, from a file or an archive, leads out of the folder. Links are followed."""
     parts = pathlib.PurePath(name)
     return None if parts.is_absolute() or ".." in parts.parts else folder / parts
 
@@ -212,7 +212,7 @@ def below(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 @contextlib.contextmanager
 def opened(path: str | bytes | os.PathLike) -> Iterator[BinaryIO]:
     """A file, to be read. Raises OSError, also where it is no regular file: a pipe or a device might never end."""
-    # Opening a pipe would wait for whoever writes to it, unless it is told not to.
+    # Without O_NONBLOCK, opening a pipe waits for a process that writes to it.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "expected a file, found a pipe or a device", os.fsdecode(path))
@@ -227,10 +227,10 @@ def sha256(path: str | bytes | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path, give_up: Callable[[], bool] = lambda: False, name: str = LOCK) -> Iterator[bool]:
-    """Hold the lock `name` of a folder until the block ends. Gives whether no other process can hold it now.
+    """Hold the lock `name` of a folder until the block ends. Yields whether this process really is the only holder.
 
-    That is False where the system has no locks: then nobody waits. Locks of other names are independent of this one.
-    The system frees the lock of a process that dies, and the next holder removes its unfinished files. Raises
+    It yields False if the system has no locks: then nobody waits. Locks of other names are independent of this one. The
+    system frees the lock of a process that dies, and the next holder removes its unfinished files. Raises
     InterruptedError when `give_up` is true before it is this process's turn, and OSError where the lock file cannot be
     opened: the folder is gone (FileNotFoundError), or another person's process made it (PermissionError).
 
@@ -267,7 +267,7 @@ def sweep(folder: pathlib.Path) -> None:
 def _wait(path: pathlib.Path, give_up: Callable[[], bool]) -> int | None:
     """`_open_locked` when it is this process's turn."""
     is_told = False
-    # It asks again and again. A call that blocks would not see `give_up`, nor that the file was replaced.
+    # Polling: a call that blocks would not notice `give_up`, nor that the file was replaced.
     while True:
         with contextlib.suppress(BlockingIOError):
             return _open_locked(path)
@@ -286,11 +286,11 @@ def _open_locked(path: pathlib.Path) -> int | None:
     """
     if fcntl is None:
         return None
-    # NFS locks only files that are open for writing. A link would lead to a file that is not ours, and be made there.
+    # O_RDWR: NFS locks only files that are open for writing. O_NOFOLLOW: a link could lead to a file that is not ours.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     is_held = _flock(descriptor)
     try:
-        # The holder may have removed the file after it was opened here: its lock is worth nothing then.
+        # The holder may have removed the file after it was opened here: then this lock protects nothing.
         is_held = is_held and os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         is_held = False
@@ -321,8 +321,8 @@ def _flock(descriptor: int) -> bool | None:
 def _remove_leftovers(folder: pathlib.Path) -> None:
     """Delete the temporary files, and folders of them, of processes that were killed while they wrote to this folder.
 
-    Only for a process that holds the folder's lock: other writers of such folders hold it too. Files are also written
-    without it, and those of living processes stay.
+    Call this only with the folder's lock, which writers of temporary folders hold too. Temporary files may be written
+    without it; those of living processes stay.
     """
     for path in (folder / name for name in filter(TEMPORARY.fullmatch, os.listdir(folder))):
         if path.is_dir():

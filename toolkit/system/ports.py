@@ -28,7 +28,7 @@ def bound(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (socket.gaierror, UnicodeError) as error:  # the second of a label that is empty or too long
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"SERVE_HOST={host}: expected an address of this machine: {reason}") from None
     found = socket.socket(family, socket.SOCK_STREAM)

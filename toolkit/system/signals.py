@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: raised at once, or deferred to the end of a block whose work must be done whole.
+"""Ctrl-C, SIGTERM and SIGHUP: raised at once, or deferred to the end of a block that must not be interrupted.
 
 The state of this module is global, as the handlers of signals belong to the process.
 """
@@ -12,13 +12,13 @@ import threading
 from toolkit.system import world
 
 OTHER_RANKS_WAIT_SECONDS = 15
-AGAIN_SECONDS = 0.05  # after which a signal that was not answered is raised again
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the last two by Slurm's --signal, and by qsub -notify
+AGAIN_SECONDS = 0.05  # after this time a signal that nobody has answered is raised again
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the last two: Slurm's --signal, qsub -notify
 ENDING = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 _deferring = False
 _pending: int | None = None  # the signal that came in a block of `defer_signals`
-_unanswered: int | None = None  # the signal that was to be raised, and has not ended the work yet
+_unanswered: int | None = None  # the signal that was raised, and that nobody has answered yet
 
 
 class Terminated(KeyboardInterrupt):
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 def uninstall() -> int | None:
-    """From now on a signal ends the process at once: all is done, or given up.
+    """From now on a signal ends the process at once: its work is done, or given up.
 
     Returns the signal that was not answered, if any.
     """
@@ -53,7 +53,7 @@ def uninstall() -> int | None:
 
 
 def answered() -> None:
-    """The exception of a signal was caught, and the work goes on to its end."""
+    """Call this when the exception of a signal was caught and is being dealt with: it is not raised again."""
     global _unanswered
     _unanswered = None
     if hasattr(signal, "setitimer"):
@@ -64,8 +64,9 @@ def answered() -> None:
 def defer_signals():
     """Signals wait until the block ends. A second one does not wait: it ends the process at once.
 
-    Ctrl-C also waits where `install` was never called: a notebook has imported train.py. A signal that waits is raised
-    in place of an error of the block: with several processes, such an error is mostly the end of another process.
+    Ctrl-C also waits if `install` was never called, as in a notebook that has imported train.py. If the block ends with
+    an error while a signal waits, the signal is raised instead: with several processes, such an error mostly means that
+    another process has ended.
     """
     global _deferring, _pending
     _deferring = True
@@ -88,7 +89,7 @@ def defer_signals():
 
 
 def _defer(number, _frame) -> None:
-    """The handler, within `defer_signals`, of signals that have Python's own handler outside of it."""
+    """The handler within `defer_signals` for signals that have Python's default handler outside of it."""
     global _pending
     if _pending is not None:
         _pending = None
@@ -98,10 +99,11 @@ def _defer(number, _frame) -> None:
 
 def _handle(number, frame) -> None:
     global _pending
-    if hasattr(signal, "SIGHUP"):  # a terminal that goes away sends several: that is no impatience
+    if hasattr(signal, "SIGHUP"):  # a closed terminal sends several: the second must not mean "at once"
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if world.rank() and _pending is None:
-        # Rank 0 needs this process to end its step, and ends the job when it has saved. The alarm is for its death.
+        # Rank 0 needs this process to finish its step, and ends the job when it has saved. The alarm ends this process
+        # if rank 0 has died.
         _pending = number
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(OTHER_RANKS_WAIT_SECONDS)
@@ -111,7 +113,7 @@ def _handle(number, frame) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone
             os.write(2, b"stopping when this step is done; once more stops at once, with the last saved state\n")
     elif _deferring:
-        # SystemExit and not KeyboardInterrupt, which would be answered by a save: the block's work is half done.
+        # SystemExit, not KeyboardInterrupt: that would cause a save, but the block's work is half done.
         _pending = None
         raise SystemExit(128 + number)
     elif _unanswered is not None and _is_importing(frame):
@@ -121,10 +123,11 @@ def _handle(number, frame) -> None:
 
 
 def _raise(number: int, frame) -> None:
-    """Raise the signal's exception, again and again until it is answered; in an import only when that is over.
+    """Raise the signal's exception, again and again until `answered` is called; during an import only after it.
 
-    It may be lost: Python ignores exceptions in callbacks such as those of weak references, which its import machinery
-    has too, and libraries take it for an error of their own. And a module that is half imported stays so.
+    One exception may be lost: Python ignores exceptions in callbacks, such as those of weak references, also in its
+    import machinery; and libraries may take it for an error of their own. A module whose import was interrupted would
+    stay half imported.
     """
     global _unanswered
     if hasattr(signal, "setitimer") and not world.rank():
@@ -154,7 +157,7 @@ def _is_importing(frame) -> bool:
 
 
 def _is_handled() -> bool:
-    """Whether the exception of a signal is on its way: what it passes saves and cleans up."""
+    """Whether the exception of a signal is being handled now, by code that saves or cleans up."""
     error = sys.exception()
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
@@ -162,7 +165,7 @@ def _is_handled() -> bool:
 
 
 def _on_ignored_exception(ignored) -> None:
-    if not isinstance(ignored.exc_value, KeyboardInterrupt):  # that one comes again
+    if not isinstance(ignored.exc_value, KeyboardInterrupt):  # the alarm raises it again
         sys.__unraisablehook__(ignored)
 
 

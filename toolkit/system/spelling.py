@@ -1,4 +1,4 @@
-"""Names that tables and disks spell differently: a Mac takes letters apart, a spreadsheet drops zeros in front."""
+"""Names that tables and disks spell differently: a Mac decomposes letters, a spreadsheet drops leading zeros."""
 
 import os
 import pathlib
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from toolkit.system import files
 from toolkit.system.console import InputError, listed, say
 
-ONLY_IN = "zeros in front, blanks, letter case or Unicode form"  # what two spellings of one name differ in
+ONLY_IN = "zeros in front, blanks, letter case or Unicode form"  # how two spellings of a name may differ
 
 
 def match(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
-    """{name: the same name as `others` spell it} of the names that are among `others`.
+    """{name: its spelling in `others`}, for the names that are in `others`.
 
-    A name that is there exactly is itself. Of the rest, a name is another one where they differ in ONLY_IN and no
-    third name does.
+    A name that is there exactly is matched with itself. Of the rest, two names match if they differ only in ONLY_IN,
+    and no third name fits either of them.
     """
     exactly = set(others)
     found = {name: name for name in names if name in exactly}
@@ -25,7 +25,7 @@ def match(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
 
 
 def spellings(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names by what all spellings of one have in common."""
+    """{what all spellings of a name have in common: the names with it}."""
     found = {}
     for name in dict.fromkeys(names):
         found.setdefault(common(name), []).append(name)
@@ -35,7 +35,7 @@ def spellings(names: Iterable[str]) -> dict[str, list[str]]:
 def common(name: str) -> str:
     """What all spellings of a name have in common."""
     text = " ".join(composed(composed(name).casefold()).split())
-    return text.lstrip("0") if text.isdecimal() else text  # a spreadsheet takes digits alone for a number
+    return text.lstrip("0") if text.isdecimal() else text  # a spreadsheet reads a cell of digits as a number
 
 
 def composed(name: str) -> str:
@@ -56,8 +56,8 @@ def describe(found: Mapping[str, str]) -> str:
 def paths(folder: pathlib.Path, names: list[str], table: str | pathlib.Path) -> list[str | None]:
     """The path below a folder of each file that a table names, also where the disk spells it differently. Says so.
 
-    Of names that are not there, the path where they should be; None of those that lead out of the folder. Raises
-    InputError where one may be several files.
+    A name that is missing gets the path where it should be, a name that leads out of the folder None. Raises InputError
+    if a name may mean several files.
     """
     found = {name: path and str(path) for name, path in ((name, files.below(folder, name)) for name in names)}
     missing = [name for name in names if found[name] and not os.path.exists(found[name])]
@@ -74,9 +74,9 @@ def paths(folder: pathlib.Path, names: list[str], table: str | pathlib.Path) -> 
 
 
 def refuse_several(candidates: Mapping[str, list[str]], where: str) -> None:
-    """Raises InputError that names those that have candidates, which are several."""
+    """Raises InputError that lists the names with candidates: each of them fits several, or shares its only one."""
     if unclear := [f"{name!r} may be {' or '.join(map(repr, some))}" for name, some in candidates.items() if some]:
         raise InputError(
-            f"{where}: expected names that fit one, found {len(unclear)} that differ from several, or from one that "
-            f"others fit too, only in {ONLY_IN}: {listed(unclear)}; write them as they are there"
+            f"{where}: expected names that fit one, found {len(unclear)} that fit several, or one that others fit too "
+            f"(they differ only in {ONLY_IN}): {listed(unclear)}; write them exactly as they are there"
         )

@@ -1,4 +1,4 @@
-"""One script that runs another one, as a person would in a shell, but that has its outcome and ends with it."""
+"""One script runs another, as in a shell, but gets its result, and the other script ends when this one ends."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from toolkit import ROOT
 from toolkit.system import signals
 
-OUTCOME = "STARTED_BY_SCRIPT"  # the variable that tells a script so: the path of a file for its outcome
+OUTCOME = "STARTED_BY_SCRIPT"  # environment variable for such a script: the path of the file for its outcome
 
 
 class Ended(NamedTuple):
@@ -26,18 +26,19 @@ class Ended(NamedTuple):
 def run(script: str, words: Sequence[str], variables: Mapping[str, str], log: pathlib.Path | None = None) -> Ended:
     """Run a script of this repository with these command-line words and environment variables until it ends.
 
-    What it prints goes to the log, or where this process prints. Where this process is killed, it ends as by SIGTERM.
+    Its output goes to the log, or to the output of this process. If this process is killed, the script ends as by
+    SIGTERM.
     """
     with tempfile.TemporaryDirectory() as scratch, log.open("w") if log else contextlib.nullcontext() as file:
         outcome = pathlib.Path(scratch) / "outcome.json"
         process = None
         try:
-            with signals.defer_signals():  # until it is known here: else it would be left, and nobody would end it
-                # In a session of its own: the terminal sends Ctrl-C to every process of ours. The script would get it,
-                # and then the SIGTERM of below: a second signal, at which it stops without saving.
+            with signals.defer_signals():  # a signal before `process` is set would leave the script running
+                # A session of its own: the terminal sends Ctrl-C to every process of a session. The script would get
+                # that, and then the SIGTERM from below; at a second signal it stops without saving.
                 process = subprocess.Popen(
                     [sys.executable, ROOT / script, *words], env={**variables, OUTCOME: str(outcome)},
-                    stdin=subprocess.PIPE,  # which nobody writes to: it ends with this process, see `end_with_starter`
+                    stdin=subprocess.PIPE,  # only to end with this process: see `end_with_starter`
                     stdout=file, stderr=subprocess.STDOUT if log else None, start_new_session=True,
                 )  # fmt: skip
             status = process.wait()
@@ -53,9 +54,10 @@ def run(script: str, words: Sequence[str], variables: Mapping[str, str], log: pa
 
 
 def end_with_starter() -> pathlib.Path | None:
-    """Where `run` started this process: end it by SIGTERM once its starter is gone. The file for its outcome, or None.
+    """If `run` started this process, SIGTERM ends it once its starter is gone. Returns the file for its outcome.
 
-    An orphan would train on beside the same command that is started again.
+    Otherwise it would train on, beside the run of the same command that is started again. Returns None if a user
+    started it.
     """
     path = os.environ.pop(OUTCOME, None)
     if path is None:
@@ -71,6 +73,6 @@ def end_with_starter() -> pathlib.Path | None:
 
 
 def write_outcome(path: pathlib.Path, outcome) -> None:
-    """For `run`: what main returned. Named tuples are dictionaries there, paths texts."""
+    """Write what main returned, for `run`. Named tuples become dictionaries, paths texts."""
     plain = outcome._asdict() if hasattr(outcome, "_asdict") else outcome
     path.write_text(json.dumps(plain, default=str))

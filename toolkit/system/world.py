@@ -19,9 +19,9 @@ def local_rank() -> int:
 
 
 def problem() -> str:
-    """What is wrong with the variables, in one line; empty where nothing is.
+    """What is wrong with the variables, in one line; empty if nothing is wrong.
 
-    A process that knows only a half of its job would train or predict beside the others, and say nothing.
+    With only half of the variables, each process would silently do the whole work beside the others.
     """
     given = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if os.environ.get(name)}
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -37,7 +37,7 @@ def problem() -> str:
 
 
 def warning() -> str:
-    """What is odd about a process that mpirun or srun started beside others, in one line; empty where nothing is."""
+    """A warning if mpirun or srun started this process with others but without RANK, in one line; else empty."""
     counts = ((name, os.environ.get(name, "")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"))
     several = [f"{name}={count}" for name, count in counts if count.isdecimal() and int(count) > 1]
     if not several or os.environ.get("RANK"):
@@ -46,6 +46,6 @@ def warning() -> str:
 
 
 def _rank_and_size() -> tuple[int, int]:
-    # Both, or neither: SageMaker sets MASTER_ADDR on a single host too, which means nothing.
+    # By RANK and WORLD_SIZE only: SageMaker sets MASTER_ADDR on a single host too.
     number, count = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     return (int(number), int(count)) if number.isdecimal() and count.isdecimal() else (0, 1)
