@@ -43,6 +43,20 @@ def test_sides_of_any_length_are_halved_and_rounded_up_as_tensorflow_does():
         assert features.shape[2:] == tuple(-(-side // 32) for side in size)
 
 
+def test_while_it_learns_photographs_pass_over_blocks_the_more_often_the_deeper_they_lie():
+    blocks = efficientnet_lite.EfficientNetLite0(18).blocks
+    assert [round(blocks[number].drop_path, 4) for number in (0, 8, 15)] == [0.0, 0.1, 0.1875]
+    features = torch.full((4000, 3, 2, 2), 0.5)
+    dropped = efficientnet_lite._with_dropped(features, 0.1875)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 0.5 / 0.8125])
+    assert torch.equal(dropped[:, :1, :1, :1].expand_as(dropped), dropped)  # whole photographs
+    assert dropped.mean() == pytest.approx(0.5, rel=0.03)
+    inputs, block = torch.randn(16, 192, 4, 3), blocks[14].train()
+    passed = (block(inputs) == inputs).all((1, 2, 3))
+    assert 0 < passed.sum() < 16
+    assert not (block.eval()(inputs) == inputs).all((1, 2, 3)).any()
+
+
 def test_a_run_starts_from_its_weights_and_keeps_its_mean_and_std(drawn, state, tmp_path):
     net, start = model.build("efficientnet_lite0", (32, 32), "imagenet")
     assert start.pretrained == "efficientnet-lite0-57934424" and start.taken["taken"] == 294

