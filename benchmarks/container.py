@@ -22,17 +22,18 @@ import urllib.error
 import urllib.request
 import venv
 
-from serving import draw, make_run
+import common
+import photographs
+from serving import make_run
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PORT, MOST_SECONDS = 8080, 600
 
 
 def main() -> None:
-    steps = re.findall(r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    steps = re.findall(r"^([A-Z]+) (.+)$", (common.ROOT / "Dockerfile").read_text(), re.M)
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        (photograph, *_), runs = draw(folder / "faces"), make_run(folder / "runs", "resnet18", "128x96")
+        (photograph, *_), runs = photographs.make_few(folder / "faces"), make_run(folder / "runs", "resnet18", "128x96")
         venv.create(folder / "venv", with_pip=True)
         path = f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}"
         keep = {
@@ -43,7 +44,7 @@ def main() -> None:
         for step, words in steps:
             if step == "COPY":
                 *sources, to = words.split()
-                for source in (found for pattern in sources for found in ROOT.glob(pattern)):
+                for source in (found for pattern in sources for found in common.ROOT.glob(pattern)):
                     (shutil.copytree if source.is_dir() else shutil.copy)(source, program / to)
             elif step == "RUN":
                 print(words, flush=True)
