@@ -129,6 +129,14 @@ def from_scratch(**given) -> TrainSettings:
     return defaults.resolve(TrainSettings(**given), dict.fromkeys(TrainSettings.model_fields, "default"))[0]
 
 
+def succeeded(done: subprocess.CompletedProcess, *expected: str) -> subprocess.CompletedProcess:
+    """The same process, once it is asserted that it ended without an error and printed these words."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in expected:
+        assert words in done.stdout, done.stdout
+    return done
+
+
 def refused(done: subprocess.CompletedProcess, *expected: str) -> None:
     """Assert that a script ended as it should on bad input: exit 2, these words, no traceback."""
     assert done.returncode == 2, done.stdout + done.stderr

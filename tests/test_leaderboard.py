@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import ROOT, refused, repaint, run_here, run_script
+from conftest import ROOT, refused, repaint, run_here, run_script, succeeded
 
 import leaderboard
 from toolkit.config.settings import LeaderboardSettings
@@ -49,8 +49,7 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     trained = log.stat().st_mtime_ns
     truth.write_text("\n".join([header, *lines[::-1]]))  # what evaluation reads
     for said in ("macro F1", "done before"):
-        again = run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given)
-        assert again.returncode == 0 and said in again.stdout, again.stderr
+        again = succeeded(run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given), said)
         assert ("done before" in again.stdout) == (said == "done before") and log.stat().st_mtime_ns == trained
     # Not beside a user's own runs, of which NAME unset takes the newest.
     assert [path.parent.name for path in (tmp_path / "runs").rglob("shuf*")] == ["leaderboard"]
@@ -165,7 +164,7 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
         assert "0.6000 (0.5000 to 0.7000)" in (tmp_path / "out" / name).read_text()
 
 
-def test_wrong_names_are_refused(drawn):
+def test_wrong_names_are_refused():
     refused(run_script("leaderboard.py", NAMES="resnet18,resnet19"), "expected names of backbones, found resnet19")
     for given, message in (
         ({"NAME": "resnet18"}, "NAME=resnet18: has no effect here; remove it, or set NAMES="),

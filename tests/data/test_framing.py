@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_here
+from conftest import run_here, succeeded
 from PIL import Image, ImageOps
 
 import model
@@ -141,8 +141,7 @@ def test_a_run_is_asked_about_the_part_that_it_learned_from(drawn, runs, tmp_pat
 
     def infer(names: str, folder: pathlib.Path) -> np.ndarray:
         where = {"SM_CHANNEL_EVAL": folder, "SM_CHANNEL_MODEL": runs, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-        done = run_here("inference.py", NAME=names, DEVICE="cpu", ADAPT_PRIORS="false", **where)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(run_here("inference.py", NAME=names, DEVICE="cpu", ADAPT_PRIORS="false", **where))
         assert ("at 32x32 CROP=0.25,0.125,0.75,0.875, epoch" in done.stdout) == ("cut" in names)
         return pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)].to_numpy()
 
