@@ -175,7 +175,7 @@ def test_what_launchers_set_is_no_setting_of_ours(given, monkeypatch):
     assert given("--local_rank=0")[0].epochs == 10
 
 
-def test_settings_pass_through_a_command_line_also_where_a_folder_begins_with_a_dash(given, tmp_path):
+def test_settings_pass_through_a_command_line_also_where_a_folder_begins_with_a_dash(given):
     flags = sources.as_flags({"sm_model_dir": "-runs", "size": (64, 48), "report_photos": False})
     found = given(*flags)[0]
     assert (str(found.sm_model_dir), found.size, found.report_photos) == ("-runs", (64, 48), False)

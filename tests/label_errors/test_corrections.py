@@ -163,7 +163,7 @@ def test_a_missing_table_is_refused(tmp_path):
         corrections.apply(labelled(a=0), str(tmp_path / "nothing.csv"), NOWHERE)
 
 
-def test_several_sources_apply_together(table, tmp_path):
+def test_several_sources_apply_together(table):
     first, second = table("good,all,gender,female,male,sure,"), table("000010,all,age,25,58,not sure,", file="b,c.csv")
     third = table("good,all,gender,female,male,sure,", "good,normal,leave_out,,,sure,", file="d.csv")
     after, report = corrections.apply(everybody(), f"sure, {first} ,{third},sure", NOWHERE)

@@ -38,7 +38,7 @@ def test_the_product_is_the_convolution(kernel, stride, padding, size, dtype, mo
         torch.testing.assert_close(one, other, **({} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.1}))
 
 
-def test_only_large_weights_over_small_maps_and_plain_layers(monkeypatch):
+def test_only_large_weights_over_small_maps_and_plain_layers():
     net = nn.Sequential(
         nn.Conv2d(512, 512, 3),
         nn.Conv2d(3, 64, 7),

@@ -209,6 +209,7 @@ def test_a_net_that_cannot_tell_changes_little():
     blind = np.log(PRIORS) + 3 * rng.normal(size=logits.shape)  # sure of itself, and wrong
     decided = decision.fit_decision(blind, labels, people, SAME_PRIORS, 0.5)
     _, found = gain(decided, blind, labels)
+    assert [shift.attribute for shift in found] == ["gender", "age"]
     for shift in found:
         assert np.abs(shift.found_priors - shift.training_priors).max() < 0.05
 

@@ -74,7 +74,7 @@ def test_a_signal_that_python_or_a_library_swallows_is_raised_again_and_what_cle
         assert printed == ("cleaned up\n" if case == CLEANS_UP else "")
 
 
-def test_ctrl_c_waits_for_the_end_of_a_step_where_a_notebook_has_imported_the_scripts(monkeypatch):
+def test_ctrl_c_waits_for_the_end_of_a_step_where_a_notebook_has_imported_the_scripts():
     """There the handler is Python's own. The step was cut, saved, and taken again when the run went on."""
     before, done = signal.signal(signal.SIGINT, signal.default_int_handler), []
     try:

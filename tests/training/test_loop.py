@@ -224,7 +224,7 @@ def test_out_of_memory_later_on_says_what_to_lower(task, tmp_path):
         train_in(tmp_path, task, Hungry(9, calls=2), epochs=2, batch_size=32)
 
 
-def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypatch):
+def test_a_batch_too_small_for_its_processes_is_refused(task, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=3)
