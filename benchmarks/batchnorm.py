@@ -141,8 +141,10 @@ def new(name: str, loader: Loader) -> nn.Module:
 
 
 def knowing_faces(plain: str, normed: str, others: Task) -> dict[tuple[str, str], nn.Module]:
-    """Nets that know other people's faces, by whose learning and name: both by that of the one with batch norm, so that
-    they compute the same function, and each by its own."""
+    """Nets that have learned from other people's faces, by (who learned, name).
+
+    "normed": the net with batch norm learned, and the plain one computes the same function. "own": each learned itself.
+    """
     own = {name: new(name, others.loader) for name in (plain, normed)}
     for name, net in own.items():
         by_defaults(net, name, others, EPOCHS_TO_KNOW_FACES)

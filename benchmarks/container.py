@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def wait_for(address: str) -> None:
-    """Until it is answered; raises the last error after MOST_SECONDS."""
+    """Wait for an answer; raises the last error after MOST_SECONDS."""
     until = time.monotonic() + MOST_SECONDS
     while True:
         try:
@@ -79,7 +79,7 @@ def wait_for(address: str) -> None:
 
 
 def mib(folder: pathlib.Path) -> int:
-    """What the files of a folder weigh."""
+    """The size of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) >> 20
 
 

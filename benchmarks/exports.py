@@ -2,9 +2,9 @@
 
 python benchmarks/exports.py [--backbones resnet18,vgg11] [--sizes 128x96] [--heads flat,factored] [--turns 3]
 
-Weights let pixels through to the logits, norms get the statistics of these faces, and logits a spread of 1 over the
-classes, so that what differs shows: the largest difference of probabilities to torch's is printed for batches of 1, 3
-and 5, with whether all classes are the same.
+So that differences show, weights are drawn anew, norms get the statistics of these faces, and logits are scaled to a
+spread of 1. Printed are the largest difference of a probability from torch's, for batches of 1, 3 and 5, and whether
+all classes are the same.
 Photographs per second are medians over turns of torch in float32 and onnxruntime, on one store of decoded faces, with
 as many threads as torch has (OMP_NUM_THREADS).
 """
@@ -92,7 +92,7 @@ def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
 
 
 def wake(net) -> None:
-    """Random weights of the right size: those of torchvision let vgg and alexnet say the same of every photograph."""
+    """Draw new weights. With torchvision's initial ones, vgg and alexnet give every photograph the same logits."""
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(layer.weight)

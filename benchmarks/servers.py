@@ -74,9 +74,9 @@ def free_ports(number: int = 3) -> list[int]:
 
 
 def wait_for(process: subprocess.Popen, port: int, photograph: bytes, log: pathlib.Path, ready: str) -> None:
-    """Until it has answered, and its log has these words.
+    """Wait until the server answers and its log has these words.
 
-    Raises RuntimeError where it ended, or takes longer than MOST_SECONDS.
+    Raises RuntimeError if it ends, or takes longer than MOST_SECONDS.
     """
     request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", photograph, HEADERS)
     until = time.monotonic() + MOST_SECONDS
@@ -90,7 +90,7 @@ def wait_for(process: subprocess.Popen, port: int, photograph: bytes, log: pathl
 
 
 def processes(root: int) -> Iterator[int]:
-    """A process and all that it has started, and they."""
+    """This process, its children, and their children."""
     yield root
     with contextlib.suppress(OSError):
         for task in pathlib.Path(f"/proc/{root}/task").iterdir():
@@ -99,7 +99,7 @@ def processes(root: int) -> Iterator[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """What a process and its children have computed so far. Linux only, as the others here."""
+    """The CPU time of a process and its children so far. Linux only, as the functions beside it."""
     total = 0
     for pid in processes(root):
         with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def resident_mib(root: int) -> int:
-    """Their memory; what they share counts for each."""
+    """Their resident memory; shared memory counts once for each process."""
     total = 0
     for pid in processes(root):
         with contextlib.suppress(OSError):

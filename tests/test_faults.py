@@ -41,7 +41,7 @@ def expected(whole) -> dict[str, bytes]:
 
 
 def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_happened(drawn, expected, tmp_path):
-    """Its checkpoints outlive it, and its folder does not: so it is on SageMaker, where machines are taken away."""
+    """Its checkpoints survive and its folder does not, as on SageMaker when a machine is taken away."""
     states, said = tmp_path / "checkpoints", []
     states.mkdir()
     given = SMALL | {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHECKPOINT_DIR": states}
@@ -140,7 +140,7 @@ def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(tmp_path):
 
 
 def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
-    """In a process of its own, which neither dies nor hangs nor says anything."""
+    """In a separate process, which must not die, hang or print anything."""
     mutated_photographs(tmp_path, 150, seed=0)
     command = [zygote.python(), ROOT / "tests" / "decode_all.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -150,7 +150,7 @@ def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
 
 
 def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(tmp_path):
-    """20,000 x 20,000 pixels of nothing are a PNG of some hundred kB, and 1.2 GB decoded."""
+    """An empty PNG of 20,000 x 20,000 pixels is a few hundred kB on the disk, and 1.2 GB decoded."""
     import struct
     import zlib
 

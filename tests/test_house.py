@@ -39,7 +39,7 @@ def name_of(path) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_point_down_only(path):
-    """Also those inside functions, and those for type checkers. A folder may use what lies in a folder below it."""
+    """Also imports inside functions and for type checkers. A folder may import from folders inside it."""
     for line, other in imported(path):
         same_folder = path.parent != ROOT and other.is_relative_to(path.parent)
         assert same_folder or floor(other) < floor(path), f"line {line} imports {name_of(other)}"
@@ -64,7 +64,7 @@ def test_every_name_that_is_taken_from_a_module_is_there(path):
 
 
 def test_every_package_that_is_imported_is_in_the_requirements():
-    """The tests' own packages bring others along, which a fresh installation lacks."""
+    """The tests' packages install others, which a fresh installation lacks."""
     brought_along = {"markupsafe", "huggingface_hub", "sagemaker_inference"}  # by jinja2, timm, SageMaker's images
     named = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-extras.txt"))
     packages = {name.replace("-", "_") for name in re.findall(r"^[\w-]+", named, re.M)} | {"PIL", *brought_along}
@@ -76,7 +76,7 @@ def test_every_package_that_is_imported_is_in_the_requirements():
 
 
 def test_one_place_opens_photographs():
-    """With a list of formats and limits: Pillow would hand a program that is called mask1.jpg to Ghostscript."""
+    """It names the formats and limits. Else Pillow would run a PostScript program named mask1.jpg in Ghostscript."""
     opens = re.compile(r"\bImage\.open\(|\bopen_image\(|from PIL\.Image import")
     found = {name_of(path): opens.findall(path.read_text()) for path in SOURCES}
     assert {name: calls for name, calls in found.items() if calls} == {"toolkit/data/photo_file.py": ["Image.open("]}

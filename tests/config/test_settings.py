@@ -127,7 +127,7 @@ def test_weights_are_a_word_the_folder_of_a_run_or_a_file(given, tmp_path):
 
 
 def test_values_as_shells_containers_and_word_processors_bring_them(given, tmp_path, monkeypatch):
-    """A file of variables keeps quotes, blanks, ~ and the line ends of Windows; no shell opens a ~ after a comma."""
+    """A file of variables keeps quotes, blanks, ~ and Windows line ends; no shell expands a ~ after a comma."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "faces").mkdir()
     (tmp_path / "own.csv").touch()
@@ -327,7 +327,7 @@ def test_near_misses_give_a_warning_but_not_names_of_the_platform():
 
 
 def test_what_other_toolkits_call_a_setting_is_a_note_that_names_ours(given, capsys):
-    """Only where it plainly means this script: other programs have variables, too."""
+    """Only where the name can mean nothing else: other programs have variables, too."""
     others = {"LEARNING_RATE": "1", "Img_Size": "64", "AMP": "1", "NUM_WORKERS": "8", "MODEL": "x", "VAL_SPLIT": ".1"}
     given(**others, NAME="resnet34")
     said = capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_a_crop_of_less_than_a_pixel_is_a_pixel():
 
 @pytest.mark.parametrize("times", [4, 8])
 def test_a_jpeg_is_not_taken_as_its_decoder_scales_it(times):
-    """At 128x96 such photographs came from the decoder as they are: up to 3 grey levels off, with sharper edges."""
+    """At 128x96 the decoder's own scaling gave the final pixels: up to 3 grey levels off, with sharper edges."""
     jpeg = as_file("JPEG", scene().resize((96 * times, 128 * times)))
     with Image.open(io.BytesIO(jpeg)) as photo:
         exact = decode.decode_bytes(as_file("PNG", photo.convert("RGB")), Framing((128, 96))).astype(int)

@@ -26,7 +26,7 @@ HEIF = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
 
 
 def test_what_pillow_warns_of_and_reads_all_the_same_is_not_said(tmp_path):
-    """It names no photograph, and comes from any of the threads."""
+    """The warning names no photograph, and may come from any thread."""
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"  # cut short in its first entry
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
     for loud, said in (("", ""), ("import warnings; warnings.simplefilter('always'); ", "Corrupt EXIF data")):

@@ -104,7 +104,7 @@ def test_none_changes_nothing():
 
 
 def test_an_id_that_another_data_set_has_by_chance_is_pointed_out():
-    """Its folder may well say the same, and a mask is named by the file alone."""
+    """Its labels may be the same by chance, and a mask is known by the name of the file alone."""
     _, report = corrections.apply(labelled(**{"000020": 1, "good": 1}), "sure", NOWHERE)
     assert str(report).endswith("; if these are not the contest's photographs, set RELABEL=none")
     _, report = corrections.apply(labelled(good=1), "sure", NOWHERE)
@@ -361,6 +361,6 @@ def test_rows_apply_as_spreadsheets_save_them_and_are_refused_where_several_peop
 
 
 def test_a_table_of_another_data_set_gains_no_zeros():
-    """001720 of outliers.csv is not somebody's own 1720."""
+    """A person 1720 of another data set is not 001720 of outliers.csv."""
     report = corrections.apply(labelled(**{"1720": 1}), "sure", NOWHERE)[1]
     assert report.people == [] and "001720" in report.unknown

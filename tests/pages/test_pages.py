@@ -90,7 +90,7 @@ def test_a_page_is_used_by_keyboard_and_prints_whole(browser, trained):
 
 
 def test_without_report_photos_the_page_of_a_data_set_holds_no_photograph(drawn, tmp_path):
-    """Those of runs and evaluations: tests/test_leaderboard.py."""
+    """tests/test_leaderboard.py checks the pages of runs and evaluations."""
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path}
     succeeded(run_here("dataset.py", **folders, REPORT_PHOTOS="false", SIZE="32x32"))
     page = (tmp_path / "dataset.html").read_text()

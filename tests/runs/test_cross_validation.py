@@ -96,7 +96,7 @@ def test_what_is_kept_of_finished_folds_stays_until_the_next_run_of_that_name_be
 
 
 def test_folds_take_nothing_from_a_run_that_is_none_of_theirs(tmp_path):
-    """A killed run's state outlived its folder, and another run of that name is finished there."""
+    """The state of a killed run is left without its folder, and another run of that name is finished."""
     state = tmp_path / "checkpoints" / "resnet18" / "state-1.safetensors"
     for folder, name in ((state.parent, state.name), (tmp_path / "runs" / "resnet18", "result.json")):
         folder.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_folds_take_nothing_from_a_run_that_is_none_of_theirs(tmp_path):
 
 
 def test_a_fold_whose_state_cannot_be_read_now_is_kept(tmp_path):
-    """It was trained anew, and its folder deleted."""
+    """Its folder was deleted, and the fold trained again."""
     config, opening = open_folds(tmp_path, "a")
     with (
         pytest.raises(InputError, match="state-1.safetensors: cannot be read now: Is a directory"),

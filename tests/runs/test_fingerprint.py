@@ -62,7 +62,7 @@ def without(paths: set[str], patterns: tuple[str, ...]) -> set[str]:
 
 
 def test_other_photographs_under_the_same_names_are_another_task(drawn, tmp_path):
-    """People overwrite what they train on, and copying tools keep size and time."""
+    """People overwrite photographs, and copying tools keep size and time of change."""
     shutil.copytree(drawn.train, tmp_path / "images")
     table = dataset.read_faces(tmp_path / "images")[0][:8]
 

@@ -32,7 +32,7 @@ def test_a_damaged_leaderboard_is_put_aside_and_the_run_is_not_lost(tmp_path, ca
 
 
 def test_a_table_that_nobody_can_write_now_gets_its_lines_later_and_no_run_waits_for_it(tmp_path, capsys):
-    """As another person's lock, or a spreadsheet that has it open, does."""
+    """Say, another person holds the lock, or has the table open in a spreadsheet."""
     scores = dict.fromkeys(artefacts.SCORES, 0.5)
 
     def finish(run: str) -> None:

@@ -82,7 +82,7 @@ def all_priors(folds) -> np.ndarray:
 
 
 def test_what_is_fitted_on_probabilities_is_what_would_be_fitted_on_logits(folds, tmp_path):
-    """Of folds with prior corrections and temperatures of their own."""
+    """Also where each fold has its own prior correction and temperature."""
     rng = np.random.default_rng(0)
     shutil.copytree(folds / "shufflenet_v2_x0_5", tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "out_of_fold.csv", dtype={"person": str})

@@ -111,7 +111,7 @@ def test_the_latest_epoch_that_is_as_good_as_the_best_is_kept(task, tmp_path, mo
 
 
 def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
-    """80 people: once the net gains little, the highest of their scores is as likely an early one."""
+    """With 80 people, once the net improves little, the highest score may well be an early one."""
     chosen, best = [], []
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -138,7 +138,7 @@ def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
 def test_validation_that_is_no_number_is_said_in_one_line_and_no_epoch_ends_with_it(
     task, tmp_path, monkeypatch, value, what
 ):
-    """LR=1e4 with sgd: all losses of training may be finite, but not what the net then says."""
+    """With LR=1e4 and sgd, all training losses may be finite while the net's outputs are not."""
     outputs = torch.eye(18).mul(value)[task.labels[task.validation] - 1]
     monkeypatch.setattr(loop, "predict_quickly", lambda net, *_: (net, outputs))
     with pytest.raises(InputError, match=f"epoch 1: expected finite {what} .* diverged.* lower LR"):
@@ -273,7 +273,7 @@ def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
 
 
 def test_close_calls_of_validation_are_close_by_the_decision_that_is_fitted_on_it(task, monkeypatch):
-    """With another temperature others are close, and inference.py would give them another class."""
+    """Another temperature has other close calls, which inference.py would decide differently."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
     nn.init.normal_(net[2].weight, std=4.0)  # far too sure, so that the temperature is high

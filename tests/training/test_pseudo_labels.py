@@ -72,7 +72,7 @@ def test_wrong_probabilities_and_photographs_are_refused(sure):
 
 
 def test_they_are_trained_on_and_nothing_else(sure, drawn):
-    """Their classes are in the batches and in the loss's counts; people's priors and validation are without them."""
+    """Batches and the loss's class counts include them; people's priors and validation do not."""
     table, _ = dataset.read_faces(drawn.train)
     sides = split_by_person(table, held_out_people(table, 0.5, 0, 0, seed=0))
     loader = SimpleNamespace(machine=device.choose("cpu", "fp32"), store=SimpleNamespace(checksums=np.zeros(1)))
