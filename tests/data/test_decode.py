@@ -1,5 +1,6 @@
 """Photographs of every kind, written by Pillow and read back."""
 
+import functools
 import os
 import random
 import struct
@@ -19,6 +20,7 @@ from toolkit.data.store import Store
 FRAMING = Framing((64, 48))
 
 
+@functools.cache
 def scene() -> Image.Image:
     """A smooth picture, 384 x 512, whose red grows to the right and whose green grows downwards."""
     y, x = np.mgrid[0:512, 0:384]

@@ -1,6 +1,7 @@
 """CROP and FIT: what is cut, and how it is fitted, the same for every kind of file and wherever a run is asked."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 
@@ -23,6 +24,7 @@ ALIGNED = (0.25, 0.125, 0.75, 0.875)  # whole pixels at every scale of a JPEG of
 SIZE = (64, 48)
 
 
+@functools.cache
 def scene() -> Image.Image:
     """A picture of 384 x 512 with detail of all sizes."""
     rng = np.random.default_rng(0)
