@@ -27,11 +27,11 @@ from toolkit.system import console
 
 RETRY_SECONDS = 0.1
 MOST_TRIES = 3  # of a request whose replica dies: what it holds may be the cause
-FRESH_SECONDS = 10.0  # for which an answer shows that replicas are there
+FRESH_SECONDS = 10.0  # so long an answer shows that replicas are there
 
 
 def main(argv: list[str], **autoscaling) -> None:
-    """`autoscaling`: of Ray's autoscaling_config, such as min_replicas."""
+    """`autoscaling`: values for Ray's autoscaling_config, such as min_replicas."""
     config = read(argv)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
     import ray
@@ -47,7 +47,7 @@ def main(argv: list[str], **autoscaling) -> None:
 
 def app(arguments: dict[str, str]):
     """The application for Ray's own commands, with settings from their arguments and from the environment."""
-    return application(read([word for name, value in arguments.items() for word in (f"--{name}", value)]))
+    return application(read(sources.as_flags(arguments)))
 
 
 def read(argv: list[str]) -> settings.ServerSettings:
@@ -98,11 +98,11 @@ class Nets(nets.Nets):
 
 
 class Front:
-    """Takes HTTP requests and asks the replicas: another one where one dies, as all give the same answer."""
+    """Takes HTTP requests and asks a replica; if that dies, another one, as all give the same answer."""
 
     def __init__(self, replicas, max_megapixels: float, page: str):
         self.replicas, self.max_megapixels, self.page = replicas, max_megapixels, page
-        self.answered = -math.inf  # when a replica did so last
+        self.answered = -math.inf  # when a replica answered last
 
     def __serve_build_asgi_app__(self):
         from toolkit.serving import counters, web
@@ -113,7 +113,7 @@ class Front:
         return await self._ask(self.replicas.record, content)
 
     async def check(self) -> None:
-        """Raises an error if nothing can be predicted. Where answers come, it need not wait its turn among them."""
+        """Raises an error if nothing can be predicted. A recent answer shows that it can: then no replica is asked."""
         if time.monotonic() - self.answered > FRESH_SECONDS:
             await self._ask(self.replicas.check)
 
