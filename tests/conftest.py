@@ -207,6 +207,12 @@ def folds(drawn, tmp_path_factory):
     return runs
 
 
+class Async(device.Machine):
+    """A CPU on which numbers are not read at every step, as on a GPU."""
+
+    is_async = True
+
+
 @pytest.fixture(scope="module")
 def task(drawn) -> Task:
     """All synthetic people, decoded to 32 x 32, half of them for validation."""

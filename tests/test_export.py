@@ -55,14 +55,10 @@ def tiny(monkeypatch, tmp_path):
     """Make a run of a small model, whose pooling windows differ in size, as they do not divide its map; its folder."""
 
     def small(outputs):
-        convolution, norm = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1), torch.nn.BatchNorm2d(4)
-        pooled = [
-            torch.nn.AdaptiveAvgPool2d((7, 2)),
-            torch.nn.Flatten(),
-            torch.nn.Dropout(),
-            torch.nn.Linear(56, outputs),
-        ]
-        return torch.nn.Sequential(convolution, norm, torch.nn.ReLU(), *pooled)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, stride=8, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d((7, 2)), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(56, outputs),
+        )  # fmt: skip
 
     monkeypatch.setitem(model.OWN, "small", small)
 

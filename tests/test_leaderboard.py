@@ -42,9 +42,8 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     assert "does not take SIZE=32x32" in table.loc["inception_v3", "note"]
     row = table.loc["shufflenet_v2_x0_5"]
     assert (row["epoch"], row["batch size"], row["parameters"]) == (1, 32, 360242) and 0 <= row["board_f1"] <= 1
-    assert (
-        f"| shufflenet_v2_x0_5 | 1 | 32 | {row['val_acc']:.4f} |" in (tmp_path / "out" / "leaderboard.md").read_text()
-    )
+    line = f"| shufflenet_v2_x0_5 | 1 | 32 | {row['val_acc']:.4f} |"
+    assert line in (tmp_path / "out" / "leaderboard.md").read_text()
     log = tmp_path / "out" / "shufflenet_v2_x0_5" / "train.log"
     trained = log.stat().st_mtime_ns
     truth.write_text("\n".join([header, *lines[::-1]]))  # what evaluation reads
@@ -134,12 +133,8 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
         fingerprint = leaderboard.fingerprint_of(config)
         folder = leaderboard.folder_of(config, fingerprint, model)
         assert folder.name == (model if seed == 1 else f"{model}-2")
-        row = {
-            **dict.fromkeys(leaderboard.COLUMNS, ""),
-            "model": model,
-            "board_f1": score,
-            "note": "" if lr else "failed",
-        }
+        note = "" if lr else "failed"
+        row = dict.fromkeys(leaderboard.COLUMNS, "") | {"model": model, "board_f1": score, "note": note}
         progress = {"fingerprint": fingerprint, "row": row}
         if lr:
             progress["run"] = str(tmp_path / "runs" / folder.name)

@@ -26,16 +26,8 @@ from toolkit.training.train_state import EMA
 
 SIZE = (64, 64)
 EVEN = (1 / 18,) * 18
-HEADER = Header(
-    "r",
-    "",
-    "flat",
-    Framing(SIZE),
-    (0.5,) * 3,
-    (0.25,) * 3,
-    Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN)),
-    scores={"epoch": 1},
-)
+DECISION = Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN))
+HEADER = Header("r", "", "flat", Framing(SIZE), (0.5,) * 3, (0.25,) * 3, DECISION, {"epoch": 1})
 
 
 @pytest.fixture

@@ -16,19 +16,9 @@ SURE_MALE = ["001720", "006359", "006360", "006361", "006362", "006363", "006364
 SURE_FEMALE = ["001498-1", "004432", "005223"]
 SURE_EXCHANGED = ["000020", "005227"]
 NOT_SURE_MALE = [
-    "000010",
-    "000357",
-    "000664",
-    "000667",
-    "000725",
-    "000736",
-    "000767",
-    "000817",
-    "003780",
-    "003798",
-    "004281",
+    "000010", "000357", "000664", "000667", "000725", "000736", "000767", "000817", "003780", "003798", "004281",
     "006504",
-]
+]  # fmt: skip
 MASKS = {"mask1": 0, "incorrect_mask": 1, "normal": 2}
 NOWHERE = pathlib.Path("/nowhere")  # no photograph is read unless a row says what its file holds
 FIELDS = "person,photograph,field,given,correct,certainty,note\n"
@@ -182,10 +172,8 @@ def test_several_sources_apply_together(table):
 
 def test_files_of_one_name_are_both_in_the_report(table, tmp_path):
     (tmp_path / "later").mkdir()
-    first, second = (
-        table("a,all,gender,male,female,sure,"),
-        table("b,all,gender,male,female,sure,", file="later/mine.csv"),
-    )
+    first = table("a,all,gender,male,female,sure,")
+    second = table("b,all,gender,male,female,sure,", file="later/mine.csv")
     _, report = corrections.apply(labelled(a=0, b=0), f"{first},{second}", NOWHERE)
     assert report.files == {path: files.sha256(pathlib.Path(path)) for path in (first, second)}
 

@@ -35,9 +35,7 @@ def test_an_unfinished_run_of_the_same_settings_goes_on_and_a_finished_one_does_
         leaderboard.finish(run.folder, {"run": "a", "started": "now"})
         run.finish()
     with open_run(tmp_path) as run:
-        assert (
-            run.folder.name == "a-2" and run.checkpoint is None
-        )  # the one before left nothing in it, and was taken away
+        assert run.folder.name == "a-2" and run.checkpoint is None  # that of before left nothing in it, and went
 
 
 def test_a_finished_run_with_the_same_fingerprint_is_not_trained_again_unless_it_is_asked_for(tmp_path):

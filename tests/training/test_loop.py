@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import from_scratch
+from conftest import Async, from_scratch
 from safetensors import safe_open
 from torch import nn
 
@@ -46,11 +46,14 @@ def train_in(folder, task, model, **given) -> Result:
     return loop.train(config, model, task, checkpointer)
 
 
+def linear_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
+
+
 def fit(task, folder, **given) -> dict:
     """The kept epoch's row of history.csv."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
-    return train_in(folder, task, net, **{"logit_adjustment": 0.0, **given}).kept
+    return train_in(folder, task, linear_net(), **{"logit_adjustment": 0.0, **given}).kept
 
 
 def answers(task, right: list[int]) -> torch.Tensor:
@@ -168,12 +171,6 @@ def test_learning_rates_are_those_of_the_whole_run(task, tmp_path, monkeypatch):
     assert int(np.argmax(rates)) == steps // 2 and max(rates) == 1e-3 and rates[-1] < 1e-4
 
 
-class Async(device.Machine):
-    """A CPU on which numbers are not read at every step, as on a GPU."""
-
-    is_async = True
-
-
 def test_no_state_is_saved_once_a_step_was_not_finite(task, tmp_path):
     loader = copy.copy(task.loader)
     loader.machine = Async(loader.machine.device, loader.machine.precision)
@@ -274,8 +271,7 @@ def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
 
 def test_close_calls_of_validation_are_close_by_the_decision_that_is_fitted_on_it(task, monkeypatch):
     """Another temperature has other close calls, which inference.py would decide differently."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
+    net = linear_net()
     nn.init.normal_(net[2].weight, std=4.0)  # far too sure, so that the temperature is high
     recompute, seen = loop.recompute_close_calls, []
     monkeypatch.setattr(loop, "recompute_close_calls", lambda *given: seen.append(given[-1]) or recompute(*given))

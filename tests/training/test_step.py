@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import task_of
+from conftest import Async, task_of
 from torch import nn
 
 import dataset
@@ -277,12 +277,6 @@ def test_a_compiled_net_trains_the_weights_of_the_net_that_it_was_made_from(face
         train_one_epoch(net, optimizer, learning(faces, np.arange(48)), recipe(lr=0.01), 0)
     before, *after = (nn.utils.parameters_to_vector(net.parameters()) for net in (small_net(), plain, compiled))
     assert torch.cosine_similarity(*(weights - before for weights in after), dim=0) > 0.9  # dropout draws otherwise
-
-
-class Async(device.Machine):
-    """A CPU on which numbers are not read at every step, as on a GPU."""
-
-    is_async = True
 
 
 @pytest.mark.parametrize("machine", [CPU, Async(CPU.device, CPU.precision)])
