@@ -146,6 +146,13 @@ def refused(done: subprocess.CompletedProcess, *expected: str) -> None:
 
 
 @pytest.fixture
+def nothing_set(monkeypatch) -> None:
+    """No variable is set, so that no setting comes from outside."""
+    for variable in list(os.environ):
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
 def opened_at_once(monkeypatch) -> list[int]:
     """On a machine of 16 CPUs: at each opening of a photograph, how many are open."""
     opened, lock, counts, now = photo_file.opened, threading.Lock(), [], set()

@@ -1,7 +1,6 @@
 """Settings from files: recipes, and the settings.json of a run."""
 
 import json
-import os
 import re
 
 import pytest
@@ -14,13 +13,8 @@ from toolkit.config import defaults, presets, sources
 from toolkit.config.settings import InferenceSettings, LeaderboardSettings, TrainSettings
 from toolkit.system.console import InputError
 
+pytestmark = pytest.mark.usefixtures("nothing_set")
 HEADER = ("macro F1", "data", "minutes", "machine", "date", "commit")
-
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
-    for variable in list(os.environ):
-        monkeypatch.delenv(variable)
 
 
 @pytest.fixture

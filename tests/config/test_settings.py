@@ -13,11 +13,7 @@ from toolkit.data import augment
 from toolkit.system.console import InputError
 from toolkit.training import optimizer
 
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
-    for variable in list(sources.os.environ):
-        monkeypatch.delenv(variable)
+pytestmark = pytest.mark.usefixtures("nothing_set")
 
 
 @pytest.fixture
