@@ -47,7 +47,7 @@ def main(argv: list[str], **autoscaling) -> None:
 
 def app(arguments: dict[str, str]):
     """The application for Ray's own commands, with settings from their arguments and from the environment."""
-    return application(read([word for name, value in arguments.items() for word in (f"--{name}", value)]))
+    return application(read(sources.as_flags(arguments)))
 
 
 def read(argv: list[str]) -> settings.ServerSettings:

@@ -19,40 +19,36 @@ always says the commonest class; "none" where the loss was no finite number any 
 what the last layer gets: SGD moves a fresh last layer by its square.
 """
 
-import argparse
 import copy
 import dataclasses
 import pathlib
 import statistics
-import sys
 import tempfile
 
+import common
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import dataset  # noqa: E402
-import loss  # noqa: E402
-import model  # noqa: E402
-import train  # noqa: E402
-from toolkit.config import defaults  # noqa: E402
-from toolkit.config.settings import TrainSettings  # noqa: E402
-from toolkit.data.framing import Framing  # noqa: E402
-from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
-from toolkit.data.split import held_out_people, split_by_person  # noqa: E402
-from toolkit.data.store import Store  # noqa: E402
-from toolkit.demo import synthetic  # noqa: E402
-from toolkit.models import fuse_batch_norm, placement  # noqa: E402
-from toolkit.models.batch_norm import recompute_batch_norm_statistics  # noqa: E402
-from toolkit.models.predict import predict  # noqa: E402
-from toolkit.system import device  # noqa: E402
-from toolkit.system.console import InputError  # noqa: E402
-from toolkit.training import loop  # noqa: E402
-from toolkit.training.step import Recipe, train_one_epoch  # noqa: E402
-from toolkit.training.task import Task  # noqa: E402
+import dataset
+import loss
+import model
+import train
+from toolkit.config import defaults
+from toolkit.config.settings import TrainSettings
+from toolkit.data.framing import Framing
+from toolkit.data.loader import Loader, split_into_batches
+from toolkit.data.split import held_out_people, split_by_person
+from toolkit.data.store import Store
+from toolkit.demo import synthetic
+from toolkit.models import fuse_batch_norm, placement
+from toolkit.models.batch_norm import recompute_batch_norm_statistics
+from toolkit.models.predict import predict
+from toolkit.system import device
+from toolkit.system.console import InputError
+from toolkit.training import loop
+from toolkit.training.step import Recipe, train_one_epoch
+from toolkit.training.task import Task
 
 ROW = "{:12} {:32} {:>9} {:>11} {:>9} {:>9}"
 BATCH = 64
@@ -87,7 +83,7 @@ SUSPECTS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     every = [suspect.name for suspect in SUSPECTS] + [DEFAULTS]
     parser.add_argument("--pairs", nargs="*", default=["vgg11,vgg11_bn"])
     parser.add_argument("--only", nargs="*", default=every, choices=every)
@@ -145,8 +141,10 @@ def new(name: str, loader: Loader) -> nn.Module:
 
 
 def knowing_faces(plain: str, normed: str, others: Task) -> dict[tuple[str, str], nn.Module]:
-    """Nets that know other people's faces, by whose learning and name: both by that of the one with batch norm, so that
-    they compute the same function, and each by its own."""
+    """Nets that have learned from other people's faces, by (who learned, name).
+
+    "normed": the net with batch norm learned, and the plain one computes the same function. "own": each learned itself.
+    """
     own = {name: new(name, others.loader) for name in (plain, normed)}
     for name, net in own.items():
         by_defaults(net, name, others, EPOCHS_TO_KNOW_FACES)

@@ -22,17 +22,18 @@ import urllib.error
 import urllib.request
 import venv
 
-from serving import draw, make_run
+import common
+import photographs
+from serving import make_run
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PORT, MOST_SECONDS = 8080, 600
 
 
 def main() -> None:
-    steps = re.findall(r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    steps = re.findall(r"^([A-Z]+) (.+)$", (common.ROOT / "Dockerfile").read_text(), re.M)
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        (photograph, *_), runs = draw(folder / "faces"), make_run(folder / "runs", "resnet18", "128x96")
+        (photograph, *_), runs = photographs.make_few(folder / "faces"), make_run(folder / "runs", "resnet18", "128x96")
         venv.create(folder / "venv", with_pip=True)
         path = f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}"
         keep = {
@@ -43,7 +44,7 @@ def main() -> None:
         for step, words in steps:
             if step == "COPY":
                 *sources, to = words.split()
-                for source in (found for pattern in sources for found in ROOT.glob(pattern)):
+                for source in (found for pattern in sources for found in common.ROOT.glob(pattern)):
                     (shutil.copytree if source.is_dir() else shutil.copy)(source, program / to)
             elif step == "RUN":
                 print(words, flush=True)
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def wait_for(address: str) -> None:
-    """Until it is answered; raises the last error after MOST_SECONDS."""
+    """Wait for an answer; raises the last error after MOST_SECONDS."""
     until = time.monotonic() + MOST_SECONDS
     while True:
         try:
@@ -78,7 +79,7 @@ def wait_for(address: str) -> None:
 
 
 def mib(folder: pathlib.Path) -> int:
-    """What the files of a folder weigh."""
+    """The size of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) >> 20
 
 

@@ -7,28 +7,24 @@ units of 255, from the pixels of a full decode with Pillow's own bilinear resize
 where they are installed. Last, what the main thread waits for beside decoding, by the number of threads that decode.
 """
 
-import argparse
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+import numpy as np
+import photographs
+import PIL
+import torch
+from PIL import Image
 
-import numpy as np  # noqa: E402
-import photographs  # noqa: E402
-import PIL  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from toolkit.config.types import height_and_width  # noqa: E402
-from toolkit.data import decode, photo_file  # noqa: E402
-from toolkit.data.framing import Framing  # noqa: E402
-from toolkit.data.store import Store, cpu_count  # noqa: E402
+from toolkit.config.types import height_and_width
+from toolkit.data import decode, photo_file
+from toolkit.data.framing import Framing
+from toolkit.data.store import Store, cpu_count
 
 THREADS = (2, 3, 4, 8, 16)
 BESIDE = 16_000  # photographs that are decoded meanwhile
@@ -102,7 +98,7 @@ def others() -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--size", default="224x168", type=height_and_width)
     parser.add_argument("--turns", default=5, type=int)
     parser.add_argument("--people", default=60, type=int, help="people to draw, with 7 photographs each")
@@ -116,17 +112,16 @@ def main() -> None:
 def beside(paths: list[str], size, turns: int) -> None:
     """Seconds to import torchvision and make a model while photographs are decoded, and until all are, in turns."""
     many = "\n".join(paths * -(-BESIDE // len(paths)))
-    seconds = {threads: [] for threads in THREADS}
-    for _ in range(turns):
-        for threads, found in seconds.items():
-            command = [sys.executable, "-c", IMPORT_AND_MODEL, *map(str, (threads, *size))]
-            said = subprocess.run(command, cwd=ROOT, input=many, capture_output=True, text=True, check=True).stderr
-            found.append([float(word) for word in said.split()])
+
+    def import_and_model(threads: int) -> list[float]:
+        done = common.run_code(IMPORT_AND_MODEL, threads, *size, stdin=many)
+        return [float(word) for word in done.stderr.split()]
+
+    seconds = common.in_turns({threads: partial(import_and_model, threads) for threads in THREADS}, turns)
     print(f"\n{'threads':>7}  import and model, seconds  all decoded, seconds")
     for threads, found in seconds.items():
-        columns = zip(*found, strict=True)
-        cells = (f"{statistics.median(each):10.2f} ({min(each):.2f}-{max(each):.2f})" for each in columns)
-        print(f"{threads:7} {'     '.join(cells)}")
+        cells = (f"{common.as_text(each):>24}" for each in zip(*found, strict=True))
+        print(f"{threads:7} {' '.join(cells)}")
 
 
 def compare(paths: list[str], size, turns: int) -> None:
@@ -138,29 +133,31 @@ def compare(paths: list[str], size, turns: int) -> None:
         **others(),
     }
     full = [pillow(path, size).astype(int) for path in paths]
-    everything = {(name, threads): [] for name in ways for threads in (1, cpu_count())}
-    everything["ours: the store", cpu_count()] = []
-    for _ in range(turns):
-        for name, threads in everything:
-            if name == "ours: the store":
-                store = Store(paths, Framing(size))
-                started = time.perf_counter()
-                assert not store.fill()
-            else:
-                with ThreadPoolExecutor(threads) as pool:
-                    started = time.perf_counter()
-                    list(pool.map(ways[name], paths, [size] * len(paths)))
-            everything[name, threads].append(len(paths) / (time.perf_counter() - started))
+
+    def by_threads(way, threads: int) -> float:
+        with ThreadPoolExecutor(threads) as pool:
+            return len(paths) / common.seconds(lambda: list(pool.map(way, paths, [size] * len(paths))))
+
+    def by_store() -> float:
+        store = Store(paths, Framing(size))
+        began = time.perf_counter()
+        assert not store.fill()
+        return len(paths) / (time.perf_counter() - began)
+
+    measures = {
+        (name, threads): partial(by_threads, way, threads) for name, way in ways.items() for threads in (1, cpu_count())
+    }
+    everything = common.in_turns({**measures, ("ours: the store", cpu_count()): by_store}, turns)
     base = statistics.median(everything["Pillow, full, its resize", 1])
     versions = f"Pillow {PIL.__version__}, torch {torch.__version__}"
     print(f"{len(paths)} photographs to {size[0]}x{size[1]}, {turns} turns, {versions}")
     print(f"{'way':36} {'threads':>7} {'per second':>10} {'low':>7} {'high':>7} {'ratio':>6} {'difference':>10}")
     for (name, threads), rates in everything.items():
-        way, median = ways.get(name, ours), statistics.median(rates)
+        way, (median, low, high) = ways.get(name, ours), common.summary(rates)
         difference = np.mean(
             [np.abs(way(p, size) - pixels).mean() for p, pixels in zip(paths[:100], full, strict=False)]
         )
-        numbers = f"{median:10.0f} {min(rates):7.0f} {max(rates):7.0f} {median / base:6.2f} {difference:10.2f}"
+        numbers = f"{median:10.0f} {low:7.0f} {high:7.0f} {median / base:6.2f} {difference:10.2f}"
         print(f"{name:36} {threads:7} {numbers}")
 
 

@@ -6,15 +6,10 @@ Only where the CPU computes in bf16 does it matter (DEVICE=cpu PRECISION=auto). 
 photographs at 128x96. All are measured in turns; printed are median, lowest and highest seconds.
 """
 
-import argparse
-import pathlib
-import statistics
-import sys
-import time
+from functools import partial
 
+import common
 import torch
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import model
 from toolkit.models import cpu_convolution, placement
@@ -25,23 +20,16 @@ BATCH, SIZE = 32, (128, 96)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--names", default=NAMES)
+    parser = common.parser(__doc__)
+    parser.add_argument("--names", default=NAMES, type=common.words)
     parser.add_argument("--turns", default=7, type=int)
     options = parser.parse_args()
     print(f"{device.choose('cpu', 'auto')}; seconds for a step of {BATCH} photographs")
-    for name in options.names.split(","):
+    for name in options.names:
         steps = {"float32": step(name, "fp32"), "torch's bf16": step(name, "bf16", False), "bf16": step(name, "bf16")}
-        seconds = {kind: [] for kind in steps}
-        for _ in range(options.turns + 1):
-            for kind, one in steps.items():
-                began = time.perf_counter()
-                one()
-                seconds[kind].append(time.perf_counter() - began)
-        cells = [
-            f"{kind} {statistics.median(all_of[1:]):.2f} ({min(all_of[1:]):.2f}-{max(all_of[1:]):.2f})"
-            for kind, all_of in seconds.items()  # the first turn finds kernels
-        ]
+        timed = {kind: partial(common.seconds, one) for kind, one in steps.items()}
+        seconds = common.in_turns(timed, options.turns, warm_up=1)  # the first turn finds kernels
+        cells = (f"{kind} {common.as_text(values)}" for kind, values in seconds.items())
         print(f"{name:20} {'  '.join(cells)}", flush=True)
 
 

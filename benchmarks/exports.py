@@ -2,43 +2,39 @@
 
 python benchmarks/exports.py [--backbones resnet18,vgg11] [--sizes 128x96] [--heads flat,factored] [--turns 3]
 
-Weights let pixels through to the logits, norms get the statistics of these faces, and logits a spread of 1 over the
-classes, so that what differs shows: the largest difference of probabilities to torch's is printed for batches of 1, 3
-and 5, with whether all classes are the same.
+So that differences show, weights are drawn anew, norms get the statistics of these faces, and logits are scaled to a
+spread of 1. Printed are the largest difference of a probability from torch's, for batches of 1, 3 and 5, and whether
+all classes are the same.
 Photographs per second are medians over turns of torch in float32 and onnxruntime, on one store of decoded faces, with
 as many threads as torch has (OMP_NUM_THREADS).
 """
 
-import argparse
 import contextlib
 import io
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+import numpy as np
+import photographs
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-import export  # noqa: E402
-import model  # noqa: E402
-from toolkit.config.types import height_and_width  # noqa: E402
-from toolkit.data.framing import Framing  # noqa: E402
-from toolkit.data.loader import Loader  # noqa: E402
-from toolkit.data.store import Store  # noqa: E402
-from toolkit.demo import synthetic  # noqa: E402
-from toolkit.labels import CLASSES  # noqa: E402
-from toolkit.models import onnx_export, onnx_file, placement  # noqa: E402
-from toolkit.models.batch_norm import recompute_batch_norm_statistics  # noqa: E402
-from toolkit.models.predict import predict  # noqa: E402
-from toolkit.runs.weights import Header  # noqa: E402
-from toolkit.scoring.decision import Decision  # noqa: E402
-from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
-from toolkit.system import device  # noqa: E402
+import export
+import model
+from toolkit.config.types import height_and_width
+from toolkit.data.framing import Framing
+from toolkit.data.loader import Loader
+from toolkit.data.store import Store
+from toolkit.labels import CLASSES
+from toolkit.models import onnx_export, onnx_file, placement
+from toolkit.models.batch_norm import recompute_batch_norm_statistics
+from toolkit.models.predict import predict
+from toolkit.runs.weights import Header
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.system import device
 
 BATCHES = (1, 3, 5)
 ROW = "| {:16} | {:8} | {:7} | {:>6} | {:>6} | {:>8} | {:>8} | {:>8} | {:7} | {:>6} | {:>6} |"
@@ -46,20 +42,17 @@ COLUMNS = ("backbone", "head", "size", "s", "MiB", "batch 1", "batch 3", "batch 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", default=model.BACKBONES, type=lambda text: text.split(","))
-    parser.add_argument("--sizes", default="128x96,224x168", type=lambda text: text.split(","))
-    parser.add_argument("--heads", default="flat,factored", type=lambda text: text.split(","))
+    parser = common.parser(__doc__)
+    parser.add_argument("--backbones", default=model.BACKBONES, type=common.words)
+    parser.add_argument("--sizes", default="128x96,224x168", type=common.words)
+    parser.add_argument("--heads", default="flat,factored", type=common.words)
     parser.add_argument("--turns", default=0, type=int, help="of the measurement of speed; 0 leaves it out")
     parser.add_argument("--people", default=2, type=int, help="people to draw, with 7 photographs each")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {7 * options.people} photographs")
     print(ROW.format(*COLUMNS))
     with tempfile.TemporaryDirectory() as scratch:
-        cast = synthetic.draw_cast(synthetic.EVAL_SHARES, options.people, np.random.default_rng(0))
-        path_of = lambda person, number: f"{scratch}/{person}-{number}.jpg"  # noqa: E731
-        synthetic.draw_people(cast, range(options.people), 0, path_of)
-        paths = sorted(map(str, pathlib.Path(scratch).iterdir()))
+        paths = list(map(str, photographs.make_few(pathlib.Path(scratch), options.people)))
         for size in options.sizes:
             store = Store(paths, Framing(height_and_width(size)))
             store.fill()
@@ -83,28 +76,23 @@ def measure(name: str, head: str, store: Store, turns: int) -> list[str]:
         made = onnx_export.build(net, header)
         content = onnx_file.as_bytes(made, header)
         onnx_export.check_form(made, content)
-    seconds = time.perf_counter() - started
+    export_seconds = time.perf_counter() - started
     candidate = onnx_file.OnnxModel(pathlib.Path("model.onnx"), content)
     farthest, same = export.compare(net, header, candidate, store, BATCHES)
     placement.to_device(net, machine)
     batch_size = machine.prediction_batch_size(store.size)
     ways = {
-        "torch": lambda: predict(net, loader, everything),
-        "onnx": lambda: candidate.predict(store, batch_size),
+        "torch": lambda: common.seconds(lambda: predict(net, loader, everything)),
+        "onnx": lambda: common.seconds(lambda: candidate.predict(store, batch_size)),
     }
-    rates = {way: [] for way in ways}
-    for _ in range(turns):
-        for way, run in ways.items():
-            began = time.perf_counter()
-            run()
-            rates[way].append(len(store) / (time.perf_counter() - began))
+    seconds = common.in_turns(ways, turns)
     distances = [f"{farthest[size]:.1e}" for size in BATCHES]
-    speeds = [f"{statistics.median(rate):.0f}" if rate else "" for rate in rates.values()]
-    return [f"{seconds:.1f}", f"{len(content) / 2**20:.0f}", *distances, "same" if same else "OTHER", *speeds]
+    speeds = [f"{len(store) / statistics.median(values):.0f}" if turns else "" for values in seconds.values()]
+    return [f"{export_seconds:.1f}", f"{len(content) / 2**20:.0f}", *distances, "same" if same else "OTHER", *speeds]
 
 
 def wake(net) -> None:
-    """Random weights of the right size: those of torchvision let vgg and alexnet say the same of every photograph."""
+    """Draw new weights. With torchvision's initial ones, vgg and alexnet give every photograph the same logits."""
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(layer.weight)

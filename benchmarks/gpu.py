@@ -44,7 +44,7 @@ import traceback
 from collections.abc import Callable
 
 BEGAN = time.monotonic()  # the imports below may take long on a fresh machine
-# torch may look for GPUs without initialising CUDA: a fork of a process that has initialised it could not use them.
+# So torch looks for GPUs without initialising CUDA: after that, forks of this process could not use them.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

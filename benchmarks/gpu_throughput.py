@@ -17,11 +17,12 @@ import sys
 import time
 from collections.abc import Callable
 
+import common
 import photographs
 import timed
 import torch
 import torchvision
-from throughput import LR, Bench, measure_in_turns
+from throughput import LR, Bench
 from torch import nn
 
 import dataset
@@ -179,7 +180,7 @@ def contest(run: str, **given) -> Callable:
             )  # fmt: skip
             rates = [float(rate) for rate in re.findall(r"([\d.]+) photographs/s", said)]
             score = json.loads((setup.scratch / "runs" / run / "result.json").read_text())["macro_f1"]
-            return values | {"macro_f1": score, "rate": [statistics.median(rates), min(rates), max(rates)]}
+            return values | {"macro_f1": score, "rate": common.summary(rates)}
 
         setup.measure("train.py", trained)
 
@@ -258,8 +259,8 @@ def choose_steps(setup, bench: Bench, measure: Callable[[], float]) -> None:
 
 
 def in_turns(ways: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
-    found = measure_in_turns(ways, turns)
-    return {way: [statistics.median(values), min(values), max(values)] for way, values in found.items()}
+    found = common.in_turns(ways, turns, warm_up=1)
+    return {way: common.summary(values) for way, values in found.items()}
 
 
 def peak_gib(setup, work: Callable) -> float | None:
@@ -282,8 +283,7 @@ def loops(net: str) -> Callable:
             one.batch, one.steps = setup.scale.batches[0], FIRST_STEPS
             choose_steps(setup, one, one.train_limit())
             measure = one.train_loop(careful, loader(one))
-            values = [measure() for _ in range(LOOP_TURNS)]
-            return {"rate": [statistics.median(values), min(values), max(values)]}
+            return {"rate": common.summary([measure() for _ in range(LOOP_TURNS)])}
 
         setup.measure("plain", loop, False)
         setup.measure("careful", loop, True)

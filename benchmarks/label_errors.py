@@ -20,32 +20,26 @@ which the first 5 % of suspects were reviewed by somebody who knows the truth (8
 Measurements stay in the folder and are not repeated. cleanlab is for this benchmark only: pip install "cleanlab>=2.8"
 """
 
-import argparse
 import contextlib
 import io
 import json
 import pathlib
 import shutil
 import statistics
-import sys
 from functools import partial
 
+import common
+import hard_faces
 import numpy as np
+import wrong_labels
+from wrong_labels import ErrorRates
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import hard_faces  # noqa: E402
-import scripts  # noqa: E402
-import wrong_labels  # noqa: E402
-from wrong_labels import ErrorRates  # noqa: E402
-
-import dataset  # noqa: E402
-import suspects  # noqa: E402
-from toolkit.config.settings import SuspectsSettings  # noqa: E402
-from toolkit.data.store import Store  # noqa: E402
-from toolkit.label_errors import corrections, evidence, ranking  # noqa: E402
-from toolkit.scoring import metrics  # noqa: E402
+import dataset
+import suspects
+from toolkit.config.settings import SuspectsSettings
+from toolkit.data.store import Store
+from toolkit.label_errors import corrections, evidence, ranking
+from toolkit.scoring import metrics
 
 ERROR_RATES = {
     "3": ErrorRates(0.03, 0.01, 0.01),
@@ -61,10 +55,10 @@ ROW = "{:28}" + "{:>22}" * 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--folder", default="label_errors", type=pathlib.Path)
     parser.add_argument("--people", default=500, type=int)
-    parser.add_argument("--seeds", default="1,2,3,4,5", type=lambda text: [int(seed) for seed in text.split(",")])
+    parser.add_argument("--seeds", default="1,2,3,4,5", type=common.numbers)
     parser.add_argument("--part", choices=("ranking", "training"))
     parser.add_argument("--data", type=pathlib.Path, help="real faces")
     parser.add_argument("--net", nargs="*", default=[], help="settings of the folds, NAME=value; only with --data")
@@ -121,7 +115,7 @@ class Case:
     def train(self, runs: pathlib.Path, **settings) -> None:
         runs.mkdir(exist_ok=True)
         where = {"SM_CHANNEL_TRAIN": self.config.sm_channel_train, "RELABEL": "none", "SEED": self.seed}
-        scripts.run("train.py", **SETTINGS | where | {"SM_MODEL_DIR": runs} | settings)
+        common.run_script("train.py", **SETTINGS | where | {"SM_MODEL_DIR": runs} | settings)
 
     def ids(self) -> list[str]:
         """The person of each folder, in the order of the findings."""
@@ -277,8 +271,8 @@ def train_and_score(case: Case, folder: pathlib.Path, name: str, settings: dict)
     if not (out / "evaluation.json").exists():
         if not (runs / SETTINGS["NAME"] / "result.json").exists():
             case.train(runs, **LONGER | settings)
-        scripts.run("inference.py", SM_CHANNEL_EVAL=data, SM_CHANNEL_MODEL=runs, SM_OUTPUT_DATA_DIR=out)
-        scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=data, SM_OUTPUT_DATA_DIR=out, REPORT_PHOTOS="false")
+        common.run_script("inference.py", SM_CHANNEL_EVAL=data, SM_CHANNEL_MODEL=runs, SM_OUTPUT_DATA_DIR=out)
+        common.run_script("evaluation.py", SM_GROUND_TRUTH_DIR=data, SM_OUTPUT_DATA_DIR=out, REPORT_PHOTOS="false")
     scores = json.loads((out / "evaluation.json").read_text())
     of_attributes = {f"accuracy of {kind}": one["accuracy"] for kind, one in scores["attributes"].items()}
     return {"macro F1": scores["macro_f1"], **of_attributes}

@@ -6,31 +6,33 @@ The photographs are small (48 x 64) links to a few drawn ones; a net of two laye
 that what grows is not hidden by the net. CACHE_GIB is what decoded photographs may take of memory.
 """
 
-import argparse
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+from PIL import Image
 
-from PIL import Image  # noqa: E402
-
-from toolkit.demo import synthetic  # noqa: E402
+from toolkit.demo import synthetic
 
 TRAIN = """
-import resource, sys
-sys.path.insert(0, sys.argv.pop(1))
+import resource, sys, time
 import model, train
+from toolkit.training import loop
 
 def tiny(classes):
     from torch import nn
     return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 
+began, train_model = time.perf_counter(), loop.train
+
+def timed(*given):
+    print("until training", time.perf_counter() - began, "s")
+    return train_model(*given)
+
+loop.train = timed
 model.OWN["tiny"] = tiny
 train.CHOICES["name"] = ["tiny"]
 train.main(sys.argv[1:])
@@ -40,8 +42,8 @@ ROW = "{:>12} {:>12} {:>10} {:>24} {:>24} {:>12}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", default="2000,20000,200000", type=lambda text: [int(n) for n in text.split(",")])
+    parser = common.parser(__doc__)
+    parser.add_argument("--counts", default="2000,20000,200000", type=common.numbers)
     parser.add_argument("--cache_gib", default="0.02")
     options = parser.parse_args()
     print(
@@ -72,14 +74,15 @@ def link(few: list[pathlib.Path], images: pathlib.Path, count: int) -> pathlib.P
 def measure(images: pathlib.Path, scratch: pathlib.Path, cache_gib: str) -> None:
     flags = ["--sm_channel_train", images, "--sm_model_dir", scratch / "runs", "--cache_gib", cache_gib]
     flags += ["--name", "tiny", "--weights", "none", "--size", "48x36", "--epochs", "1", "--batch_size", "256"]
-    started = time.time()
-    command = [sys.executable, "-c", TRAIN, ROOT, *flags]
-    said = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
-    count, store, until = re.search(r"decoded (\d+) photographs, (\d+) MiB.*; ([\d.]+) s since", said).groups()
+    started = time.perf_counter()
+    said = common.run_code(TRAIN, *flags).stdout
+    taken = time.perf_counter() - started
+    count, store = re.search(r"decoded (\d+) photographs, (\d+) MiB", said).groups()
+    until = re.search(r"until training ([\d.]+) s", said)[1]
     rate = float(re.search(r"([\d.]+) photographs/s", said)[1])
     peak = float(re.search(r"peak ([\d.]+) MiB", said)[1])
     numbers = (count, store, f"{peak:.0f}", f"{1000 * float(until) / int(count):.3f}", f"{1000 / rate:.3f}")
-    print(ROW.format(*numbers, f"{time.time() - started:.1f}"), flush=True)
+    print(ROW.format(*numbers, f"{taken:.1f}"), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,32 +8,27 @@ the answers of inference.py about the drawn eval people. Then every drawn photog
 largest difference of a logit beside the spread of all logits, and the photographs that were predicted twice.
 """
 
-import argparse
 import pathlib
 import statistics
-import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import scripts  # noqa: E402
-import torch  # noqa: E402
-
-import model  # noqa: E402
-from toolkit.config import settings  # noqa: E402
-from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
-from toolkit.data.store import Store  # noqa: E402
-from toolkit.demo import synthetic  # noqa: E402
-from toolkit.models import placement  # noqa: E402
-from toolkit.models.predict import predict  # noqa: E402
-from toolkit.system import device  # noqa: E402
+import model
+from toolkit.config import settings
+from toolkit.data.loader import Loader, split_into_batches
+from toolkit.data.store import Store
+from toolkit.demo import synthetic
+from toolkit.models import placement
+from toolkit.models.predict import predict
+from toolkit.system import device
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="42,1,2", type=lambda text: text.split(","))
+    parser = common.parser(__doc__)
+    parser.add_argument("--seeds", default="42,1,2", type=common.words)
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         data, folder = pathlib.Path(scratch, "data"), pathlib.Path(scratch)
@@ -53,10 +48,12 @@ def main() -> None:
 
 def train_and_score(run: pathlib.Path, data: pathlib.Path, flags: list[str], given: dict[str, str]) -> float:
     own = {f"--{name}": str(value).lower() for name, value in settings.TrainSettings.DEMO_DEFAULTS.items()}
-    scripts.run("train.py", *[word for pair in own.items() for word in pair], *flags,
+    common.run_script("train.py", *[word for pair in own.items() for word in pair], *flags,
           SM_CHANNEL_TRAIN=data / "train" / "images", SM_MODEL_DIR=run / "runs", **given)  # fmt: skip
-    scripts.run("inference.py", SM_CHANNEL_EVAL=data / "eval", SM_CHANNEL_MODEL=run / "runs", SM_OUTPUT_DATA_DIR=run)
-    said = scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=data / "eval", SM_OUTPUT_DATA_DIR=run)
+    common.run_script(
+        "inference.py", SM_CHANNEL_EVAL=data / "eval", SM_CHANNEL_MODEL=run / "runs", SM_OUTPUT_DATA_DIR=run
+    )
+    said = common.run_script("evaluation.py", SM_GROUND_TRUTH_DIR=data / "eval", SM_OUTPUT_DATA_DIR=run)
     return float(said.split("\nmacro F1 ")[1].split()[0])
 
 

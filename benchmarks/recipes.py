@@ -19,21 +19,17 @@ import json
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+import hard_faces
 
-import hard_faces  # noqa: E402
-import scripts  # noqa: E402
-
-from toolkit.config import sources  # noqa: E402
-from toolkit.config.settings import InferenceSettings, TrainSettings  # noqa: E402
-from toolkit.runs import fingerprint  # noqa: E402
+from toolkit.config import sources
+from toolkit.config.settings import InferenceSettings, TrainSettings
+from toolkit.runs import fingerprint
 
 PEOPLE, EVAL_PEOPLE = 600, 400  # that are drawn
 DRAWN = {"NAME": "resnet18", "SIZE": "64x48", "EPOCHS": "6", "WEIGHTS": "none"}
@@ -85,12 +81,12 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--folder", default="recipes", type=pathlib.Path, help="for measured.csv and the cache")
     parser.add_argument("--shared", nargs="*", default=[], help="settings of every line, NAME=value")
     parser.add_argument("--only", nargs="*", default=RECIPES, help="the changes, each as 'NAME=value NAME=value'")
-    parser.add_argument("--seeds", default="1,2,3", type=lambda text: text.split(","))
+    parser.add_argument("--seeds", default="1,2,3", type=common.words)
     parser.add_argument("--jobs", default=1, type=int)
     options = parser.parse_args()
     options.shared = as_settings(options.shared)
@@ -137,7 +133,7 @@ class Benchmark:
             of_all = {
                 **key,
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "commit": scripts.commit(),
+                "commit": common.commit(),
                 "machine": machine,
                 "seconds": round(time.monotonic() - began),
             }
@@ -169,7 +165,7 @@ class Benchmark:
         inference = {name: value for name, value in values.items() if name.lower() in both or name not in training}
         shared = {"CACHE_DIR": self.folder / "cache", "REPORT_PHOTOS": "false"}
         with tempfile.TemporaryDirectory() as runs:
-            scripts.run(
+            common.run_script(
                 "train.py", SM_CHANNEL_TRAIN=self.data / "train", SM_MODEL_DIR=runs, SEED=seed, **shared, **training
             )
             (result,) = pathlib.Path(runs).glob("*/result.json")
@@ -177,11 +173,11 @@ class Benchmark:
             found = {"validation": {name: of_training[name] for name in SCORES}}
             for folder in self.evals:
                 out = pathlib.Path(runs, "answers", folder.name)
-                scripts.run(
+                common.run_script(
                     "inference.py", SM_CHANNEL_EVAL=folder, SM_CHANNEL_MODEL=result.parent, SM_OUTPUT_DATA_DIR=out,
                     **shared, **inference,
                 )  # fmt: skip
-                scripts.run("evaluation.py", SM_GROUND_TRUTH_DIR=folder, SM_OUTPUT_DATA_DIR=out, **shared)
+                common.run_script("evaluation.py", SM_GROUND_TRUTH_DIR=folder, SM_OUTPUT_DATA_DIR=out, **shared)
                 scores = json.loads((out / "evaluation.json").read_text())
                 attributes = {name: attribute["accuracy"] for name, attribute in scores["attributes"].items()}
                 found[folder.name] = {"macro_f1": scores["macro_f1"], **attributes}

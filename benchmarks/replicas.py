@@ -7,7 +7,6 @@ with that of inference.py. At a third of the time a replica is killed (SIGKILL).
 answers and statuses other than 200, "lost" connections that ended without an answer.
 """
 
-import argparse
 import os
 import pathlib
 import signal
@@ -15,19 +14,21 @@ import tempfile
 import threading
 import time
 
+import common
+import photographs
 import servers
 import serving
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--clients", default=32, type=int)
     parser.add_argument("--seconds", default=60.0, type=float)
     parser.add_argument("--of", default="Nets", choices=("Nets", "Front"), help="the deployment whose replicas die")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        paths, runs = serving.draw(folder / "faces"), serving.make_run(folder / "runs", "resnet18", "128x96")
+        paths, runs = photographs.make_few(folder / "faces"), serving.make_run(folder / "runs", "resnet18", "128x96")
         _, _, expected = serving.from_files(runs, paths, "torch")
         with servers.started("deployment.py", runs, folder, expected[0][0]) as (process, port):
             print("replicas:", replicas(process.pid, options.of), flush=True)

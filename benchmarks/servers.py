@@ -13,7 +13,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import common
+
 MOST_SECONDS = 300  # until it answers
 READY = {"deployment.py": "' is ready"}  # all replicas: the first one answers before
 HEADERS = {"Content-Type": "image/jpeg"}
@@ -38,23 +39,24 @@ def started(name: str, runs: pathlib.Path, folder: pathlib.Path, photograph: byt
     ports, workers = free_ports(), os.cpu_count()
     environment = os.environ | {key.upper(): str(value) for key, value in settings.items()}
     environment |= {"SM_CHANNEL_MODEL": str(runs), "SERVE_PORT": str(ports[0]), "DEVICE": "cpu"}
-    command, stop = [sys.executable, str(ROOT / "serve.py")], signal.SIGTERM
+    command, stop = [sys.executable, str(common.ROOT / "serve.py")], signal.SIGTERM
     if name == "deployment.py":
         command, stop = [sys.executable, "-c", RAY.format(workers=workers)], signal.SIGINT
         # On a busy machine Ray takes longer to start than the half a minute that it gives itself.
         waits = {"RAY_raylet_start_wait_time_s": str(MOST_SECONDS), "RAY_agent_register_timeout_ms": "300000"}
-        environment |= {"PYTHONPATH": str(ROOT), **waits}
+        environment |= {"PYTHONPATH": str(common.ROOT), **waits}
     elif name == "torchserve":
-        environment |= {"SAGEMAKER_PROGRAM": "inference.py", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment |= {"SAGEMAKER_PROGRAM": "inference.py", "PYTHONPATH": str(common.ROOT), "OMP_NUM_THREADS": "1"}
         properties = TORCHSERVE.format(port=ports[0], other=ports[1], third=ports[2], workers=workers)
         (folder / "ts.properties").write_text(properties)
         (folder / "store").mkdir(exist_ok=True)
+        programs = common.ROOT / ".venv" / "sagemaker" / "bin"
         command = [
-            str(ROOT / ".venv" / "sagemaker" / "bin" / "torchserve"), "--start", "--foreground", "--disable-token-auth",
+            str(programs / "torchserve"), "--start", "--foreground", "--disable-token-auth",
             "--model-store", str(folder / "store"), "--models", f"model={runs}",
             "--ts-config", str(folder / "ts.properties"),
         ]  # fmt: skip
-        environment["PATH"] = f"{pathlib.Path(command[0]).parent}:{environment['PATH']}"
+        environment["PATH"] = f"{programs}:{environment['PATH']}"
     with open(folder / f"{name}.log", "wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
@@ -72,9 +74,9 @@ def free_ports(number: int = 3) -> list[int]:
 
 
 def wait_for(process: subprocess.Popen, port: int, photograph: bytes, log: pathlib.Path, ready: str) -> None:
-    """Until it has answered, and its log has these words.
+    """Wait until the server answers and its log has these words.
 
-    Raises RuntimeError where it ended, or takes longer than MOST_SECONDS.
+    Raises RuntimeError if it ends, or takes longer than MOST_SECONDS.
     """
     request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", photograph, HEADERS)
     until = time.monotonic() + MOST_SECONDS
@@ -88,7 +90,7 @@ def wait_for(process: subprocess.Popen, port: int, photograph: bytes, log: pathl
 
 
 def processes(root: int) -> Iterator[int]:
-    """A process and all that it has started, and they."""
+    """This process, its children, and their children."""
     yield root
     with contextlib.suppress(OSError):
         for task in pathlib.Path(f"/proc/{root}/task").iterdir():
@@ -97,7 +99,7 @@ def processes(root: int) -> Iterator[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """What a process and its children have computed so far. Linux only, as the others here."""
+    """The CPU time of a process and its children so far. Linux only, as the functions beside it."""
     total = 0
     for pid in processes(root):
         with contextlib.suppress(OSError):
@@ -106,7 +108,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def resident_mib(root: int) -> int:
-    """Their memory; what they share counts for each."""
+    """Their resident memory; shared memory counts once for each process."""
     total = 0
     for pid in processes(root):
         with contextlib.suppress(OSError):

@@ -10,7 +10,6 @@ rates. "CPU ms" is what a photograph costs all processes of the server; the last
 other programs run beside. deployment.py wants Ray, TorchServe `make sagemaker` and Java 17.
 """
 
-import argparse
 import asyncio
 import contextlib
 import io
@@ -18,30 +17,26 @@ import json
 import multiprocessing
 import pathlib
 import re
-import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+import numpy as np
+import photographs
+import servers
+import torch
 
-import numpy as np  # noqa: E402
-import servers  # noqa: E402
-import torch  # noqa: E402
-
-import export  # noqa: E402
-import inference  # noqa: E402
-import model  # noqa: E402
-from toolkit.config.types import height_and_width  # noqa: E402
-from toolkit.data.framing import Framing  # noqa: E402
-from toolkit.demo import synthetic  # noqa: E402
-from toolkit.labels import CLASSES  # noqa: E402
-from toolkit.runs.weights import Header, save_weights  # noqa: E402
-from toolkit.scoring.decision import Decision  # noqa: E402
-from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
+import export
+import inference
+import model
+from toolkit.config.types import height_and_width
+from toolkit.data.framing import Framing
+from toolkit.labels import CLASSES
+from toolkit.runs.weights import Header, save_weights
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
 
 TOLERANCE = 1.5e-6  # of probabilities, of which a response has six digits
-PEOPLE = 12  # with 7 photographs each
 ROW = "| {:>13} | {:>7} | {:>9} | {:>7} | {:>7} | {:>7} | {:>5} | {:>5} | {:>7} | {:>5} | {:>6} | {:>5} |"
 HEAD = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
 COLUMNS = (
@@ -51,9 +46,9 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", default="serve.py", type=lambda text: text.split(","))
-    parser.add_argument("--clients", default="8,32,128", type=lambda text: list(map(int, text.split(","))))
+    parser = common.parser(__doc__)
+    parser.add_argument("--servers", default="serve.py", type=common.words)
+    parser.add_argument("--clients", default="8,32,128", type=common.numbers)
     parser.add_argument("--seconds", default=60.0, type=float, help="of each turn")
     parser.add_argument("--turns", default=3, type=int)
     parser.add_argument("--name", default="resnet18")
@@ -65,7 +60,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.name} at {options.size}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        paths = draw(folder / "faces")
+        paths = photographs.make_few(folder / "faces")
         run = make_run(folder / "runs", options.name, options.size, options.runtime)
         settings = {"runtime": options.runtime, "serve_batch": options.batch, "serve_wait_ms": options.wait}
         print(ROW.format(*COLUMNS), flush=True)
@@ -86,13 +81,6 @@ def measure(name: str, process, port: int, clients: int, seconds: float, rate: f
     cells = [f"{number:.0f}" for number in (found[0], *found[1], *found[2:], servers.resident_mib(process.pid))]
     cells += [f"{found[0] / rate:.2f}", f"{1000 * spent:.1f}", f"{cost / spent:.2f}"]
     print(ROW.format(name, clients, *cells), flush=True)
-
-
-def draw(folder: pathlib.Path) -> list[pathlib.Path]:
-    folder.mkdir()
-    cast = synthetic.draw_cast(synthetic.EVAL_SHARES, PEOPLE, np.random.default_rng(0))
-    synthetic.draw_people(cast, range(PEOPLE), 0, lambda person, number: folder / f"{person}-{number}.jpg")
-    return sorted(folder.iterdir())
 
 
 def make_run(runs: pathlib.Path, name: str, size: str, runtime: str = "torch") -> pathlib.Path:

@@ -6,19 +6,14 @@ Whole processes, medians over the turns. The parts of train.py's start are those
 photographs are JPEGs of 384 x 512 that are brought to 128x96, once decoded and once found in CACHE_DIR.
 """
 
-import argparse
-import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import photographs  # noqa: E402
+import common
+import photographs
 
 PARTS = """
 import sys, time
@@ -63,7 +58,7 @@ for (_, before), (name, after) in zip(clock, clock[1:]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--turns", default=5, type=int)
     parser.add_argument("--people", default=100, type=int)
     parser.add_argument("--copies", default=1, type=int, help="of each person, to have many photographs")
@@ -82,8 +77,9 @@ def main() -> None:
                 "evaluation.py", "--sm_ground_truth_dir", scratch, "--sm_output_data_dir", scratch
             ],
         }  # fmt: skip
-        for name, command in whole.items():
-            show(name, [seconds(command) for _ in range(options.turns)])
+        for name, words in whole.items():
+            run = partial(subprocess.run, [sys.executable, *words], cwd=common.ROOT, capture_output=True)
+            show(name, [common.seconds(run) for _ in range(options.turns)])
         images = photographs.make(folder, options.people, options.copies)
         flags = ["--sm_channel_train", images, "--sm_model_dir", folder, "--weights", "none"]
         parts_of_start("decoded", flags, options.turns)
@@ -94,9 +90,7 @@ def parts_of_start(how: str, flags: list, turns: int) -> None:
     print(f"\nstart of train.py, photographs {how}")
     runs = []
     for _ in range(turns + 1):  # the first one fills the cache
-        command = [sys.executable, "-c", PARTS, *map(str, flags)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        said = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stderr
+        said = common.run_code(PARTS, *flags).stderr
         lines = [line.split("\t") for line in said.splitlines() if "\t" in line]
         runs.append({name: float(value) for name, value in lines})
     for name in runs[0]:
@@ -104,14 +98,8 @@ def parts_of_start(how: str, flags: list, turns: int) -> None:
     show("all but the last", [sum(list(run.values())[:-1]) for run in runs[1:]])
 
 
-def seconds(command: list[str]) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True)
-    return time.perf_counter() - started
-
-
 def show(name: str, values: list[float]) -> None:
-    print(f"  {name:42} {statistics.median(values):6.2f} s  ({min(values):.2f} to {max(values):.2f})", flush=True)
+    print(f"  {name:42} {common.as_text(values)} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Prints medians over the turns with the smallest and the largest, and ratios of m
 beside this file (--csv names another).
 """
 
-import argparse
 import contextlib
 import copy
 import csv
@@ -24,42 +23,40 @@ import io
 import pathlib
 import platform
 import statistics
-import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import common
+import numpy as np
+import photographs
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torchvision import transforms
 
-import numpy as np  # noqa: E402
-import photographs  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-import torchvision  # noqa: E402
-from PIL import Image  # noqa: E402
-from torchvision import transforms  # noqa: E402
-
-import dataset  # noqa: E402
-import inference  # noqa: E402
-import loss  # noqa: E402
-import model  # noqa: E402
-from toolkit.config.types import height_and_width  # noqa: E402
-from toolkit.data import augment  # noqa: E402
-from toolkit.data.framing import Framing  # noqa: E402
-from toolkit.data.loader import Loader, split_into_batches  # noqa: E402
-from toolkit.data.store import Store, cpu_count  # noqa: E402
-from toolkit.labels import CLASSES  # noqa: E402
-from toolkit.models import fuse_batch_norm, placement  # noqa: E402
-from toolkit.models.batch_norm import recompute_batch_norm_statistics  # noqa: E402
-from toolkit.models.predict import predict  # noqa: E402
-from toolkit.runs.weights import WEIGHTS, Header, save_weights  # noqa: E402
-from toolkit.scoring.decision import Decision  # noqa: E402
-from toolkit.scoring.prior_correction import PriorCorrection  # noqa: E402
-from toolkit.system import device  # noqa: E402
-from toolkit.training.optimizer import make_optimizer  # noqa: E402
-from toolkit.training.sampler import epoch_order  # noqa: E402
-from toolkit.training.step import Recipe, train_one_epoch  # noqa: E402
-from toolkit.training.task import Task  # noqa: E402
+import dataset
+import inference
+import loss
+import model
+from toolkit.config import sources
+from toolkit.config.types import height_and_width
+from toolkit.data import augment
+from toolkit.data.framing import Framing
+from toolkit.data.loader import Loader, split_into_batches
+from toolkit.data.store import Store, cpu_count
+from toolkit.labels import CLASSES
+from toolkit.models import fuse_batch_norm, placement
+from toolkit.models.batch_norm import recompute_batch_norm_statistics
+from toolkit.models.predict import predict
+from toolkit.runs.weights import WEIGHTS, Header, save_weights
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
+from toolkit.system import device
+from toolkit.training.optimizer import make_optimizer
+from toolkit.training.sampler import epoch_order
+from toolkit.training.step import Recipe, train_one_epoch
+from toolkit.training.task import Task
 
 LR = 5e-4
 RATIOS = {
@@ -225,19 +222,18 @@ class Bench:
     def infer_ours(self, trained):
         self.write_run(trained)
         self.write_info(len(self.paths))
-        flags = [
-            "--sm_channel_eval",
-            self.folder,
-            "--sm_channel_model",
-            self.folder / "run",
-            "--sm_output_data_dir",
-            self.folder / "out",
-        ]
+        flags = sources.as_flags(
+            {
+                "sm_channel_eval": self.folder,
+                "sm_channel_model": self.folder / "run",
+                "sm_output_data_dir": self.folder / "out",
+            }
+        )
 
         def measure() -> float:
             started = self.now()
             with contextlib.redirect_stdout(io.StringIO()):
-                inference.main([str(flag) for flag in flags])
+                inference.main(flags)
             return len(self.paths) / (self.now() - started)
 
         return measure
@@ -296,10 +292,10 @@ def layout(careful: bool) -> torch.memory_format:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", default="resnet18", type=lambda text: text.split(","))
-    parser.add_argument("--sizes", default="128x96,224x168", type=lambda text: text.split(","))
-    parser.add_argument("--tasks", default="train,infer", type=lambda text: text.split(","))
+    parser = common.parser(__doc__)
+    parser.add_argument("--backbones", default="resnet18", type=common.words)
+    parser.add_argument("--sizes", default="128x96,224x168", type=common.words)
+    parser.add_argument("--tasks", default="train,infer", type=common.words)
     parser.add_argument("--turns", default=5, type=int)
     parser.add_argument("--people", default=100, type=int, help="people to draw, with 21 photographs each")
     parser.add_argument("--csv", default=pathlib.Path(__file__).with_suffix(".csv"), type=pathlib.Path)
@@ -311,24 +307,14 @@ def main() -> None:
             for size in options.sizes:
                 bench = Bench(name, height_and_width(size), folder)
                 for task in options.tasks:
-                    report(bench, task, measure_in_turns(bench.ways(task), options.turns), options.csv)
-
-
-def measure_in_turns(ways: dict, turns: int) -> dict[str, list[float]]:
-    rates = {way: [] for way in ways}
-    for turn in range(turns + 1):
-        for way, measure in ways.items():
-            rate = measure()
-            if turn:  # the first one warms up
-                rates[way].append(rate)
-    return rates
+                    report(bench, task, common.in_turns(bench.ways(task), options.turns, warm_up=1), options.csv)
 
 
 def report(bench: Bench, task: str, rates: dict[str, list[float]], path: pathlib.Path) -> None:
     size, medians = "x".join(map(str, bench.size)), {way: statistics.median(values) for way, values in rates.items()}
     print(f"\n{task} {bench.name} {size} on {bench.machine}, {cpu_count()} CPUs, median of {len(rates['limit'])}")
     for way, values in rates.items():
-        print(f"  {way:16} {medians[way]:8.1f} photographs/s  ({min(values):.1f} to {max(values):.1f})")
+        print(f"  {way:16} {common.as_text(values, '.1f')} photographs/s")
     for way, other in RATIOS[task]:
         print(f"  {way + ' / ' + other:32} {medians[way] / medians[other]:6.3f}", flush=True)
     new = not path.exists()
@@ -341,8 +327,9 @@ def report(bench: Bench, task: str, rates: dict[str, list[float]], path: pathlib
         machine = f"{bench.machine.device.type} {cpu_count()} CPUs {platform.machine()} {bench.machine}"
         versions = f"torch {torch.__version__} torchvision {torchvision.__version__} python {platform.python_version()}"
         for way, values in rates.items():
-            row = [round(medians[way], 1), round(min(values), 1), round(max(values), 1), len(values)]
-            writer.writerow([datetime.date.today(), machine, versions, task, bench.name, size, way, *row])
+            numbers = [round(value, 1) for value in common.summary(values)]
+            where = [datetime.date.today(), machine, versions, task, bench.name, size]
+            writer.writerow([*where, way, *numbers, len(values)])
 
 
 if __name__ == "__main__":

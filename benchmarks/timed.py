@@ -2,7 +2,7 @@
 
 python benchmarks/timed.py train.py [its flags]
 
-The last line is JSON: seconds in all, those of each part, and the GPU's peak of memory. Parts may lie in others.
+The last line is JSON: seconds in all, seconds of each part, and the GPU's peak memory. A part may contain another.
 """
 
 import functools

@@ -129,12 +129,27 @@ def from_scratch(**given) -> TrainSettings:
     return defaults.resolve(TrainSettings(**given), dict.fromkeys(TrainSettings.model_fields, "default"))[0]
 
 
+def succeeded(done: subprocess.CompletedProcess, *expected: str) -> subprocess.CompletedProcess:
+    """The same process, once it is asserted that it ended without an error and printed these words."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in expected:
+        assert words in done.stdout, done.stdout
+    return done
+
+
 def refused(done: subprocess.CompletedProcess, *expected: str) -> None:
     """Assert that a script ended as it should on bad input: exit 2, these words, no traceback."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for words in expected:
         assert words in done.stderr, done.stderr
+
+
+@pytest.fixture
+def nothing_set(monkeypatch) -> None:
+    """No variable is set, so that no setting comes from outside."""
+    for variable in list(os.environ):
+        monkeypatch.delenv(variable)
 
 
 @pytest.fixture
@@ -197,6 +212,12 @@ def folds(drawn, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert "no report is written" not in done.stdout
     return runs
+
+
+class Async(device.Machine):
+    """A CPU on which numbers are not read at every step, as on a GPU."""
+
+    is_async = True
 
 
 @pytest.fixture(scope="module")

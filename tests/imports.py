@@ -1,6 +1,7 @@
 """Which modules of this repository a file imports, read from its syntax: also inside functions."""
 
 import ast
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -24,25 +25,45 @@ def imported(path: pathlib.Path, for_types: bool = True) -> Iterator[tuple[int, 
                 yield node.lineno, file
 
 
-def used_names(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
-    """(line, module, name) of each name that a file takes from a module of this repository."""
+def used_names(path: pathlib.Path) -> Iterator[tuple[int, pathlib.Path, str]]:
+    """(line, file, name) of each name that a file takes from a module of this repository."""
+    folders = {ROOT, path.parent} if path.parent == ROOT / "benchmarks" else {ROOT}  # they import each other
+
+    def file_of(module: str) -> pathlib.Path | None:
+        files = (folder / f"{module.replace('.', '/')}.py" for folder in folders)
+        return next(filter(pathlib.Path.is_file, files), None)
+
     tree, modules = ast.parse(path.read_text()), {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                if (ROOT / f"{node.module}.{alias.name}".replace(".", "/")).with_suffix(".py").is_file():
-                    modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-                elif (ROOT / node.module.replace(".", "/")).with_suffix(".py").is_file():
-                    yield node.lineno, node.module, alias.name
+                if file := file_of(f"{node.module}.{alias.name}"):
+                    modules[alias.asname or alias.name] = file
+                elif file := file_of(node.module):
+                    yield node.lineno, file, alias.name
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-            modules |= {name: name for name in names if (ROOT / f"{name}.py").is_file()}
+            modules |= {alias.name: file for alias in node.names if (file := file_of(alias.name))}
     local = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     local |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    modules = {name: module for name, module in modules.items() if name not in local}
+    modules = {name: file for name, file in modules.items() if name not in local}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             yield node.lineno, modules[node.value.id], node.attr
+
+
+@functools.cache
+def names_in(path: pathlib.Path) -> set[str]:
+    """What a module defines or imports outside its functions and classes, also below `if` and `try`."""
+    found = {"__file__"}
+    for statement in ast.parse(path.read_text()).body:
+        for node in [statement] if isinstance(statement, ast.FunctionDef | ast.ClassDef) else ast.walk(statement):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.alias):
+                found.add(node.asname or node.name.partition(".")[0])
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+    return found
 
 
 def closure(*scripts: str) -> set[str]:

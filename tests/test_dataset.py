@@ -91,7 +91,7 @@ def test_what_looks_like_people_or_photographs_is_a_warning_apart_from_junk(imag
         assert name in warning
 
 
-def test_a_photograph_of_any_extension_is_read_as_inference_reads_it(images, tmp_path, capsys):
+def test_a_photograph_of_any_extension_is_read_as_inference_reads_it(images, capsys):
     root, put = images
     put("000001_male_Asian_20", "mask1", "normal.jfif_large", "incorrect_mask.HEIC", "mask2.jpg", "mask2.orig")
     (root / "000001_male_Asian_20" / "mask3.json").write_text("{}")
@@ -132,12 +132,7 @@ def test_a_folder_without_photographs_is_refused(images):
 
 def test_an_id_with_two_folders_falls_on_one_side(images):
     root, put = images
-    for folder in (
-        "003397_female_Asian_19",
-        "003397_female_Asian_20",
-        "000001_female_Asian_20",
-        "000002_male_Asian_20",
-    ):
+    for folder in ("003397_female_x_19", "003397_female_x_20", "000001_female_x_20", "000002_male_x_20"):
         put(folder, "mask1.jpg", "normal.jpg")
     faces, _ = dataset.read_faces(root)
     for seed in range(20):

@@ -11,7 +11,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, decode_file, refused, run_here, run_script
+from conftest import ROOT, decode_file, refused, run_here, run_script, succeeded
 from PIL import Image
 
 import export
@@ -32,13 +32,11 @@ def both(trained, tmp_path_factory) -> pathlib.Path:
     """A folder of runs, in which the run resnet18 has been exported."""
     folder = tmp_path_factory.mktemp("exported") / "runs"
     shutil.copytree(trained, folder)
-    done = run_here("export.py", SM_CHANNEL_MODEL=folder, NAME="resnet18")
-    assert done.returncode == 0, done.stderr
-    for words in (
+    done = succeeded(
+        run_here("export.py", SM_CHANNEL_MODEL=folder, NAME="resnet18"),
         "ONNX opset 18, IR version 10, float32", "valid, says onnx", " on 12 photographs of ",
         " in batches of 1, ", " in batches of 3; the same classes", "written: ",
-    ):  # fmt: skip
-        assert words in done.stdout
+    )  # fmt: skip
     assert done.stderr == "" and len(done.stdout.splitlines()) == 4
     return folder
 
@@ -57,14 +55,10 @@ def tiny(monkeypatch, tmp_path):
     """Make a run of a small model, whose pooling windows differ in size, as they do not divide its map; its folder."""
 
     def small(outputs):
-        convolution, norm = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1), torch.nn.BatchNorm2d(4)
-        pooled = [
-            torch.nn.AdaptiveAvgPool2d((7, 2)),
-            torch.nn.Flatten(),
-            torch.nn.Dropout(),
-            torch.nn.Linear(56, outputs),
-        ]
-        return torch.nn.Sequential(convolution, norm, torch.nn.ReLU(), *pooled)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, stride=8, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d((7, 2)), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(56, outputs),
+        )  # fmt: skip
 
     monkeypatch.setitem(model.OWN, "small", small)
 
@@ -89,8 +83,7 @@ def tiny(monkeypatch, tmp_path):
 def test_the_runtime_onnx_predicts_as_torch_does(both, infer, tmp_path, settings):
     answers, probabilities = [], []
     for runtime, precision in (("torch", "fp32"), ("onnx", "")):  # many CPUs compute in bf16
-        done = infer(both, RUNTIME=runtime, DEVICE="cpu", PRECISION=precision, **settings)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(infer(both, RUNTIME=runtime, DEVICE="cpu", PRECISION=precision, **settings))
         assert ("onnxruntime" in done.stdout) == (runtime == "onnx")
         answers.append((tmp_path / "out" / "output.csv").read_bytes())
         probabilities.append(pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)])
@@ -111,13 +104,13 @@ def test_an_endpoint_answers_with_onnx_as_with_torch(both, drawn):
 
 
 def test_the_file_alone_suffices(both, infer, drawn, tmp_path):
-    assert infer(both, RUNTIME="onnx", ADAPT_PRIORS="false").returncode == 0
+    succeeded(infer(both, RUNTIME="onnx", ADAPT_PRIORS="false"))
     expected = pd.read_csv(tmp_path / "out" / "probabilities.csv")
     alone = tmp_path / "elsewhere" / "resnet18" / "model.onnx"
     alone.parent.mkdir(parents=True)
     shutil.copy(both / "resnet18" / "model.onnx", alone)
-    done = infer(alone.parent.parent, RUNTIME="onnx", ADAPT_PRIORS="false")
-    assert done.returncode == 0 and "did not finish" not in done.stdout
+    done = succeeded(infer(alone.parent.parent, RUNTIME="onnx", ADAPT_PRIORS="false"))
+    assert "did not finish" not in done.stdout
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "probabilities.csv"), expected)
     # As somebody uses it who has nothing of this project.
     session = onnxruntime.InferenceSession(alone, providers=["CPUExecutionProvider"])
@@ -171,7 +164,7 @@ def test_every_fold_gets_a_file_in_the_folder_that_is_set(tiny, infer, tmp_path)
     folder = tiny("many/fold-0", "factored").parent
     tiny("many/fold-1", "factored", spoil=lambda net: net.get_parameter("net.6.bias").data.add_(1))
     done = run_here("export.py", SM_CHANNEL_MODEL=folder.parent, NAME="many", SM_OUTPUT_DATA_DIR=tmp_path / "files")
-    assert done.returncode == 0, done.stderr
+    succeeded(done)
     assert done.stdout.count("12 drawn faces, as the run's own photographs are not here") == 2
     made = sorted((tmp_path / "files").rglob("*"))
     assert [str(path.relative_to(tmp_path / "files")) for path in made if path.is_file()] == [
@@ -180,8 +173,7 @@ def test_every_fold_gets_a_file_in_the_folder_that_is_set(tiny, infer, tmp_path)
     assert not list(folder.rglob("*.onnx"))
     answers = []
     for where, runtime in ((folder.parent, "torch"), (tmp_path / "files", "onnx")):
-        done = infer(where, NAME="many", RUNTIME=runtime, DEVICE="cpu", ENSEMBLE="vote")
-        assert done.returncode == 0, done.stderr
+        done = succeeded(infer(where, NAME="many", RUNTIME=runtime, DEVICE="cpu", ENSEMBLE="vote"))
         answers.append((tmp_path / "out" / "output.csv").read_bytes())
     assert answers[0] == answers[1]
     shutil.copy(tmp_path / "files" / "many" / "fold-0" / "model.onnx", folder / "fold-0")
@@ -208,8 +200,8 @@ def test_a_file_that_fails_a_check_is_not_written(tiny, tmp_path, monkeypatch):
     refused(export(tiny("broken", spoil=lambda net: net[6].bias.data.fill_(torch.nan))), "nan", "nothing is written")
     refused(export(good, SM_OUTPUT_DATA_DIR=good / "model.safetensors"), "SM_OUTPUT_DATA_DIR=", "folder to write to")
     refused(export(good, SM_CHANNEL_TRAIN=tmp_path), "SM_CHANNEL_TRAIN=", "found no such table; leave it unset")
-    of_everybody = run_here("export.py", SM_CHANNEL_MODEL=tiny("all", scores={"epoch": 1}), SM_CHANNEL_TRAIN=tmp_path)
-    assert of_everybody.returncode == 0, of_everybody.stderr  # which has no such table
+    of_everybody = tiny("all", scores={"epoch": 1})  # which has no such table
+    succeeded(run_here("export.py", SM_CHANNEL_MODEL=of_everybody, SM_CHANNEL_TRAIN=tmp_path))
     (tmp_path / "runs" / "all" / "model.onnx").unlink()
     (good / "validation.csv").write_text("path\nsomebody/mask1.jpg\n")
     refused(export(good, SM_CHANNEL_TRAIN=tmp_path), f"found no {tmp_path}/somebody/mask1.jpg; leave it unset")
@@ -237,9 +229,8 @@ def test_int8_is_written_where_it_leaves_the_classes_as_they_are(tiny, drawn, in
     monkeypatch.setattr(export, "EQUAL_CLASSES", 0.8)  # of a net that has learned nothing
     found = []
     for numbers, settings in {"float32": {}, "int8": {"SM_CHANNEL_TRAIN": drawn.train}}.items():
-        done = export_as(numbers, **settings)
-        assert done.returncode == 0, done.stderr
-        assert infer(tmp_path / "runs", RUNTIME="onnx", ADAPT_PRIORS="false").returncode == 0
+        done = succeeded(export_as(numbers, **settings))
+        succeeded(infer(tmp_path / "runs", RUNTIME="onnx", ADAPT_PRIORS="false"))
         found.append(pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)].to_numpy())
     assert re.search(r"^int8 against float32 on \d\d photographs: \d+\.\d\d% of classes are equal;", done.stdout, re.M)
     assert b"QuantizeLinear" in (tmp_path / "runs" / "small" / "model.onnx").read_bytes()

@@ -13,16 +13,8 @@ import pytest
 import tiny
 import torch
 import zygote
-from conftest import QUICK, ROOT, run_here
-from faults import (
-    SMALL,
-    Forked,
-    damaged_files,
-    differing,
-    malicious_files,
-    mutated_photographs,
-    results,
-)
+from conftest import QUICK, ROOT, run_here, succeeded
+from faults import SMALL, Forked, damaged_files, differing, malicious_files, mutated_photographs, results
 from safetensors.torch import save_file
 
 import model
@@ -39,8 +31,7 @@ from toolkit.system.console import InputError
 def whole(drawn, tmp_path_factory) -> pathlib.Path:
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, **SMALL)
-    assert done.returncode == 0, done.stderr
+    succeeded(run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=folder, **SMALL))
     return folder / SMALL["NAME"]
 
 
@@ -50,7 +41,7 @@ def expected(whole) -> dict[str, bytes]:
 
 
 def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_happened(drawn, expected, tmp_path):
-    """Its checkpoints outlive it, and its folder does not: so it is on SageMaker, where machines are taken away."""
+    """Its checkpoints survive and its folder does not, as on SageMaker when a machine is taken away."""
     states, said = tmp_path / "checkpoints", []
     states.mkdir()
     given = SMALL | {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHECKPOINT_DIR": states}
@@ -66,8 +57,7 @@ def test_a_run_that_is_killed_terminated_and_interrupted_ends_as_if_nothing_had_
         said.append(process.log.read_text())
         assert time.monotonic() - began < 5
         shutil.rmtree(tmp_path / "runs")
-    done = run_here("train.py", **given)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(run_here("train.py", **given))
     said.append(done.stdout)
     assert "goes on from" not in said[0] and all("goes on from epoch" in text for text in said[1:])
     assert "terminated" in said[1] and "interrupted" in said[2] and "Traceback" not in "".join(said)
@@ -150,7 +140,7 @@ def test_a_full_disk_leaves_the_state_before_and_says_what_was_needed(tmp_path):
 
 
 def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
-    """In a process of its own, which neither dies nor hangs nor says anything."""
+    """In a separate process, which must not die, hang or print anything."""
     mutated_photographs(tmp_path, 150, seed=0)
     command = [zygote.python(), ROOT / "tests" / "decode_all.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -160,7 +150,7 @@ def test_mutated_photographs_are_decoded_or_refused_each_alone(tmp_path):
 
 
 def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(tmp_path):
-    """20,000 x 20,000 pixels of nothing are a PNG of some hundred kB, and 1.2 GB decoded."""
+    """An empty PNG of 20,000 x 20,000 pixels is a few hundred kB on the disk, and 1.2 GB decoded."""
     import struct
     import zlib
 
@@ -174,7 +164,7 @@ def test_a_picture_too_large_to_be_a_photograph_is_refused_before_it_is_decoded(
     assert "20000 x 20000" in reason or "exceeds limit" in reason
 
 
-def test_a_second_signal_does_not_wait_and_saves_nothing(tmp_path):
+def test_a_second_signal_does_not_wait_and_saves_nothing():
     code = (
         "import os, pathlib, signal, sys; from toolkit.system import console, signals\n"
         "def main(argv):\n"

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import ROOT, refused, repaint, run_here, run_script
+from conftest import ROOT, refused, repaint, run_here, run_script, succeeded
 
 import leaderboard
 from toolkit.config.settings import LeaderboardSettings
@@ -42,15 +42,13 @@ def test_backbones_are_compared_one_that_fails_stops_no_other_and_nothing_is_don
     assert "does not take SIZE=32x32" in table.loc["inception_v3", "note"]
     row = table.loc["shufflenet_v2_x0_5"]
     assert (row["epoch"], row["batch size"], row["parameters"]) == (1, 32, 360242) and 0 <= row["board_f1"] <= 1
-    assert (
-        f"| shufflenet_v2_x0_5 | 1 | 32 | {row['val_acc']:.4f} |" in (tmp_path / "out" / "leaderboard.md").read_text()
-    )
+    line = f"| shufflenet_v2_x0_5 | 1 | 32 | {row['val_acc']:.4f} |"
+    assert line in (tmp_path / "out" / "leaderboard.md").read_text()
     log = tmp_path / "out" / "shufflenet_v2_x0_5" / "train.log"
     trained = log.stat().st_mtime_ns
     truth.write_text("\n".join([header, *lines[::-1]]))  # what evaluation reads
     for said in ("macro F1", "done before"):
-        again = run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given)
-        assert again.returncode == 0 and said in again.stdout, again.stderr
+        again = succeeded(run_here("leaderboard.py", names="shufflenet_v2_x0_5", **folders, **given), said)
         assert ("done before" in again.stdout) == (said == "done before") and log.stat().st_mtime_ns == trained
     # Not beside a user's own runs, of which NAME unset takes the newest.
     assert [path.parent.name for path in (tmp_path / "runs").rglob("shuf*")] == ["leaderboard"]
@@ -135,12 +133,8 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
         fingerprint = leaderboard.fingerprint_of(config)
         folder = leaderboard.folder_of(config, fingerprint, model)
         assert folder.name == (model if seed == 1 else f"{model}-2")
-        row = {
-            **dict.fromkeys(leaderboard.COLUMNS, ""),
-            "model": model,
-            "board_f1": score,
-            "note": "" if lr else "failed",
-        }
+        note = "" if lr else "failed"
+        row = dict.fromkeys(leaderboard.COLUMNS, "") | {"model": model, "board_f1": score, "note": note}
         progress = {"fingerprint": fingerprint, "row": row}
         if lr:
             progress["run"] = str(tmp_path / "runs" / folder.name)
@@ -165,7 +159,7 @@ def test_rows_of_other_settings_stand_in_one_table_with_what_differs_and_means_o
         assert "0.6000 (0.5000 to 0.7000)" in (tmp_path / "out" / name).read_text()
 
 
-def test_wrong_names_are_refused(drawn):
+def test_wrong_names_are_refused():
     refused(run_script("leaderboard.py", NAMES="resnet18,resnet19"), "expected names of backbones, found resnet19")
     for given, message in (
         ({"NAME": "resnet18"}, "NAME=resnet18: has no effect here; remove it, or set NAMES="),

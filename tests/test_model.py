@@ -26,16 +26,8 @@ from toolkit.training.train_state import EMA
 
 SIZE = (64, 64)
 EVEN = (1 / 18,) * 18
-HEADER = Header(
-    "r",
-    "",
-    "flat",
-    Framing(SIZE),
-    (0.5,) * 3,
-    (0.25,) * 3,
-    Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN)),
-    scores={"epoch": 1},
-)
+DECISION = Decision(1.0, 0.5, PriorCorrection(EVEN, EVEN))
+HEADER = Header("r", "", "flat", Framing(SIZE), (0.5,) * 3, (0.25,) * 3, DECISION, {"epoch": 1})
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ def with_gradients(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
 
 @pytest.mark.parametrize("name", model.BACKBONES)
 def test_each_backbone_takes_photographs_and_gradients(name):
-    """Of tensors without values: to draw those of a vgg takes longer than all the rest."""
+    """With tensors without values: drawing a vgg's weights would take longer than all the rest."""
     with torch.device("meta"):
         net, inputs = with_gradients(name)
         assert net(inputs).shape == (2, 18)
@@ -156,7 +148,7 @@ def test_imagenet_weights_are_those_of_torchvisions_file(name, parts, tmp_path, 
 
 
 def test_the_fresh_head_is_that_of_a_net_which_torchvision_builds_with_its_weights(tmp_path, monkeypatch):
-    """A seed gives the same run as before WEIGHTS was there, vgg's too: with weights it draws no first ones."""
+    """A seed gives the same run as before WEIGHTS existed. With weights, torchvision draws no initial ones for vgg."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("resnet18", "squeezenet1_1"):
         publish(torchvision.models.get_model(name).state_dict(), name, tmp_path, monkeypatch)

@@ -11,7 +11,7 @@ import shutil
 import tarfile
 
 import pytest
-from conftest import run_here, run_script
+from conftest import run_here, run_script, succeeded
 from faults import finish
 from launcher import Job
 
@@ -65,8 +65,7 @@ def test_scripts_that_start_train_py_are_idle_there_too(script, drawn, tmp_path,
     if script == "leaderboard.py":
         folders |= {name: drawn.eval for name in ("SM_CHANNEL_EVAL", "SM_GROUND_TRUTH_DIR")}
         folders |= {"SM_MODEL_DIR": tmp_path / "runs"}
-    done = run_here(script, **folders)
-    assert done.returncode == 0 and "nothing to do on algo-2" in done.stdout, done.stderr
+    succeeded(run_here(script, **folders), "nothing to do on algo-2")
 
 
 def test_the_other_hosts_of_a_job_that_nothing_joins_are_idle(drawn, tmp_path):
@@ -134,8 +133,8 @@ def test_a_packed_model_is_unpacked_into_a_temporary_folder(drawn, trained, tmp_
     with tarfile.open(channel / model_archive.PACKED, "w:gz", compresslevel=0) as packed:
         packed.add(trained, ".")
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": channel, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-    done = run_here("inference.py", **folders, NAME="resnet18")
-    assert done.returncode == 0 and (tmp_path / "out" / "output.csv").exists(), done.stderr
+    done = succeeded(run_here("inference.py", **folders, NAME="resnet18"))
+    assert (tmp_path / "out" / "output.csv").exists()
     (run,) = re.findall(r"^run (.*/model\.tar\.gz/resnet18):", done.stdout, re.M)
     assert not pathlib.Path(run).parent.parent.exists()
     assert [path.name for path in channel.iterdir()] == [model_archive.PACKED]
@@ -149,8 +148,7 @@ def test_evaluation_as_a_processing_job(drawn, tmp_path):
     shutil.copy(drawn.eval / "gt.csv", truth)
     images = [line.partition(",")[0] for line in (drawn.eval / "gt.csv").read_text().splitlines()[1:]]
     (results / "output.csv").write_text("\n".join(["ImageID,ans", *(f"{image},4" for image in images)]))
-    done = run_script("evaluation.py", cwd=truth, SM_GROUND_TRUTH_DIR=truth, SM_OUTPUT_DATA_DIR=results)
-    assert done.returncode == 0, done.stderr
+    succeeded(run_script("evaluation.py", cwd=truth, SM_GROUND_TRUTH_DIR=truth, SM_OUTPUT_DATA_DIR=results))
 
     def refuse(constant: str):
         raise AssertionError(constant)

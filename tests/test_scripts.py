@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, ROOT, refused, run_here, run_script
+from conftest import QUICK, ROOT, refused, run_here, run_script, succeeded
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -32,12 +32,12 @@ def infer(drawn, trained, tmp_path):
 
 @pytest.fixture
 def evaluate(drawn, tmp_path):
-    def run(answers: pd.DataFrame | None = None, **variables):
+    def run(answers: pd.DataFrame | None = None, by=run_here, **variables):
         (tmp_path / "out").mkdir(exist_ok=True)
         if answers is not None:
             answers.to_csv(tmp_path / "out" / "output.csv", index=False)
         folders = {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-        return run_script("evaluation.py", python=sys.executable, **{**folders, **variables})
+        return by("evaluation.py", **{**folders, **variables})
 
     return run
 
@@ -78,13 +78,11 @@ def test_training_says_what_it_does(drawn, tmp_path):
         "train.py", "--patience", "1", SM_CHANNEL_TRAIN=junk, SM_MODEL_DIR=tmp_path / "runs",
         NAME="squeezenet1_1", EPOCHES="3", LR="1e-9", **{**QUICK, "SIZE": "64x64", "epochs": "3"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     assert "EPOCHES is set but is not a setting; did you mean epochs?" in done.stderr and "%|" not in done.stderr
-    for words in (
-        "environment", "pretrained: none", "label corrections (outliers.csv, 14 rows)",
+    succeeded(
+        done, "environment", "pretrained: none", "label corrections (outliers.csv, 14 rows)",
         "passed over 1 files", "train validation", "people", "epoch   1/3", "kept", "stopped: no better macro F1",
-    ):  # fmt: skip
-        assert words in done.stdout, done.stdout
+    )  # fmt: skip
     assert re.search(r"^  size +64x64 +environment$", done.stdout, re.MULTILINE)
     assert done.stdout.count("macro_f1 ") == 2
     assert sorted(junk.rglob("*")) == before
@@ -96,14 +94,13 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
     weights = (runs / "resnet18" / "model.safetensors").read_bytes()
     given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": runs, **QUICK}
     before = {path: path.read_bytes() for path in runs.rglob("*.*")}
-    done = run_here("train.py", **given)
-    assert done.returncode == 0 and "this run was finished before" in done.stdout and "epoch " not in done.stdout
+    done = succeeded(run_here("train.py", **given), "this run was finished before")
+    assert "epoch " not in done.stdout
     assert f"run folder: {runs / 'resnet18'}\n" in done.stdout
     assert {path: path.read_bytes() for path in runs.rglob("*.*") if path.suffix != ".html"} == {
         path: content for path, content in before.items() if path.suffix != ".html"
     }
-    done = run_here("train.py", **given, RESUME="never")
-    assert done.returncode == 0 and "resnet18-2" in done.stdout
+    succeeded(run_here("train.py", **given, RESUME="never"), "resnet18-2")
     assert (runs / "resnet18" / "model.safetensors").read_bytes() == weights
     assert pd.read_csv(runs / "leaderboard.csv")["run"].tolist() == ["resnet18", "resnet18-2"]
     # The same seed on the same machine: the same run.
@@ -120,8 +117,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_inference_says_that_it_is_new
 
 
 def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn, infer, evaluate, tmp_path):
-    done = infer(by=run_script, python=sys.executable, PROBABILITIES="true")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(infer(by=run_script, python=sys.executable, PROBABILITIES="true"))
     info, output = (pd.read_csv(path) for path in (drawn.eval / "info.csv", tmp_path / "out" / "output.csv"))
     assert output.columns.tolist() == ["ImageID", "ans"] and output["ImageID"].equals(info["ImageID"])
     assert output["ans"].between(0, 17).all()
@@ -137,8 +133,7 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
     p = probabilities[list(PROBABILITY_COLUMNS)].to_numpy()
     classes = decision.decide(p, priors / priors.sum(), decided["tau"])
     assert (classes == output["ans"]).mean() > 0.99
-    done = evaluate()
-    assert done.returncode == 0, done.stderr
+    done = succeeded(evaluate(by=run_script, python=sys.executable))
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     truth = pd.read_csv(drawn.eval / "gt.csv").set_index("ImageID")["ans"]
     assert result["accuracy"] == pytest.approx((truth[output["ImageID"]].to_numpy() == output["ans"]).mean())
@@ -146,7 +141,7 @@ def test_inference_keeps_rows_order_and_columns_and_evaluation_scores_them(drawn
 
 
 def test_a_full_disk_leaves_the_answer_before_and_all_that_belongs_to_it(infer, tmp_path, monkeypatch):
-    assert infer(PROBABILITIES="true").returncode == 0
+    succeeded(infer(PROBABILITIES="true"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     report = json.loads(before["inference.json"])
     assert report["output_sha256"] == files.sha256(tmp_path / "out" / "output.csv")
@@ -168,7 +163,7 @@ def test_inference_predicts_as_validation_did(drawn, trained, infer, tmp_path):
     validation.rename(columns={"path": "ImageID"}).assign(ans=0)[["ImageID", "ans"]].to_csv(
         folder / "info.csv", index=False
     )
-    assert infer(SM_CHANNEL_EVAL=folder).returncode == 0
+    succeeded(infer(SM_CHANNEL_EVAL=folder))
     assert (pd.read_csv(tmp_path / "out" / "output.csv")["ans"] == validation["predicted"]).mean() > 0.99
 
 
@@ -218,13 +213,11 @@ def test_bad_photographs_stop_training_or_are_left_out_or_repaired(drawn, tmp_pa
     named = f"{cut.relative_to(images)} (its end is missing), {broken.relative_to(images)} (no photograph of a format"
     refused(fit(), "2 of 168 photographs cannot be read; mend or remove them, or set ON_BAD_IMAGE=leave_out", named)
     assert not list(runs.iterdir())
-    done = fit(ON_BAD_IMAGE="leave_out")
-    assert done.returncode == 0 and "2 bad photographs are left out, 0 repaired: " in done.stdout
+    succeeded(fit(ON_BAD_IMAGE="leave_out"), "2 bad photographs are left out, 0 repaired: ")
     table = pd.read_csv(runs / "small" / "bad_images.csv")
     assert table["path"].tolist() == [str(path.relative_to(images)) for path in (cut, broken)]
     assert table["done"].tolist() == ["left out"] * 2 and table["reason"][0] == "its end is missing"
-    done = fit(ON_BAD_IMAGE="repair")
-    assert done.returncode == 0 and "1 bad photographs are left out, 1 repaired: " in done.stdout
+    succeeded(fit(ON_BAD_IMAGE="repair"), "1 bad photographs are left out, 1 repaired: ")
     assert pd.read_csv(runs / "small-2" / "bad_images.csv")["done"].tolist() == ["left out", "repaired"]
     cut.unlink()
     broken.unlink()
@@ -252,7 +245,7 @@ def test_answers_that_do_not_fit_the_ground_truth_are_refused(drawn, evaluate, t
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
-def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
+def test_bad_input_to_training_is_refused(drawn, tmp_path):
     (tmp_path / "empty").mkdir()
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs"}
     failure = tmp_path / "failure"
@@ -266,10 +259,7 @@ def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
     )  # fmt: skip
     assert failure.read_text() in done.stderr
     refused(run_here("train.py", **{**folders, **QUICK, "SM_CHANNEL_TRAIN": tmp_path / "empty"}), "found nothing")
-    refused(
-        run_here("train.py", **folders, **{**QUICK, "RELABEL": "/nowhere.csv"}),
-        "expected sure, all, none or",
-    )
+    refused(run_here("train.py", **folders, **{**QUICK, "RELABEL": "/nowhere.csv"}), "expected sure, all, none or")
     refused(
         run_here("train.py", **folders, **{**QUICK, "SIZE": "32x32", "NAME": "vgg16_bn", "epochs": "0"}), "EPOCHS=0"
     )
@@ -290,7 +280,7 @@ def test_bad_input_to_training_is_refused(drawn, trained, tmp_path):
 def test_bad_input_to_inference_is_refused(drawn, trained, infer, tmp_path):
     refused(infer(by=run_script, NAME="vgg11"), "NAME=vgg11: expected", "found the runs resnet18")
     refused(infer(SM_CHANNEL_MODEL=trained / "resnet18", NAME="vgg11"), "is itself a run, resnet18")
-    assert infer(SM_CHANNEL_MODEL=trained / "resnet18").returncode == 0
+    succeeded(infer(SM_CHANNEL_MODEL=trained / "resnet18"))
     runs = tmp_path / "runs"
     (runs / "resnet18").mkdir(parents=True)
     refused(infer(SM_CHANNEL_MODEL=runs), "found no run")
@@ -325,8 +315,7 @@ def test_a_folder_without_a_table_is_answered_whole_and_nothing_is_written_into_
         shutil.copy(path, folder / name)
     (folder / "notes.txt").touch()
     before = sorted(folder.rglob("*"))
-    done = infer(SM_CHANNEL_EVAL=folder)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(infer(SM_CHANNEL_EVAL=folder))
     assert f"all 3 photographs of {folder}, sorted; passed over, as they are no photographs: notes.txt" in done.stdout
     assert "; folders in it are NOT read: more" in done.stdout
     answers = pd.read_csv(tmp_path / "out" / "output.csv")
@@ -339,7 +328,7 @@ def test_a_folder_without_a_table_is_answered_whole_and_nothing_is_written_into_
 
 
 def test_photographs_that_are_named_get_a_line_each_and_no_file(drawn, trained, infer, tmp_path):
-    assert infer().returncode == 0
+    succeeded(infer())
     expected = pd.read_csv(tmp_path / "out" / "output.csv").set_index("ImageID")["ans"]
     paths = sorted((drawn.eval / "images").iterdir())[:2]
     (tmp_path / "bad.jpg").write_bytes(b"no photograph")
@@ -354,11 +343,11 @@ def test_photographs_that_are_named_get_a_line_each_and_no_file(drawn, trained, 
     assert len(lines) == len(found) == 2 and sorted(tmp_path.rglob("*")) == before
     for path, (name, number, *names, _) in zip(paths, found, strict=True):
         assert (name, int(number)) == (str(path), expected[path.name]) and " ".join(names) == CLASS_NAMES[int(number)]
-    done = run_script("inference.py", paths[0], "missing.jpg", tmp_path, "--name", "x", python=sys.executable, **given)
+    done = run_script("inference.py", paths[0], "missing.jpg", tmp_path, "--name", "x", **given)
     refused(done, f"found no such file: missing.jpg, {tmp_path}; SM_CHANNEL_EVAL takes a folder")
-    done = run_script("inference.py", paths[0], PROBABILITIES="true", python=sys.executable, **given)
+    done = run_script("inference.py", paths[0], PROBABILITIES="true", **given)
     refused(done, "PROBABILITIES: has no effect on photographs that are given by name")
-    done = run_script("inference.py", paths[0], cwd=tmp_path, python=sys.executable)
+    done = run_script("inference.py", paths[0], cwd=tmp_path)
     refused(done, "found no run")
     assert done.stdout == f"no folder is set: taking the model of the drawn faces in {tmp_path / 'demo'}\n"
 
@@ -369,10 +358,7 @@ def test_photographs_of_a_person_share_gender_and_age(drawn, infer, tmp_path):
     (folder / "images").symlink_to(drawn.eval / "images")
     truth = pd.read_csv(drawn.eval / "gt.csv")
     truth.assign(ans=0).to_csv(folder / "info.csv", index=False)
-    done = infer(SM_CHANNEL_EVAL=folder, POOL="person")
-    assert done.returncode == 0 and "42 photographs of 6 people are pooled for gender and age" in done.stdout, (
-        done.stderr
-    )
+    succeeded(infer(SM_CHANNEL_EVAL=folder, POOL="person"), "42 photographs of 6 people are pooled for gender and age")
     assert json.loads((tmp_path / "out" / "inference.json").read_text())["pooled_people"] == 6
     output, p = (pd.read_csv(tmp_path / "out" / name) for name in ("output.csv", "probabilities.csv"))
     assert output["person"].equals(truth["person"])

@@ -72,10 +72,7 @@ def kinds(scratch: pathlib.Path, share, seed: int):
     for number, name, times in (
         (signal.SIGKILL, "kill -9", 200), (signal.SIGTERM, "signal SIGTERM", 40), (signal.SIGINT, "signal Ctrl-C", 40),
     ):  # fmt: skip
-        yield (
-            f"{name} in training",
-            stops(folder(scratch), number, share(times), seed, undisturbed_run, training_of),
-        )
+        yield (f"{name} in training", stops(folder(scratch), number, share(times), seed, undisturbed_run, training_of))
     yield "kill -9 in saves of resnet18", saves_of_a_large_net(folder(scratch), share(30), seed, training_of)
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
         yield (

@@ -26,15 +26,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = "ZYGOTE_FOLDER"  # the variable that tells test processes where the server is
 # Importing them has no side effect, which tests/test_house.py tries with new interpreters.
 MODULES = (
-    "torchvision",
-    "torch.distributed",
-    "dataset",
-    "model",
-    "loss",
-    "toolkit.pages.report",
-    "inference",
-    "export",
-)
+    "torchvision", "torch.distributed", "dataset", "model", "loss", "toolkit.pages.report", "inference", "export",
+)  # fmt: skip
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROGRAM = """#!{python} -ISE
 import json, os, resource, signal, socket, sys, time

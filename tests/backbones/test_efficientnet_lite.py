@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import QUICK, refused, run_here
+from conftest import QUICK, refused, run_here, succeeded
 from efficientnet_lite_pytorch import EfficientNet
 from sklearn.datasets import load_sample_image
 from torchvision.models import MobileNet_V2_Weights
@@ -66,11 +66,11 @@ def test_a_run_starts_from_its_weights_and_keeps_its_mean_and_std(drawn, state, 
     assert model.build("efficientnet_lite0", (32, 32), str(file))[1].taken == start.taken  # the package's names too
     given = QUICK | {"NAME": "efficientnet_lite0", "PRETRAINED": "true", "SM_MODEL_DIR": tmp_path}
     done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, **given)
-    assert done.returncode == 0 and "pretrained: efficientnet-lite0-57934424" in done.stdout, done.stderr
+    succeeded(done, "pretrained: efficientnet-lite0-57934424")
     header = read_header(tmp_path / "efficientnet_lite0" / "model.safetensors")
     assert (header.mean, header.std) == (efficientnet_lite.MEAN, efficientnet_lite.STD)
     done = run_here("inference.py", SM_CHANNEL_EVAL=drawn.eval, SM_CHANNEL_MODEL=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeded(done)
 
 
 def test_without_the_package_it_says_how_to_install_it(drawn, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from conftest import QUICK, run_here
+from conftest import QUICK, run_here, succeeded
 from safetensors.torch import save_file
 
 import dataset
@@ -170,7 +170,7 @@ def test_a_published_file_is_held_against_the_hash_in_its_name(imagenet, tmp_pat
 def test_a_finished_run_is_continued_and_says_so(drawn, run, tmp_path):
     given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path, "NAME": NAME, "WEIGHTS": run, "MIX": "none"}
     done = run_here("train.py", **{key: value for key, value in QUICK.items() if key != "PRETRAINED"} | given)
-    assert done.returncode == 0, done.stderr
+    succeeded(done)
     file, count = run / "model.safetensors", len(load_weights(run / "model.safetensors")[0])
     assert f"pretrained: {file} ({count} of {count} tensors taken, the head is taken)" in done.stdout
     assert "was trained on" not in done.stdout  # the same people are held out
@@ -201,7 +201,7 @@ def test_a_run_of_the_same_file_is_found_again_and_one_of_another_file_is_a_new_
     given = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "WEIGHTS": tmp_path / "net.pth"}
     given |= {key: value for key, value in QUICK.items() if key != "PRETRAINED"} | {"NAME": NAME}
     torch.save(imagenet, tmp_path / "net.pth")
-    assert run_here("train.py", **given).returncode == 0
+    succeeded(run_here("train.py", **given))
     assert "this run was finished before" in run_here("train.py", **given).stdout
     torch.save(imagenet | {"conv1.1.bias": torch.ones(24)}, tmp_path / "net.pth")
     assert f"{NAME}-2" in run_here("train.py", **given).stdout

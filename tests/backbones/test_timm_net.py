@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import QUICK, refused, run_here
+from conftest import QUICK, refused, run_here, succeeded
 from safetensors.torch import save_file
 
 import model
@@ -94,17 +94,16 @@ def test_weights_that_cannot_be_had_are_asked_for_in_one_line(cache):
 
 def test_training_inference_and_onnx_take_them(drawn, tmp_path):
     given = QUICK | {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "NAME": RESNET}
-    done = run_here("train.py", **given, HEAD="factored", FOLDS="2", FOLD="1")
-    assert done.returncode == 0, done.stderr
+    succeeded(run_here("train.py", **given, HEAD="factored", FOLDS="2", FOLD="1"))
     header = read_header(tmp_path / "runs" / "timm-test_resnet" / "model.safetensors")
     assert (header.backbone, header.mean, header.std) == (RESNET, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert run_here("export.py", SM_CHANNEL_MODEL=tmp_path / "runs", NAME=RESNET).returncode == 0
+    succeeded(run_here("export.py", SM_CHANNEL_MODEL=tmp_path / "runs", NAME=RESNET))
     probabilities = []
     for runtime, precision in (("torch", "fp32"), ("onnx", "")):
         done = run_here(
             "inference.py", SM_CHANNEL_EVAL=drawn.eval, SM_CHANNEL_MODEL=tmp_path / "runs", NAME=RESNET,
             SM_OUTPUT_DATA_DIR=tmp_path / runtime, RUNTIME=runtime, DEVICE="cpu", PRECISION=precision,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        succeeded(done)
         probabilities.append(pd.read_csv(tmp_path / runtime / "probabilities.csv").filter(regex=r"^p\d+$"))
     assert (probabilities[0] - probabilities[1]).abs().to_numpy().max() < 1e-5

@@ -1,7 +1,6 @@
 """Settings from files: recipes, and the settings.json of a run."""
 
 import json
-import os
 import re
 
 import pytest
@@ -14,13 +13,8 @@ from toolkit.config import defaults, presets, sources
 from toolkit.config.settings import InferenceSettings, LeaderboardSettings, TrainSettings
 from toolkit.system.console import InputError
 
+pytestmark = pytest.mark.usefixtures("nothing_set")
 HEADER = ("macro F1", "data", "minutes", "machine", "date", "commit")
-
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
-    for variable in list(os.environ):
-        monkeypatch.delenv(variable)
 
 
 @pytest.fixture
@@ -110,7 +104,7 @@ def test_a_wrong_file_is_refused_in_one_line(recipe, read, tmp_path, given, expe
 
 
 def test_settings_of_a_run_are_those_that_were_given_and_the_rest_follows_anew(read, tmp_path):
-    """What was derived is derived again from what is set over it; a default that has changed since is kept."""
+    """What followed from other settings is derived again; a default that has changed since keeps the run's value."""
     before, origin = defaults.resolve(*read(SIZE="64x48", OPTIMIZER="sgd", DEVICE="cpu", RUN="mine", EPOCHS=3))
     record = {"settings": before.model_dump(mode="json") | {"warmup": 0.3}, "origin": origin}
     (tmp_path / "settings.json").write_text(json.dumps(record))

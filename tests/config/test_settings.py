@@ -13,11 +13,7 @@ from toolkit.data import augment
 from toolkit.system.console import InputError
 from toolkit.training import optimizer
 
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
-    for variable in list(sources.os.environ):
-        monkeypatch.delenv(variable)
+pytestmark = pytest.mark.usefixtures("nothing_set")
 
 
 @pytest.fixture
@@ -127,7 +123,7 @@ def test_weights_are_a_word_the_folder_of_a_run_or_a_file(given, tmp_path):
 
 
 def test_values_as_shells_containers_and_word_processors_bring_them(given, tmp_path, monkeypatch):
-    """A file of variables keeps quotes, blanks, ~ and the line ends of Windows; no shell opens a ~ after a comma."""
+    """A file of variables keeps quotes, blanks, ~ and Windows line ends; no shell expands a ~ after a comma."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "faces").mkdir()
     (tmp_path / "own.csv").touch()
@@ -175,7 +171,7 @@ def test_what_launchers_set_is_no_setting_of_ours(given, monkeypatch):
     assert given("--local_rank=0")[0].epochs == 10
 
 
-def test_settings_pass_through_a_command_line_also_where_a_folder_begins_with_a_dash(given, tmp_path):
+def test_settings_pass_through_a_command_line_also_where_a_folder_begins_with_a_dash(given):
     flags = sources.as_flags({"sm_model_dir": "-runs", "size": (64, 48), "report_photos": False})
     found = given(*flags)[0]
     assert (str(found.sm_model_dir), found.size, found.report_photos) == ("-runs", (64, 48), False)
@@ -330,7 +326,7 @@ def test_near_misses_give_a_warning_but_not_names_of_the_platform():
 
 
 def test_what_other_toolkits_call_a_setting_is_a_note_that_names_ours(given, capsys):
-    """Only where it plainly means this script: other programs have variables, too."""
+    """Only where the name can mean nothing else: other programs have variables, too."""
     others = {"LEARNING_RATE": "1", "Img_Size": "64", "AMP": "1", "NUM_WORKERS": "8", "MODEL": "x", "VAL_SPLIT": ".1"}
     given(**others, NAME="resnet34")
     said = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Photographs of every kind, written by Pillow and read back."""
 
+import functools
 import os
 import random
 import struct
@@ -19,6 +20,7 @@ from toolkit.data.store import Store
 FRAMING = Framing((64, 48))
 
 
+@functools.cache
 def scene() -> Image.Image:
     """A smooth picture, 384 x 512, whose red grows to the right and whose green grows downwards."""
     y, x = np.mgrid[0:512, 0:384]
@@ -65,7 +67,7 @@ def test_rgb_from_any_mode(save, mode):
     [(np.float32, 1), (np.float32, 255), (np.float32, 65535), (np.uint16, 255), (np.uint16, 65535), (np.int32, 255)],
 )
 def test_grey_values_are_as_bright_as_their_range_says(save, kind, greatest):
-    """Programs of science keep 8 bits in 16, and shares from 0 to 1: they came out black."""
+    """Scientific programs store 8-bit values in 16 bits, or values from 0 to 1. Such photographs came out black."""
     grey = scene().convert("L")
     values = (np.asarray(grey) / 255 * greatest).astype(kind)
     pixels = decode_file(save("a.tiff", Image.fromarray(values)), FRAMING).astype(int)
@@ -91,7 +93,7 @@ def test_a_photograph_whose_exif_is_damaged_is_read(save, kind):
 
 
 def test_of_large_photographs_one_is_decoded_at_a_time(save, monkeypatch):
-    """Also where Pillow decodes them to find out how they are turned."""
+    """Also where Pillow must decode a photograph to know its orientation."""
     path, at_once, most, load = save("a.png", scene()), [], [], PngImagePlugin.PngImageFile.load
 
     def slow(photo):

@@ -1,13 +1,14 @@
 """CROP and FIT: what is cut, and how it is fitted, the same for every kind of file and wherever a run is asked."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_here
+from conftest import run_here, succeeded
 from PIL import Image, ImageOps
 
 import model
@@ -23,6 +24,7 @@ ALIGNED = (0.25, 0.125, 0.75, 0.875)  # whole pixels at every scale of a JPEG of
 SIZE = (64, 48)
 
 
+@functools.cache
 def scene() -> Image.Image:
     """A picture of 384 x 512 with detail of all sizes."""
     rng = np.random.default_rng(0)
@@ -108,7 +110,7 @@ def test_a_crop_of_less_than_a_pixel_is_a_pixel():
 
 @pytest.mark.parametrize("times", [4, 8])
 def test_a_jpeg_is_not_taken_as_its_decoder_scales_it(times):
-    """At 128x96 such photographs came from the decoder as they are: up to 3 grey levels off, with sharper edges."""
+    """At 128x96 the decoder's own scaling gave the final pixels: up to 3 grey levels off, with sharper edges."""
     jpeg = as_file("JPEG", scene().resize((96 * times, 128 * times)))
     with Image.open(io.BytesIO(jpeg)) as photo:
         exact = decode.decode_bytes(as_file("PNG", photo.convert("RGB")), Framing((128, 96))).astype(int)
@@ -141,8 +143,7 @@ def test_a_run_is_asked_about_the_part_that_it_learned_from(drawn, runs, tmp_pat
 
     def infer(names: str, folder: pathlib.Path) -> np.ndarray:
         where = {"SM_CHANNEL_EVAL": folder, "SM_CHANNEL_MODEL": runs, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-        done = run_here("inference.py", NAME=names, DEVICE="cpu", ADAPT_PRIORS="false", **where)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(run_here("inference.py", NAME=names, DEVICE="cpu", ADAPT_PRIORS="false", **where))
         assert ("at 32x32 CROP=0.25,0.125,0.75,0.875, epoch" in done.stdout) == ("cut" in names)
         return pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)].to_numpy()
 

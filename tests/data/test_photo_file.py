@@ -1,5 +1,6 @@
 """Which files are read as photographs, whatever they are called, and what becomes of those that lack their end."""
 
+import functools
 import io
 import math
 import pathlib
@@ -26,7 +27,7 @@ HEIF = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
 
 
 def test_what_pillow_warns_of_and_reads_all_the_same_is_not_said(tmp_path):
-    """It names no photograph, and comes from any of the threads."""
+    """The warning names no photograph, and may come from any thread."""
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"  # cut short in its first entry
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
     for loud, said in (("", ""), ("import warnings; warnings.simplefilter('always'); ", "Corrupt EXIF data")):
@@ -39,6 +40,7 @@ def test_what_pillow_warns_of_and_reads_all_the_same_is_not_said(tmp_path):
         assert done.stdout == "1\n" and said in done.stderr and bool(done.stderr) == bool(said), done.stderr
 
 
+@functools.cache
 def scene() -> Image.Image:
     y, x = np.mgrid[0:256, 0:192]
     return Image.fromarray(np.stack([x, y, 128 + 60 * np.sin(x / 9) * np.sin(y / 7)], -1).astype(np.uint8))

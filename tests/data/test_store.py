@@ -57,7 +57,7 @@ def test_memory_file_and_decoding_at_each_use_give_the_same_pixels(paths, monkey
 
 
 def test_small_photographs_take_few_threads_and_large_ones_all(paths, tmp_path, monkeypatch):
-    """On 16 cores, 16 threads on small ones handed Python's lock to and fro: a third of the speed of two on 2 cores."""
+    """16 threads on small photographs waited for Python's lock: a third of the speed of two threads on 2 cores."""
     assert Store(paths, FRAMING).fill() == {}  # the first photographs of a process take longer
     monkeypatch.setattr(store, "cpu_count", lambda: 16)
     Image.effect_noise((4000, 3000), 50).save(tmp_path / "large.jpg")
@@ -81,7 +81,7 @@ def test_photographs_that_come_one_by_one_take_few_threads_while_small_and_more_
 
 
 def test_what_is_not_decoded_yet_is_waited_for(paths, monkeypatch):
-    """Photographs are decoded in the background, in whatever time it takes: what is asked for is there."""
+    """Photographs are decoded in the background; reading pixels waits until these are decoded."""
     monkeypatch.setattr(store, "cpu_count", lambda: 1)
     slow = decode.decode_bytes
     monkeypatch.setattr(decode, "decode_bytes", lambda *given: (store.threading.Event().wait(0.002), slow(*given))[1])
@@ -205,7 +205,7 @@ def test_nothing_is_kept_of_bad_photographs(paths, tmp_path):
 
 
 def test_what_was_decoded_for_a_place_that_is_given_up_is_not_taken_from_the_next_one(paths, tmp_path, monkeypatch):
-    """Who asks while the disk of the cache gets full waits for the pixels to be decoded again."""
+    """If the cache's disk gets full, readers wait until the pixels are decoded again."""
     monkeypatch.setattr(store.File, "write", full)
     (tmp_path / "cache").mkdir()
     with disk_cache.open_store(paths, FRAMING, 1.0, tmp_path / "cache") as some:

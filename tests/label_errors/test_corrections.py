@@ -16,19 +16,9 @@ SURE_MALE = ["001720", "006359", "006360", "006361", "006362", "006363", "006364
 SURE_FEMALE = ["001498-1", "004432", "005223"]
 SURE_EXCHANGED = ["000020", "005227"]
 NOT_SURE_MALE = [
-    "000010",
-    "000357",
-    "000664",
-    "000667",
-    "000725",
-    "000736",
-    "000767",
-    "000817",
-    "003780",
-    "003798",
-    "004281",
+    "000010", "000357", "000664", "000667", "000725", "000736", "000767", "000817", "003780", "003798", "004281",
     "006504",
-]
+]  # fmt: skip
 MASKS = {"mask1": 0, "incorrect_mask": 1, "normal": 2}
 NOWHERE = pathlib.Path("/nowhere")  # no photograph is read unless a row says what its file holds
 FIELDS = "person,photograph,field,given,correct,certainty,note\n"
@@ -104,7 +94,7 @@ def test_none_changes_nothing():
 
 
 def test_an_id_that_another_data_set_has_by_chance_is_pointed_out():
-    """Its folder may well say the same, and a mask is named by the file alone."""
+    """Its labels may be the same by chance, and a mask is known by the name of the file alone."""
     _, report = corrections.apply(labelled(**{"000020": 1, "good": 1}), "sure", NOWHERE)
     assert str(report).endswith("; if these are not the contest's photographs, set RELABEL=none")
     _, report = corrections.apply(labelled(good=1), "sure", NOWHERE)
@@ -163,7 +153,7 @@ def test_a_missing_table_is_refused(tmp_path):
         corrections.apply(labelled(a=0), str(tmp_path / "nothing.csv"), NOWHERE)
 
 
-def test_several_sources_apply_together(table, tmp_path):
+def test_several_sources_apply_together(table):
     first, second = table("good,all,gender,female,male,sure,"), table("000010,all,age,25,58,not sure,", file="b,c.csv")
     third = table("good,all,gender,female,male,sure,", "good,normal,leave_out,,,sure,", file="d.csv")
     after, report = corrections.apply(everybody(), f"sure, {first} ,{third},sure", NOWHERE)
@@ -182,10 +172,8 @@ def test_several_sources_apply_together(table, tmp_path):
 
 def test_files_of_one_name_are_both_in_the_report(table, tmp_path):
     (tmp_path / "later").mkdir()
-    first, second = (
-        table("a,all,gender,male,female,sure,"),
-        table("b,all,gender,male,female,sure,", file="later/mine.csv"),
-    )
+    first = table("a,all,gender,male,female,sure,")
+    second = table("b,all,gender,male,female,sure,", file="later/mine.csv")
     _, report = corrections.apply(labelled(a=0, b=0), f"{first},{second}", NOWHERE)
     assert report.files == {path: files.sha256(pathlib.Path(path)) for path in (first, second)}
 
@@ -361,6 +349,6 @@ def test_rows_apply_as_spreadsheets_save_them_and_are_refused_where_several_peop
 
 
 def test_a_table_of_another_data_set_gains_no_zeros():
-    """001720 of outliers.csv is not somebody's own 1720."""
+    """A person 1720 of another data set is not 001720 of outliers.csv."""
     report = corrections.apply(labelled(**{"1720": 1}), "sure", NOWHERE)[1]
     assert report.people == [] and "001720" in report.unknown

@@ -26,7 +26,7 @@ def test_answers_are_found_in_the_rows_that_hold_them(suspects):
 
 
 def test_what_others_change_in_the_file_stays_changed(suspects, tmp_path, capsys):
-    """It is re-read before it is written: rows that were added stayed away, and those taken out came back."""
+    """The file is read again before each write. Without that, added rows were lost and removed rows came back."""
     path = tmp_path / "corrections.csv"
     decided = decisions.Decisions(path, suspects, [EARLIER])
     by_hand = correction("someone", "mask1", "mask", "worn", "incorrect")

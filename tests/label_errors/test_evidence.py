@@ -143,7 +143,7 @@ def test_an_age_that_is_near_the_other_band_is_weaker_evidence():
 
 @pytest.mark.parametrize(("wrong", "seed"), [(0.0, 0), (0.05, 1), (0.05, 2)])
 def test_the_spread_of_looks_is_not_counted_twice(wrong, seed):
-    """The net has seen that some of 29 look 30. As many wrong ages are expected as there are, not a quarter of them."""
+    """The net already knows that some of 29 look 30. Counted twice, only a quarter of the errors was expected."""
     table, p, is_wrong = people_who_look_older_or_younger(400, seed, wrong)
     expected = sum(one.probability for one in evidence.find_label_errors(table, p) if one.kind == "age")
     there = int(is_wrong.sum())
@@ -169,7 +169,7 @@ def test_probabilities_add_up_to_the_number_of_errors(share):
 
 @pytest.mark.parametrize("seed", [0, 4])
 def test_a_fifth_of_wrong_genders_is_seen_as_such_where_looks_overlap(seed):
-    """Many wrong labels and a net that sees well fit like few and one that sees badly: neither is ruled out before."""
+    """Many wrong labels with a good net look like few with a bad net: the prior must rule out neither."""
     expected, there = expected_wrong_genders(300, 0.2, seed=seed, sure=1.5)
     assert there / 2 < expected < 2 * there, expected
 

@@ -13,14 +13,10 @@ from toolkit.models import cpu_convolution
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),
     [
-        (3, 1, 1, (4, 3)),
-        (3, 2, 1, (8, 6)),
-        (1, 1, 0, (4, 4)),
-        (1, 2, 0, (7, 5)),
-        ((1, 3), (2, 1), (0, 1), (4, 3)),
-        (3, 2, 0, (7, 7)),
+        (3, 1, 1, (4, 3)), (3, 2, 1, (8, 6)), (1, 1, 0, (4, 4)), (1, 2, 0, (7, 5)),
+        ((1, 3), (2, 1), (0, 1), (4, 3)), (3, 2, 0, (7, 7)),
     ],
-)
+)  # fmt: skip
 def test_the_product_is_the_convolution(kernel, stride, padding, size, dtype, monkeypatch):
     monkeypatch.setattr(cpu_convolution, "LEAST_WEIGHTS", 1)
     torch.manual_seed(0)
@@ -38,13 +34,11 @@ def test_the_product_is_the_convolution(kernel, stride, padding, size, dtype, mo
         torch.testing.assert_close(one, other, **({} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.1}))
 
 
-def test_only_large_weights_over_small_maps_and_plain_layers(monkeypatch):
+def test_only_large_weights_over_small_maps_and_plain_layers():
     net = nn.Sequential(
-        nn.Conv2d(512, 512, 3),
-        nn.Conv2d(3, 64, 7),
-        nn.Conv2d(1024, 2048, 1, groups=2),
+        nn.Conv2d(512, 512, 3), nn.Conv2d(3, 64, 7), nn.Conv2d(1024, 2048, 1, groups=2),
         nn.Conv2d(512, 512, 3, dilation=2),
-    )
+    )  # fmt: skip
     cpu_convolution.speed_up(net)
     assert ["forward" in vars(layer) for layer in net] == [True, False, False, False]
     large = torch.randn(1, 512, 9, 9)

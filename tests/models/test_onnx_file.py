@@ -45,7 +45,7 @@ def test_answers_are_probabilities_or_refused(tmp_path):
 
 
 def test_no_other_file_is_read(tmp_path, monkeypatch):
-    """onnxruntime looked for them in the folder that one happened to work in."""
+    """onnxruntime looked for such files in the current folder."""
     monkeypatch.chdir(tmp_path)
     np.full(CLASSES, 1 / CLASSES, np.float32).tofile("secret")
     for name in ("secret", str(tmp_path / "secret"), f"../{tmp_path.name}/secret"):

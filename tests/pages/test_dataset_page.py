@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 from browser import PHONE, opened, reads_well
-from conftest import run_here
+from conftest import run_here, succeeded
 from data.test_face_box import photographs, save
 from PIL import Image
 
@@ -38,9 +38,8 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
     rows = f"{person},all,gender,{gender},{other},sure\n{person},mask5,leave_out,,,sure\n"
     (tmp_path / "own.csv").write_text("person,photograph,field,given,correct,certainty\n" + rows)
     folders = {"SM_CHANNEL_TRAIN": images, "SM_OUTPUT_DATA_DIR": tmp_path}
-    done = run_here("dataset.py", **folders, RELABEL=tmp_path / "own.csv", SIZE="64x48")
-    assert done.returncode == 0, done.stderr
-    for words in (
+    succeeded(
+        run_here("dataset.py", **folders, RELABEL=tmp_path / "own.csv", SIZE="64x48"),
         "passed over, as they are no photographs (1): notes.txt",
         f"unreadable photographs (1): {third.name}/mask2.jpg",
         f"photographs smaller than 64x48 (1): {fourth.name}/mask1.jpg (40x30)",
@@ -50,8 +49,7 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
         "identical files (2): ",
         f"folders of no age from 1 to 100 (1): {old.name}",
         "CROP=1: faces fill the photographs, or are not in one place, or fewer than 50 people",
-    ):
-        assert words in done.stdout, words
+    )
     with opened(browser, tmp_path / "dataset.html", viewport=PHONE, color_scheme="dark") as shown:
         reads_well(shown)
         table, _ = dataset.read_faces(images)
@@ -65,13 +63,12 @@ def test_every_problem_of_a_data_set_is_found(browser, drawn, tmp_path):
 def test_the_faces_are_found_and_shown_with_the_crop_that_is_set(browser, tmp_path):
     save(tmp_path / "images", *photographs(60, (30, 24), 9))
     folders = {"SM_CHANNEL_TRAIN": tmp_path / "images", "SM_OUTPUT_DATA_DIR": tmp_path}
-    done = run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5")
-    assert done.returncode == 0 and re.search(r"^CROP=0\.\d+,0\.\d+,0\.\d+,0\.\d+ holds the faces", done.stdout, re.M)
+    done = succeeded(run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5"))
+    assert re.search(r"^CROP=0\.\d+,0\.\d+,0\.\d+,0\.\d+ holds the faces", done.stdout, re.M)
     assert "photographs smaller than 64x48 CROP=0.5 (120): " in done.stdout
     with_phone = tmp_path / "images" / "7_female_x_27" / "mask1.png"
     Image.new("L", (12000, 9000)).save(with_phone)
-    done = run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5", MAX_MEGAPIXELS="200")
-    assert done.returncode == 0 and "(119): " in done.stdout, done.stderr
+    succeeded(run_here("dataset.py", **folders, SIZE="64x48", CROP="0.5", MAX_MEGAPIXELS="200"), "(119): ")
     with opened(browser, tmp_path / "dataset.html", viewport=PHONE) as shown:
         reads_well(shown)
         mean = shown.get_by_alt_text("Mean photograph with the box of the crop")
@@ -93,8 +90,7 @@ def test_classes_that_nobody_is_of_and_those_that_validation_lacks_are_told_apar
 
 def test_where_nobody_is_validated_nobody_is_missed(drawn, tmp_path):
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path}
-    done = run_here("dataset.py", **folders, VAL_RATIO=0, SIZE="64x48")
-    assert done.returncode == 0, done.stderr
+    succeeded(run_here("dataset.py", **folders, VAL_RATIO=0, SIZE="64x48"))
     page = (tmp_path / "dataset.html").read_text()
     assert '<th scope="col">training</th></tr>' in page and "macro F1 of validation" not in page
     assert "with the box of the crop" not in page and "Orange" not in page  # CROP=1 here: no box is drawn

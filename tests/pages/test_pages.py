@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import DESK, PHONE, opened, reads_well
-from conftest import run_here
+from conftest import run_here, succeeded
 
 from toolkit.pages.parts import predictions, render
 
@@ -18,8 +18,8 @@ def evaluated(trained, drawn, tmp_path_factory):
     """The output folder of inference.py and evaluation.py."""
     out = tmp_path_factory.mktemp("out")
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": out}
-    assert run_here("inference.py", **folders, DEVICE="cpu").returncode == 0
-    assert run_here("evaluation.py", SM_GROUND_TRUTH_DIR=drawn.eval, SM_OUTPUT_DATA_DIR=out).returncode == 0
+    succeeded(run_here("inference.py", **folders, DEVICE="cpu"))
+    succeeded(run_here("evaluation.py", SM_GROUND_TRUTH_DIR=drawn.eval, SM_OUTPUT_DATA_DIR=out))
     return out
 
 
@@ -42,8 +42,7 @@ def test_a_cell_of_a_confusion_matrix_leads_to_its_photographs(browser, evaluate
         link = shown.locator(".matrix a[data-cell^='gender']").first
         cell = link.get_attribute("data-cell")
         link.click()
-        assert cell == "gender-0-1" or cell == "gender-1-0"
-        true, predicted = ("male", "female") if cell == "gender-0-1" else ("female", "male")
+        true, predicted = {"gender-0-1": ("male", "female"), "gender-1-0": ("female", "male")}[cell]
         assert shown.inner_text("#filter span") == (
             f"Only {true}, predicted as {predicted}: {photographs.count()} shown."
         )
@@ -91,9 +90,9 @@ def test_a_page_is_used_by_keyboard_and_prints_whole(browser, trained):
 
 
 def test_without_report_photos_the_page_of_a_data_set_holds_no_photograph(drawn, tmp_path):
-    """Those of runs and evaluations: tests/test_leaderboard.py."""
+    """tests/test_leaderboard.py checks the pages of runs and evaluations."""
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path}
-    assert run_here("dataset.py", **folders, REPORT_PHOTOS="false", SIZE="32x32").returncode == 0
+    succeeded(run_here("dataset.py", **folders, REPORT_PHOTOS="false", SIZE="32x32"))
     page = (tmp_path / "dataset.html").read_text()
     assert "data:image" not in page and predictions.NO_PHOTOGRAPHS in page
 
@@ -101,16 +100,13 @@ def test_without_report_photos_the_page_of_a_data_set_holds_no_photograph(drawn,
 def test_an_evaluation_shows_what_it_knows_and_no_more(drawn, evaluated, tmp_path):
     """Without people, probabilities and photographs; and with probabilities of other photographs."""
     text = (evaluated / "evaluation.html").read_text()
-    assert (
-        "bootstrap samples of people" in text
-        and "Calibration</h2>" in text
-        and ">6 people<" in text.replace("<small>", ">").replace("</small>", "<")
-    )
+    assert "bootstrap samples of people" in text and "Calibration</h2>" in text
+    assert ">6 people<" in text.replace("<small>", ">").replace("</small>", "<")
     pd.read_csv(drawn.eval / "gt.csv").drop(columns="person").to_csv(tmp_path / "gt.csv", index=False)
     shutil.copy(evaluated / "output.csv", tmp_path)
     (tmp_path / "probabilities.csv").write_text((evaluated / "probabilities.csv").read_text().replace(".jpg", ".png"))
     done = run_here("evaluation.py", SM_GROUND_TRUTH_DIR=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path)
-    assert done.returncode == 0 and "probabilities.csv is ignored" in done.stdout
+    succeeded(done, "probabilities.csv is ignored")
     text = (tmp_path / "evaluation.html").read_text()
     assert "people not known" in text and "Calibration</h2>" not in text and "data:image" not in text
     assert f"No photographs are shown: no folder {tmp_path / 'images'}." in text
@@ -118,14 +114,12 @@ def test_an_evaluation_shows_what_it_knows_and_no_more(drawn, evaluated, tmp_pat
     (tmp_path / "images").mkdir()
     for name in ("gt.csv", "output.csv"):
         table = pd.read_csv(tmp_path / name)
-        outside = str(drawn.eval / "images") if name else ""
-        table["ImageID"] = [f"{outside}/{image}" for image in table["ImageID"]]
+        table["ImageID"] = [str(drawn.eval / "images" / image) for image in table["ImageID"]]
         table.loc[0, "ImageID"] = f"../{drawn.eval.name}/images/{table.loc[0, 'ImageID'].rpartition('/')[2]}"
         table.to_csv(tmp_path / name, index=False)
-    done = run_here("evaluation.py", SM_GROUND_TRUTH_DIR=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path)
-    assert done.returncode == 0 and "data:image" not in (tmp_path / "evaluation.html").read_text()
+    succeeded(run_here("evaluation.py", SM_GROUND_TRUTH_DIR=tmp_path, SM_OUTPUT_DATA_DIR=tmp_path))
+    assert "data:image" not in (tmp_path / "evaluation.html").read_text()
     before, after = (json.loads((folder / "evaluation.json").read_text()) for folder in (evaluated, tmp_path))
     assert all(before[name] == after[name] for name in ("accuracy", "macro_f1", "attributes", "confusion"))
-    assert (
-        before["groups"]["gender"]["groups"][0]["people"] == 3 and not after["groups"]["gender"]["groups"][0]["people"]
-    )
+    people, unknown = (found["groups"]["gender"]["groups"][0]["people"] for found in (before, after))
+    assert people == 3 and not unknown

@@ -58,7 +58,7 @@ def test_a_corrected_label_is_said_beside_its_mistake(tmp_path):
     assert (tmp_path / "page.html").read_text().count("label corrected: male to female") == 1
 
 
-def test_pixelated_pages_hold_mosaics_only(drawn, tmp_path):
+def test_pixelated_pages_hold_mosaics_only(drawn):
     photographs = sorted(drawn.train.glob("*/mask1.jpg"))[:2]
     found = Predictions(["a", "b"], np.array([0, 1]), np.array([1, 0]), ["x", "y"], paths=photographs)
     for pixelate in (False, True):
@@ -72,7 +72,7 @@ def test_pixelated_pages_hold_mosaics_only(drawn, tmp_path):
             assert (np.abs(inside - inside[:, :1]).max() < 6) == pixelate
 
 
-def test_the_page_scores_groups(tmp_path):
+def test_the_page_scores_groups():
     rng = np.random.default_rng(0)
     true, camera = rng.integers(0, 18, 400), np.repeat(["phone", "fixed"], 200)
     predicted = np.where((camera == "fixed") & (rng.random(400) < 0.5), 0, true)

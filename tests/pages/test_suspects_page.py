@@ -223,7 +223,7 @@ def test_two_windows_save_the_decisions_of_both(browser, suspects, images, tmp_p
     context.close()
 
 
-def test_after_scrolling_keys_decide_on_a_row_in_sight(browser, suspects, images, many):
+def test_after_scrolling_keys_decide_on_a_row_in_sight(browser, many):
     with opened(browser, many, viewport=DESK) as shown:
         shown.evaluate("scrollTo(0, 30000)")
         expect(shown.locator("article[aria-current=true] h3 span")).not_to_have_text("1")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FOLDS, QUICK, run_here
+from conftest import FOLDS, QUICK, run_here, succeeded
 from faults import Forked
 
 import dataset
@@ -96,7 +96,7 @@ def test_what_is_kept_of_finished_folds_stays_until_the_next_run_of_that_name_be
 
 
 def test_folds_take_nothing_from_a_run_that_is_none_of_theirs(tmp_path):
-    """A killed run's state outlived its folder, and another run of that name is finished there."""
+    """The state of a killed run is left without its folder, and another run of that name is finished."""
     state = tmp_path / "checkpoints" / "resnet18" / "state-1.safetensors"
     for folder, name in ((state.parent, state.name), (tmp_path / "runs" / "resnet18", "result.json")):
         folder.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_folds_take_nothing_from_a_run_that_is_none_of_theirs(tmp_path):
 
 
 def test_a_fold_whose_state_cannot_be_read_now_is_kept(tmp_path):
-    """It was trained anew, and its folder deleted."""
+    """Its folder was deleted, and the fold trained again."""
     config, opening = open_folds(tmp_path, "a")
     with (
         pytest.raises(InputError, match="state-1.safetensors: cannot be read now: Is a directory"),
@@ -200,13 +200,12 @@ WITH_FINAL = QUICK | {
 def with_final(drawn, tmp_path_factory):
     """The folder of a run of two folds and a net of everybody, in a folder of runs of its own."""
     runs = tmp_path_factory.mktemp("final")
-    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **WITH_FINAL)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=runs, **WITH_FINAL))
     assert not any(words in done.stdout for words in ("no report is written", "may not suit")), done.stdout
     return runs / "squeezenet1_1"
 
 
-def test_the_final_net_is_of_everybody_and_decides_as_the_folds_do(drawn, with_final):
+def test_the_final_net_is_of_everybody_and_decides_as_the_folds_do(with_final):
     table = pd.read_csv(with_final / "out_of_fold.csv")
     results = [json.loads((with_final / name / "result.json").read_text()) for name in ("fold-0", "fold-1", "final")]
     assert results[2]["epochs"] == int(np.mean([result["kept_epoch"] for result in results[:2]]) + 0.5)
@@ -223,8 +222,7 @@ def test_the_final_net_is_of_everybody_and_decides_as_the_folds_do(drawn, with_f
 def test_all_nets_answer_or_one_of_them(drawn, with_final, tmp_path):
     def infer(**given) -> tuple[np.ndarray, dict]:
         folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": with_final.parent, "SM_OUTPUT_DATA_DIR": tmp_path}
-        done = run_here("inference.py", **folders | given, DEVICE="cpu", ADAPT_PRIORS="false")
-        assert done.returncode == 0, done.stderr
+        succeeded(run_here("inference.py", **folders | given, DEVICE="cpu", ADAPT_PRIORS="false"))
         p = pd.read_csv(tmp_path / "probabilities.csv").drop(columns=["ImageID", "ans"]).to_numpy()
         return p, json.loads((tmp_path / "inference.json").read_text())["runs"]
 
@@ -248,8 +246,7 @@ def test_a_final_net_that_is_killed_goes_on_also_on_another_machine(drawn, with_
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(10) == -signal.SIGKILL
     shutil.rmtree(runs)
-    done = run_here("train.py", **given, **WITH_FINAL)
-    assert done.returncode == 0 and "run final goes on from epoch" in done.stdout, done.stdout + done.stderr
+    succeeded(run_here("train.py", **given, **WITH_FINAL), "run final goes on from epoch")
     expected, found = (load_weights(folder / "final" / "model.safetensors")[0] for folder in (with_final, group))
     assert expected.keys() == found.keys() and all(expected[name].equal(found[name]) for name in found)
     assert not list(states.rglob("state-*")) and (states / "squeezenet1_1" / "finished.json").exists()

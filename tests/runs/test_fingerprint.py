@@ -62,7 +62,7 @@ def without(paths: set[str], patterns: tuple[str, ...]) -> set[str]:
 
 
 def test_other_photographs_under_the_same_names_are_another_task(drawn, tmp_path):
-    """People overwrite what they train on, and copying tools keep size and time."""
+    """People overwrite photographs, and copying tools keep size and time of change."""
     shutil.copytree(drawn.train, tmp_path / "images")
     table = dataset.read_faces(tmp_path / "images")[0][:8]
 
@@ -108,22 +108,15 @@ def copy(tmp_path_factory):
 @pytest.mark.parametrize(
     ("edited", "goes_on"),
     [
-        ("train.py", False),
-        ("model.py", False),
-        ("toolkit/data/augment.py", False),
-        ("toolkit/training/step.py", False),
-        ("toolkit/runs/cross_validation.py", False),
+        ("train.py", False), ("model.py", False), ("toolkit/data/augment.py", False),
+        ("toolkit/training/step.py", False), ("toolkit/runs/cross_validation.py", False),
         ("toolkit/training/a_new_module.py", False),
-        ("inference.py", True),
-        ("toolkit/demo/portrait.py", True),
-        ("toolkit/serving/requests.py", True),
-        ("toolkit/pages/report.py", True),
-        ("toolkit/pages/templates/report.html", True),
-        ("toolkit/training/lr_finder.py", True),
-        ("toolkit/runs/lookup.py", True),
+        ("inference.py", True), ("toolkit/demo/portrait.py", True), ("toolkit/serving/requests.py", True),
+        ("toolkit/pages/report.py", True), ("toolkit/pages/templates/report.html", True),
+        ("toolkit/training/lr_finder.py", True), ("toolkit/runs/lookup.py", True),
         ("toolkit/config/a_new_module.py", True),
     ],
-)
+)  # fmt: skip
 def test_an_edit_begins_a_new_run_exactly_where_it_can_change_the_result(
     copy, tmp_path, capsys, monkeypatch, edited, goes_on
 ):

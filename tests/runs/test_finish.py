@@ -32,7 +32,7 @@ def test_a_damaged_leaderboard_is_put_aside_and_the_run_is_not_lost(tmp_path, ca
 
 
 def test_a_table_that_nobody_can_write_now_gets_its_lines_later_and_no_run_waits_for_it(tmp_path, capsys):
-    """As another person's lock, or a spreadsheet that has it open, does."""
+    """Say, another person holds the lock, or has the table open in a spreadsheet."""
     scores = dict.fromkeys(artefacts.SCORES, 0.5)
 
     def finish(run: str) -> None:
@@ -106,16 +106,8 @@ def test_settings_become_columns_once_they_differ(tmp_path):
 
 
 def test_scores_of_several_seeds_are_shown_as_mean_and_spread():
-    rows = [
-        {"lr": "1", "seed": "1", "f1": "0.5"},
-        {"lr": "1", "seed": "3", "f1": 0.25},
-        {"lr": "2", "seed": "1", "f1": 1},
-    ]
-    rows += [
-        {"lr": "2", "seed": "1", "f1": 0.5},
-        {"lr": "3", "seed": "1", "f1": ""},
-        {"lr": "3", "seed": "2", "f1": ""},
-    ]
+    table = (("1", "1", "0.5"), ("1", "3", 0.25), ("2", "1", 1), ("2", "1", 0.5), ("3", "1", ""), ("3", "2", ""))
+    rows = [dict(zip(("lr", "seed", "f1"), cells, strict=True)) for cells in table]
     assert leaderboard.over_seeds(rows, ["lr"], ["f1"]) == [
         {"lr": "1", "seeds": "1, 3", "f1": "0.3750 (0.2500 to 0.5000)"}, {"lr": "3", "seeds": "1, 2", "f1": ""},
     ]  # fmt: skip

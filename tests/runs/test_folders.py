@@ -35,9 +35,7 @@ def test_an_unfinished_run_of_the_same_settings_goes_on_and_a_finished_one_does_
         leaderboard.finish(run.folder, {"run": "a", "started": "now"})
         run.finish()
     with open_run(tmp_path) as run:
-        assert (
-            run.folder.name == "a-2" and run.checkpoint is None
-        )  # the one before left nothing in it, and was taken away
+        assert run.folder.name == "a-2" and run.checkpoint is None  # that of before left nothing in it, and went
 
 
 def test_a_finished_run_with_the_same_fingerprint_is_not_trained_again_unless_it_is_asked_for(tmp_path):
@@ -83,7 +81,7 @@ def test_what_has_changed_is_said_and_a_new_run_begins(tmp_path, capsys, change,
 
 
 def test_a_damaged_generation_is_passed_over_and_the_other_one_goes_on(tmp_path, capsys):
-    """Also where the flipped bit says that the run is of other settings."""
+    """Also if the flipped bit lies in the settings, so that they look different."""
     for place, said in ((b'\\"p\\"', "checksum is wrong"), (b"data_offsets", "damaged or foreign")):
         name = said.replace(" ", "_")
         with open_run(tmp_path, name=name) as run:
@@ -109,7 +107,7 @@ def test_with_no_whole_state_a_new_run_begins_and_says_so(tmp_path, capsys):
 
 
 def test_a_run_does_not_go_on_in_the_folder_of_another_one(tmp_path, capsys):
-    """Its state lies in a folder of checkpoints, and in the folder of runs there is another one of its name."""
+    """Its state lies in the checkpoint folder; the folder of runs has another run of the same name."""
     for name in ("first", "second", "checkpoints"):
         (tmp_path / name).mkdir()
     with open_run(tmp_path / "first", checkpoints=tmp_path / "checkpoints") as run:
@@ -188,7 +186,7 @@ def test_a_state_is_found_where_it_was_saved_before_there_was_a_folder_for_it(tm
 
 
 def test_the_last_state_of_a_finished_run_stays_until_the_next_run_of_that_name_begins(tmp_path):
-    """What lies in the folder of runs goes with the machine, if that is lost before the model is stored."""
+    """If the machine is lost before the model is stored, so is the folder of runs."""
     state = tmp_path / "checkpoints" / "a" / CHECKPOINTS[0]
 
     def begin(**given):
@@ -219,7 +217,7 @@ def test_the_last_state_of_a_finished_run_stays_until_the_next_run_of_that_name_
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_folder_that_cannot_be_locked_does_not_block_its_name(kind, tmp_path):
-    """It is another person's, or read-only. Here its lock is a folder, as not even root can open that for writing."""
+    """Say, another person's or a read-only one. Here its lock is a folder: not even root can open that for writing."""
     if kind == "file":
         (tmp_path / "a").touch()
     else:
@@ -231,7 +229,7 @@ def test_a_folder_that_cannot_be_locked_does_not_block_its_name(kind, tmp_path):
 
 
 def test_a_process_killed_while_it_writes_a_state_leaves_nothing(tmp_path):
-    """safetensors writes under a name of its own, which stayed for ever, and took the run's name."""
+    """safetensors writes to a temporary file first. It was left behind, and so the run's name counted as taken."""
     pid = os.fork()
     if pid == 0:
         sys.addaudithook(lambda event, given: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))

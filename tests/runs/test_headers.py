@@ -71,7 +71,7 @@ def test_weights_with_values_of_wrong_types_are_refused_or_give_probabilities(tm
     assert refused > 500 and taken > 50
 
 
-def test_states_with_values_of_wrong_types_are_refused_or_can_be_compared(tmp_path):
+def test_states_with_values_of_wrong_types_are_refused_or_can_be_compared():
     refused = 0
     for values in crafted(STATE):
         try:

@@ -66,7 +66,7 @@ def test_without_a_name_a_finished_run_is_taken_and_a_newer_one_that_is_not_is_n
 
 
 def test_a_folder_of_another_person_is_passed_over_unless_it_is_named():
-    """It ended with "Permission denied", whatever was asked for."""
+    """One such folder made every lookup end with "Permission denied"."""
     with tempfile.TemporaryDirectory() as name:  # tmp_path is below a folder that only its owner may read
         folder = pathlib.Path(name)
         make_run(folder / "a", 100)

@@ -5,7 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import QUICK, refused, run_here
+from conftest import QUICK, refused, run_here, succeeded
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from toolkit.runs import folders, tensorboard
@@ -19,8 +19,7 @@ def read(folder) -> EventAccumulator:
 
 def test_a_run_can_be_seen_in_tensorboard(drawn, tmp_path):
     settings = {**QUICK, "epochs": "2", "NAME": "shufflenet_v2_x0_5", "TENSORBOARD": "true", "MIX": "mixup"}
-    done = run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path, **settings)
-    assert done.returncode == 0, done.stderr
+    succeeded(run_here("train.py", SM_CHANNEL_TRAIN=drawn.train, SM_MODEL_DIR=tmp_path, **settings))
     run = tmp_path / "shufflenet_v2_x0_5"
     found, history = read(run / "tensorboard"), pd.read_csv(run / "history.csv")
     for name, side in (("train_loss", "training"), ("lr", "training"), ("macro_f1", "validation")):

@@ -87,7 +87,7 @@ def gain(decided: decision.Decision, logits: np.ndarray, labels: np.ndarray) -> 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.7, -0.7])
 def test_shifted_priors_are_found_and_win_macro_f1(wrong):
-    """Also by a net that takes too many or too few for old: it does so among validation people too."""
+    """Also with a net that calls too many or too few people old: validation shows how many."""
     tilt = wrong * (to_attributes(np.arange(CLASSES))["age"] == 2)
     gained = {"shifted": [], "as in training": []}
     for seed in range(6):
@@ -153,7 +153,7 @@ def smoothed(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_smoothing_is_undone_which_a_temperature_cannot(seed):
-    """On other people; that a posterior has a least value costs less than half of what a temperature leaves."""
+    """Scored on other people. The floor of the posterior costs less than half of what a temperature alone leaves."""
     logits, labels, people = people_of(PRIORS, 150, seed)
     weights = np.log(PRIORS**-0.5)
     others, their_labels, _ = people_of(PRIORS, 600, 100 + seed)
@@ -192,7 +192,7 @@ def test_an_attribute_of_which_validation_lacks_a_value_is_not_adapted():
 
 
 def test_another_year_is_no_shift_of_priors():
-    """The calibration of age is of bands from 60 on, in which 58 is no old age."""
+    """The age calibration is for bands that begin at 60, where 58 is not old."""
     years = np.zeros(101)
     years[[20, 40, 58, 60]] = 0.45, 0.3, 0.18, 0.07
     prior = PriorCorrection(tuple(PRIORS), tuple(PRIORS))
@@ -209,6 +209,7 @@ def test_a_net_that_cannot_tell_changes_little():
     blind = np.log(PRIORS) + 3 * rng.normal(size=logits.shape)  # sure of itself, and wrong
     decided = decision.fit_decision(blind, labels, people, SAME_PRIORS, 0.5)
     _, found = gain(decided, blind, labels)
+    assert [shift.attribute for shift in found] == ["gender", "age"]
     for shift in found:
         assert np.abs(shift.found_priors - shift.training_priors).max() < 0.05
 
@@ -253,7 +254,7 @@ def test_a_class_that_training_does_not_have_is_not_favoured():
 
 
 def test_a_class_that_is_never_shown_is_not_favoured_for_it():
-    """Say, all of the middle band stood at its border, and were left out."""
+    """Say, BORDER_AGES=leave_out left out everybody of the middle band."""
     shown = PRIORS.copy()
     shown[7] = 0
     logits = people_of(PRIORS, 50, 0)[0]

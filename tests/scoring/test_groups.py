@@ -44,7 +44,7 @@ def test_scores_of_groups_and_their_gap_are_those_of_fairlearn(people):
 
 
 def test_the_interval_of_a_gap_is_that_of_pairs_where_people_are_in_both_groups(people):
-    """Each person has the same mistakes in both: no sample has any gap. Groups of few people are not compared."""
+    """Both groups have the same mistakes, so no sample has a gap. Groups of few people are not compared."""
     person, _, true, predicted = people
     twice = np.tile(true, 2), np.tile(predicted, 2), np.tile(person, 2)
     camera = np.repeat(["a", "b"], len(true))
@@ -79,7 +79,7 @@ def test_without_people_the_interval_of_a_gap_is_that_of_groups_that_have_nobody
 
 
 def test_a_gap_to_a_group_that_is_all_wrong_is_as_uncertain_as_that_group():
-    """29 photographs of 4 people, say: the bootstrap of a group without one right answer has no spread."""
+    """Say, 29 photographs of 4 people: without one right answer, bootstrap samples have no spread."""
     predicted = np.r_[np.zeros(140, int), np.ones(260, int), np.ones(29, int)]
     found = groups.by_group(np.zeros(429, int), predicted, None, ["some"] * 400 + ["none"] * 29)
     low, high = found["gap"]["interval"]

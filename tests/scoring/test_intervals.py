@@ -7,7 +7,7 @@ from toolkit.scoring import metrics
 
 
 def test_the_bootstrap_draws_people_and_not_photographs():
-    """All photographs of a person are right, or none: 7 of each hold no more information than one."""
+    """Either all photographs of a person are right or none: 7 of them say no more than one."""
     rng = np.random.default_rng(1)
     right = rng.random(300) < 0.7
     people, true = np.repeat(np.arange(300), 7), np.zeros(2100, int)
@@ -32,7 +32,7 @@ def test_intervals_hold_the_true_value_as_often_as_they_claim():
 
 
 def test_intervals_of_few_people_hold_the_true_value_too():
-    """Of three people a class, with five photographs that are right or wrong nearly together."""
+    """Three people a class, whose five photographs are mostly all right or all wrong."""
     rng, held = np.random.default_rng(0), 0
     people, true = np.repeat(np.arange(6), 5), np.repeat([0, 0, 0, 1, 1, 1], 5)
     for _ in range(200):
@@ -44,7 +44,7 @@ def test_intervals_of_few_people_hold_the_true_value_too():
 
 @pytest.mark.parametrize("people", [1, 2, 50])
 def test_a_class_that_is_always_right_has_an_interval_that_gets_narrower_by_people(people):
-    """Not 1.000 to 1.000. Wilson's lower bound is 1 / (1 + z^2 / n)."""
+    """The interval is not 1.000 to 1.000. Wilson's lower bound is 1 / (1 + z^2 / n)."""
     true = np.repeat([0, 1], 5 * people)
     found = metrics.intervals(true, true, np.repeat(np.arange(2 * people), 5))
     for name in ("precision", "recall", "f1"):

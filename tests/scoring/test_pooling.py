@@ -43,7 +43,7 @@ def test_certain_photographs_that_contradict_each_other_give_numbers():
 
 @pytest.mark.parametrize("how", ["mean", "vote"])
 def test_it_repairs_the_answers_of_a_net_that_errs_photograph_by_photograph(how):
-    """Noise of its own in each photograph: pooled, most of it is gone, whichever way runs are combined."""
+    """Each photograph has noise of its own. Pooling removes most of it, however the runs are combined."""
     draws = np.random.default_rng(1)
     identities = draws.integers(0, 6, 200).repeat(7)
     labels = np.tile([0, 0, 0, 0, 0, 1, 2], 200) * 6 + identities

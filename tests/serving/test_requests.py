@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 import torch
-from conftest import run_here
+from conftest import run_here, succeeded
 from faults import ROOT, environment
 from launcher import PYTHON, needed
 from PIL import Image
@@ -53,8 +53,7 @@ def script(drawn, trained, tmp_path_factory) -> pd.DataFrame:
     """What the script writes for the same photographs."""
     out = tmp_path_factory.mktemp("script")
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": out}
-    done = run_here("inference.py", **folders, **FP32, PROBABILITIES="true", ADAPT_PRIORS="false")
-    assert done.returncode == 0, done.stderr
+    succeeded(run_here("inference.py", **folders, **FP32, PROBABILITIES="true", ADAPT_PRIORS="false"))
     return pd.read_csv(out / "output.csv").join(pd.read_csv(out / "probabilities.csv").drop(columns=["ImageID", "ans"]))
 
 

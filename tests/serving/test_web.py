@@ -167,7 +167,7 @@ def test_a_wrong_request_gets_a_client_error_of_one_line(server, photographs):
 def test_a_container_is_there_once_the_net_is_warm_and_sigterm_waits_for_what_has_come(
     trained, photographs, expected, tmp_path
 ):
-    """What the Dockerfile copies, runs, sets and starts, with the word that SageMaker gives."""
+    """Does the Dockerfile's steps, and starts its entry point with the argument `serve`, as SageMaker does."""
     steps = re.findall(r"^([A-Z]+) (.+)$", (ROOT / "Dockerfile").read_text(), re.M)
     fresh = fresh_environment(tmp_path / "venv")
     for step, words in steps:

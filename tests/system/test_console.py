@@ -52,7 +52,7 @@ STREAMS += [">/dev/full 2>&1"] * os.path.exists("/dev/full")  # which macOS has 
 
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_script_does_its_work_wherever_its_streams_lead(tmp_path, streams):
-    """A shell has closed them, a reader has gone, the disk is full, and the characters are none of the terminal's."""
+    """Streams that are closed, whose reader is gone or whose disk is full; and characters that the terminal lacks."""
     (tmp_path / "script.py").write_text(PRINTS)
     command = f"{sys.executable} script.py done {streams}; echo ${{PIPESTATUS[0]}} > status"
     variables = environment(PYTHONPATH=ROOT, PYTHONIOENCODING="ascii")
@@ -66,7 +66,7 @@ def test_a_script_does_its_work_wherever_its_streams_lead(tmp_path, streams):
 
 
 def test_what_is_said_to_a_stream_that_is_closed_or_narrow_ends_nothing(monkeypatch):
-    """Where the scripts are imported, streams are those of the importer."""
+    """If the scripts are imported, the streams are the importer's."""
     monkeypatch.setattr(sys, "stdout", None)
     console.say("nobody reads this")
     narrow = io.TextIOWrapper(io.BytesIO(), "latin-1")

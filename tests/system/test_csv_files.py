@@ -114,7 +114,7 @@ def test_an_error_about_a_million_columns_names_a_few(tmp_path):
 
 
 def test_rows_that_end_in_thousands_of_empty_cells_are_read_in_time(tmp_path):
-    """A spreadsheet writes them where one of its last columns, of 16,384, was ever formatted."""
+    """A spreadsheet writes them if one of its last columns, up to 16,384, was ever formatted."""
     rows = ["ImageID,ans", *(f"{number}.jpg,0" for number in range(100))]
     (tmp_path / "a.csv").write_text("".join(f"{row}{',' * 16_000}\n" for row in rows))
     began = time.process_time()

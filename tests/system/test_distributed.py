@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 import zygote
-from conftest import refused, run_here, run_script
+from conftest import refused, run_here, run_script, succeeded
 from faults import TORCHRUN, Forked, finish, start
 from launcher import PAGES, Job, turn_at_the_port
 from torch import nn
@@ -176,7 +176,7 @@ def test_processes_join_again_in_a_second_call_also_after_an_error(tmp_path):
 def test_inference_is_shared_out_and_joined(drawn, trained, tmp_path):
     settings = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "DEVICE": "cpu", "PRECISION": "fp32"}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    assert run_here("inference.py", **settings, SM_OUTPUT_DATA_DIR=alone).returncode == 0
+    succeeded(run_here("inference.py", **settings, SM_OUTPUT_DATA_DIR=alone))
     ended(two(inference.main, tmp_path, **settings, SM_OUTPUT_DATA_DIR=shared))
     names = ("output.csv", "probabilities.csv")
     answers = [[pd.read_csv(out / name) for name in names] for out in (alone, shared)]

@@ -48,7 +48,7 @@ def no_mac(monkeypatch):
 
 @pytest.mark.parametrize("can", [True, False], ids=["APFS", "a disk that cannot"])
 def test_on_a_mac_the_drive_is_told_to_write(tmp_path, monkeypatch, can):
-    """fsync there ends when the drive has the content, in a memory of its own."""
+    """There fsync returns once the drive's own cache has the content."""
     calls = []
 
     def told(_, command):
@@ -64,7 +64,7 @@ def test_on_a_mac_the_drive_is_told_to_write(tmp_path, monkeypatch, can):
 
 
 def refusing(*numbers: int):
-    """A function of os that a file system refuses; what these tests run on has both, and no file system can be made."""
+    """Stands in for a function of `os` and fails with these error numbers: the tests' own disk lacks neither."""
     answers = iter(numbers)
 
     def refuse(*_, **__):
@@ -124,7 +124,7 @@ def test_a_full_disk_is_named_where_the_system_does_not_tell_its_room(tmp_path, 
 
 
 def test_a_file_that_is_being_written_is_no_leftover_and_a_lock_is_no_link(tmp_path):
-    """Some files are written without the folder's lock, and their writer lives on."""
+    """Some files are written without the folder's lock; their writer is still at work."""
     (tmp_path / ".dead.json.abcd1234.part").touch()
     with files.replacing(tmp_path / "a.json", 1) as temporary:
         with files.locked(tmp_path):

@@ -53,7 +53,7 @@ def test_a_killed_holder_frees_the_lock_at_once(tmp_path):
 
 
 def test_processes_take_turns_and_leave_nothing_behind(tmp_path):
-    """They take it, and take it away, as fast as they can: no two of them ever hold it."""
+    """Processes take and release the lock as fast as they can; no two hold it at once."""
     (tmp_path / "number").write_text("0")
     processes = [
         subprocess.Popen([sys.executable, "-c", COUNT, tmp_path], cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(4)

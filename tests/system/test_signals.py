@@ -74,8 +74,8 @@ def test_a_signal_that_python_or_a_library_swallows_is_raised_again_and_what_cle
         assert printed == ("cleaned up\n" if case == CLEANS_UP else "")
 
 
-def test_ctrl_c_waits_for_the_end_of_a_step_where_a_notebook_has_imported_the_scripts(monkeypatch):
-    """There the handler is Python's own. The step was cut, saved, and taken again when the run went on."""
+def test_ctrl_c_waits_for_the_end_of_a_step_where_a_notebook_has_imported_the_scripts():
+    """There the handler is Python's own. Without this a step was cut short, saved, and then done again."""
     before, done = signal.signal(signal.SIGINT, signal.default_int_handler), []
     try:
         with pytest.raises(KeyboardInterrupt), signals.defer_signals():
@@ -100,7 +100,7 @@ def test_ctrl_c_in_the_first_imports_of_a_script_prints_nothing(script, tmp_path
 
 
 def test_a_script_that_another_one_started_ends_with_it_and_has_saved(drawn, tmp_path):
-    """leaderboard.py is killed; train.py, which it started in a session of its own, would train on beside the next."""
+    """leaderboard.py is killed. Otherwise its train.py, in a session of its own, would train on beside the next one."""
     given = {key: value for key, value in SMALL.items() if key != "NAME"} | {"NAMES": SMALL["NAME"], "EPOCHS": "1000"}
     folders = {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHANNEL_EVAL": drawn.eval}
     folders |= {"SM_GROUND_TRUTH_DIR": drawn.eval, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}

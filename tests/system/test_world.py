@@ -18,7 +18,7 @@ from toolkit.system.console import InputError
     ],
 )  # fmt: skip
 def test_a_half_of_a_job_is_refused(variables, wrong, monkeypatch):
-    """RANK=1 WORLD_SIZE=1 wrote nothing, and exit status 0 said that all was done."""
+    """With RANK=1 WORLD_SIZE=1 a script wrote nothing, and still ended with status 0."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (pair.split("=") for pair in variables.split()):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-from conftest import FOLDS, QUICK, from_scratch, refused, run_here
+from conftest import FOLDS, QUICK, from_scratch, refused, run_here, succeeded
 from faults import Forked
 
 from toolkit.runs.weights import load_weights, read_header
@@ -26,8 +26,8 @@ def of_everybody(drawn, runs, **given):
 
 
 def test_a_net_of_everybody_keeps_its_last_epoch_and_shows_no_validation(drawn, tmp_path):
-    done = of_everybody(drawn, tmp_path, NAME="shufflenet_v2_x0_5", epochs=2)
-    assert done.returncode == 0 and "no report is written" not in done.stdout, done.stdout + done.stderr
+    done = succeeded(of_everybody(drawn, tmp_path, NAME="shufflenet_v2_x0_5", epochs=2))
+    assert "no report is written" not in done.stdout, done.stdout + done.stderr
     run = tmp_path / "shufflenet_v2_x0_5"
     history = pd.read_csv(run / "history.csv")
     assert history.columns.tolist() == ["epoch", "lr", "train_loss"] and not (run / "validation.csv").exists()
@@ -66,8 +66,7 @@ def test_one_that_is_stopped_ends_as_if_nothing_had_happened(drawn, tmp_path):
 def test_it_decides_as_a_run_of_folds_does(drawn, folds, tmp_path):
     given = {name: value for name, value in FOLDS.items() if name != "FOLDS"}
     own = {"DECIDE_BY": folds / "shufflenet_v2_x0_5", "LOGIT_ADJUSTMENT": 0.25, "WARMUP": 0.2}
-    done = of_everybody(drawn, tmp_path, **given, **own)
-    assert done.returncode == 0 and "its folds were trained with WARMUP=0.1, not 0.2; their" in done.stdout
+    succeeded(of_everybody(drawn, tmp_path, **given, **own), "its folds were trained with WARMUP=0.1, not 0.2; their")
     header = read_header(tmp_path / "shufflenet_v2_x0_5" / "model.safetensors")
     assert header.decided_by == "out-of-fold predictions of shufflenet_v2_x0_5"
     decision = header.decision
@@ -83,7 +82,7 @@ def all_priors(folds) -> np.ndarray:
 
 
 def test_what_is_fitted_on_probabilities_is_what_would_be_fitted_on_logits(folds, tmp_path):
-    """Of folds with prior corrections and temperatures of their own."""
+    """Also where each fold has its own prior correction and temperature."""
     rng = np.random.default_rng(0)
     shutil.copytree(folds / "shufflenet_v2_x0_5", tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "out_of_fold.csv", dtype={"person": str})

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import from_scratch
+from conftest import Async, from_scratch
 from safetensors import safe_open
 from torch import nn
 
@@ -46,11 +46,14 @@ def train_in(folder, task, model, **given) -> Result:
     return loop.train(config, model, task, checkpointer)
 
 
+def linear_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
+
+
 def fit(task, folder, **given) -> dict:
     """The kept epoch's row of history.csv."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
-    return train_in(folder, task, net, **{"logit_adjustment": 0.0, **given}).kept
+    return train_in(folder, task, linear_net(), **{"logit_adjustment": 0.0, **given}).kept
 
 
 def answers(task, right: list[int]) -> torch.Tensor:
@@ -111,7 +114,7 @@ def test_the_latest_epoch_that_is_as_good_as_the_best_is_kept(task, tmp_path, mo
 
 
 def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
-    """80 people: once the net gains little, the highest of their scores is as likely an early one."""
+    """With 80 people, once the net improves little, the highest score may well be an early one."""
     chosen, best = [], []
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -138,7 +141,7 @@ def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
 def test_validation_that_is_no_number_is_said_in_one_line_and_no_epoch_ends_with_it(
     task, tmp_path, monkeypatch, value, what
 ):
-    """LR=1e4 with sgd: all losses of training may be finite, but not what the net then says."""
+    """With LR=1e4 and sgd, all training losses may be finite while the net's outputs are not."""
     outputs = torch.eye(18).mul(value)[task.labels[task.validation] - 1]
     monkeypatch.setattr(loop, "predict_quickly", lambda net, *_: (net, outputs))
     with pytest.raises(InputError, match=f"epoch 1: expected finite {what} .* diverged.* lower LR"):
@@ -166,12 +169,6 @@ def test_learning_rates_are_those_of_the_whole_run(task, tmp_path, monkeypatch):
     steps = 2 * len(split_into_batches(task.train, 8))
     rates = [recipes[0].learning_rate(step) for step in range(steps)]
     assert int(np.argmax(rates)) == steps // 2 and max(rates) == 1e-3 and rates[-1] < 1e-4
-
-
-class Async(device.Machine):
-    """A CPU on which numbers are not read at every step, as on a GPU."""
-
-    is_async = True
 
 
 def test_no_state_is_saved_once_a_step_was_not_finite(task, tmp_path):
@@ -224,7 +221,7 @@ def test_out_of_memory_later_on_says_what_to_lower(task, tmp_path):
         train_in(tmp_path, task, Hungry(9, calls=2), epochs=2, batch_size=32)
 
 
-def test_a_batch_too_small_for_its_processes_is_refused(task, tmp_path, monkeypatch):
+def test_a_batch_too_small_for_its_processes_is_refused(task, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = from_scratch(lr=1e-3, weight_decay=0.0, batch_size=3)
@@ -273,9 +270,8 @@ def test_classes_are_weighed_unless_another_setting_sees_to_rare_ones():
 
 
 def test_close_calls_of_validation_are_close_by_the_decision_that_is_fitted_on_it(task, monkeypatch):
-    """With another temperature others are close, and inference.py would give them another class."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18))
+    """Another temperature has other close calls, which inference.py would decide differently."""
+    net = linear_net()
     nn.init.normal_(net[2].weight, std=4.0)  # far too sure, so that the temperature is high
     recompute, seen = loop.recompute_close_calls, []
     monkeypatch.setattr(loop, "recompute_close_calls", lambda *given: seen.append(given[-1]) or recompute(*given))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, from_scratch, run_here
+from conftest import QUICK, from_scratch, run_here, succeeded
 
 import dataset
 import loss
@@ -72,7 +72,7 @@ def test_wrong_probabilities_and_photographs_are_refused(sure):
 
 
 def test_they_are_trained_on_and_nothing_else(sure, drawn):
-    """Their classes are in the batches and in the loss's counts; people's priors and validation are without them."""
+    """Batches and the loss's class counts include them; people's priors and validation do not."""
     table, _ = dataset.read_faces(drawn.train)
     sides = split_by_person(table, held_out_people(table, 0.5, 0, 0, seed=0))
     loader = SimpleNamespace(machine=device.choose("cpu", "fp32"), store=SimpleNamespace(checksums=np.zeros(1)))
@@ -111,12 +111,12 @@ def test_with_a_balanced_sampler_they_do_not_outvote_photographs_with_labels():
 
 def test_folds_and_the_final_net_take_them_and_tell_of_them(drawn, trained, tmp_path):
     folders = {"SM_CHANNEL_EVAL": drawn.eval, "SM_CHANNEL_MODEL": trained, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
-    assert run_here("inference.py", **folders, DEVICE="cpu").returncode == 0
+    succeeded(run_here("inference.py", **folders, DEVICE="cpu"))
     before = {path: path.stat().st_mtime_ns for path in drawn.eval.rglob("*")}
     given = QUICK | {"NAME": "shufflenet_v2_x0_5", "FOLDS": 2, "FINAL": "true", "PSEUDO_FROM": 0.01}
     given |= {"SM_CHANNEL_TRAIN": drawn.train, "SM_MODEL_DIR": tmp_path / "runs", "SM_CHANNEL_PSEUDO": drawn.eval}
     done = run_here("train.py", **given, PSEUDO_PROBABILITIES=tmp_path / "out" / "probabilities.csv")
-    assert done.returncode == 0 and "pseudo-labels: 42 of 42 photographs" in done.stdout, done.stderr
+    succeeded(done, "pseudo-labels: 42 of 42 photographs")
     group = tmp_path / "runs" / "shufflenet_v2_x0_5"
     assert len(pd.read_csv(group / "out_of_fold.csv")) == 24 * 7
     for run in (group / "fold-0", group / "final", group):

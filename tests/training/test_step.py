@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import task_of
+from conftest import Async, task_of
 from torch import nn
 
 import dataset
@@ -204,7 +204,7 @@ def test_a_step_in_bf16_is_nearly_the_same_step(faces):
 
 
 def test_prediction_in_bf16_says_what_float32_says(faces, resnet):
-    """Batch norm folded, weights in bf16: logits nearly the same, and the class of the plain net nearly everywhere."""
+    """With batch norm fused and weights in bf16: nearly the logits of the plain net, and its classes."""
     everything, net = np.arange(40), copy.deepcopy(resnet)
     with torch.inference_mode():
         plain = torch.cat([net.eval()(inputs) for inputs in faces.loader.load([everything])])
@@ -227,7 +227,7 @@ def test_close_calls_of_bf16_are_decided_in_float32(faces):
 
 
 def test_what_decides_close_calls_is_exact_on_a_gpu_too(faces, resnet):
-    """cuDNN would round the inputs of convolutions to TF32."""
+    """By default cuDNN rounds the inputs of convolutions to TF32."""
     fast, seen = on(faces, device.Machine(CPU.device, torch.bfloat16)), []
 
     class Watched(nn.Module):
@@ -279,12 +279,6 @@ def test_a_compiled_net_trains_the_weights_of_the_net_that_it_was_made_from(face
     assert torch.cosine_similarity(*(weights - before for weights in after), dim=0) > 0.9  # dropout draws otherwise
 
 
-class Async(device.Machine):
-    """A CPU on which numbers are not read at every step, as on a GPU."""
-
-    is_async = True
-
-
 @pytest.mark.parametrize("machine", [CPU, Async(CPU.device, CPU.precision)])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -312,7 +306,7 @@ def test_a_step_that_is_not_finite_is_not_taken_and_said(faces, machine, what, n
 
 @pytest.mark.parametrize("criterion", loss.LOSSES.values(), ids=loss.LOSSES)
 def test_a_batch_in_pieces_has_the_loss_and_the_gradients_of_the_batch(faces, criterion):
-    """Whatever the loss is, and with a last piece that is shorter: a mean of the pieces' means would differ."""
+    """For every loss, and with a shorter last piece: there the mean of the pieces' means would be wrong."""
     weight = torch.linspace(0.1, 2, 18)
     adjusted = {"priors": torch.linspace(0.01, 0.1, 18), "tau": 1.0}
     own = {loss.label_smoothing: {"smoothing": 0.1}, loss.focal: {"gamma": 2.0}, loss.logit_adjusted: adjusted}

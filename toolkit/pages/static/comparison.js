@@ -1,4 +1,4 @@
-// Two runs: their predictions for the photographs on which they differ. A class is a letter, "a" for class 0.
+// Two runs, and the photographs on which their predictions differ. Each class is a letter: "a" is class 0.
 const data = JSON.parse(document.getElementById("data").textContent), names = Object.keys(data.runs);
 const PAGE = 60;  // photographs at once: thousands would make the page slow
 if (names.length > 1) {
@@ -19,7 +19,7 @@ if (names.length > 1) {
     differing = [];
     for (let i = 0; i < data.truth.length; i++) {
       const [isRightA, isRightB] = [a[i] === data.truth[i], b[i] === data.truth[i]];
-      const right = isRightA ? (isRightB ? "both" : "first") : (isRightB ? "second" : "neither");
+      const right = isRightA && isRightB ? "both" : isRightA ? "first" : isRightB ? "second" : "neither";
       count[right]++;
       if (a[i] !== b[i] && (kind.value === "all" || kind.value === right)) differing.push(i);
     }

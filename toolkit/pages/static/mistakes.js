@@ -1,4 +1,4 @@
-// A cell of a confusion matrix leads to its photographs, and then the others are hidden.
+// A click on a cell of a confusion matrix shows its photographs and hides the others.
 const filter = document.getElementById("filter"), photographs = [...document.querySelectorAll("[data-cells]")];
 function showCell(cell, text) {
   for (const one of photographs) one.hidden = cell !== null && !one.dataset.cells.split(" ").includes(cell);

@@ -1,4 +1,4 @@
-// The table: a column header sorts by it, the largest first; a second click turns the order round.
+// A click on a column's header sorts the table by it, the largest first; a second click reverses the order.
 const table = document.getElementById("table"), headers = [...table.tHead.rows[0].cells];
 headers.forEach((header, column) => header.querySelector("button").addEventListener("click", () => {
   const isDescending = header.getAttribute("aria-sort") !== "descending";

@@ -1,11 +1,11 @@
-// One row for each suspect. Its content is made when it comes near the window: thousands of them make a page slow.
+// One row for each suspect. A row is filled when it comes near the window: thousands of full rows make a page slow.
 const data = JSON.parse(document.getElementById("data").textContent), suspects = data.suspects;
 const isServed = "list_hash" in data;
 const [progress, status, errorLine, undoButton, template] =
   ["progress", "status", "error", "undo", "row"].map((id) => document.getElementById(id));
 const rows = [...document.getElementById("list").children], numbers = new Map(rows.map((row, i) => [row, i]));
 const ANSWER_TEXTS = {y: "Yes: the suspicion is right", n: "No: the folder is right", "?": "Cannot tell"};
-const answers = suspects.map(() => null);  // as shown: saved, or being saved
+const answers = suspects.map(() => null);  // as the page shows them: saved, or being saved
 const saved = suspects.map(() => null);  // as they are on the server's disk or in the browser's storage
 const undoable = [];  // decisions that can be undone: [row, answer before]
 let current = 0, isReady = false;
