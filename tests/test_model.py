@@ -214,7 +214,7 @@ def test_a_net_that_gives_something_else_than_its_logits_is_refused(builder, fou
 )
 def test_a_builder_that_gives_no_net_is_refused(builder, found, monkeypatch):
     monkeypatch.setitem(model.OWN, "own", builder)
-    with pytest.raises(InputError, match=f"NAME=own: expected a .* OWN.*{found}"):
+    with pytest.raises(InputError, match=f"NAME=own: expected .* OWN .*{found}"):
         model.build("own", SIZE)
 
 

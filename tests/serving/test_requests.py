@@ -168,7 +168,7 @@ def test_requests_at_once_get_the_same_answers_as_one_after_another(trained, pho
         ({"PRECISION": "half", "TTA": "perhaps"}, "PRECISION=half: expected 'auto', 'bf16' or 'fp32'"),
         ({"ADAPT_PRIORS": "true"}, "ADAPT_PRIORS: has no effect on an endpoint; remove it"),
         ({"OLD_FROM": "58"}, "OLD_FROM=58: expected runs of HEAD=factored"),
-        ({"DEVICE": ABSENT}, f"DEVICE={ABSENT}: torch"),
+        ({"DEVICE": ABSENT}, f"DEVICE={ABSENT}: expected a device that torch"),
     ],
 )
 def test_wrong_settings_are_refused_when_the_model_is_loaded(trained, monkeypatch, variables, expected):
