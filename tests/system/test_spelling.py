@@ -39,7 +39,7 @@ def test_photographs_of_info_csv_are_found_under_the_names_that_the_disk_has(tmp
     assert paths == [os.path.join(tmp_path, "images", name) for name in expected]
     assert f"info.csv: 4 names differ only in {spelling.ONLY_IN}" in capsys.readouterr().out
     (tmp_path / "images" / "b.JPG").touch()
-    with pytest.raises(InputError, match=r"'b.jpg' may be '[bB].JPG' or '[bB].JPG'.*write them exactly as they are there"):
+    with pytest.raises(InputError, match=r"'b.jpg' may be '[bB].JPG' or '[bB].JPG'.*write them exactly as they"):
         dataset.read_eval(tmp_path)
 
 
