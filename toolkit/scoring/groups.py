@@ -23,10 +23,11 @@ def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict
 
     `true` and `predicted`: classes, int64, shape (n,); `people`: the person on each photograph, or None; `columns`:
     {name: a value for each photograph}. A column with the name of an attribute becomes "column age", and columns in
-    YEARS are grouped by decade. A column with one value only, or with more than MAX_GROUPS, is left out.
+    YEARS are grouped by decade. A grouping of one value only, or of more than MAX_GROUPS, is left out.
     """
     found, of_classes = {}, _of_attributes(np.arange(CLASSES))
-    for name, values in _of_attributes(true).items():
+    of_photographs = {name: values for name, values in _of_attributes(true).items() if len(set(values)) <= MAX_GROUPS}
+    for name, values in of_photographs.items():
         found[name] = by_group(true, predicted, people, values)
         place = list(of_classes[name]).index  # "under 30" first, not as the alphabet has it
         found[name]["groups"].sort(key=lambda group, place=place: place(group["group"]))
