@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
         rows, seeds = write(config, fingerprint)
     for table in (rows, seeds):
         if table:
-            say(*as_markdown(table), "")
+            say(*runs_leaderboard.as_markdown(table), "")
     made = [path.parent for path in config.sm_output_data_dir.glob(f"*/{PROGRESS}")]
     if left_out := sum("row" in read_progress(folder) for folder in made) - len(rows):
         say(f"note: {left_out} rows were made with other code, photographs or labels, and are left out")
@@ -284,7 +284,7 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
         seeds = runs_leaderboard.over_seeds(rows, of_seeds, SCORES)
         columns = rows[0] if rows else COLUMNS
         csv_files.write(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
-        tables = ["\n".join(as_markdown(table)) for table in (rows, seeds) if table]
+        tables = ["\n".join(runs_leaderboard.as_markdown(table)) for table in (rows, seeds) if table]
         files.write(folder / "leaderboard.md", "\n\n".join(tables) + "\n")
         if not all(progress["row"]["note"] for progress in made.values()):
             write_page(config, rows, seeds, made)
@@ -299,8 +299,12 @@ def comparable(folder: pathlib.Path, fingerprint: dict) -> dict[pathlib.Path, di
         path: one for path, one in found.items() if "row" in one and are_same(one["fingerprint"], fingerprint, *same)
     }
     order = {name: number for number, name in enumerate(model.names())}
-    models = sorted(rows, key=lambda path: order.get(rows[path]["row"]["model"], len(order)))
-    return {path: rows[path] for path in sorted(models, key=lambda path: bool(rows[path]["row"]["note"]))}
+
+    def place(path: pathlib.Path) -> tuple[bool, int]:
+        row = rows[path]["row"]
+        return bool(row["note"]), order.get(row["model"], len(order))
+
+    return {path: rows[path] for path in sorted(rows, key=place)}
 
 
 def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]]:
@@ -340,11 +344,6 @@ def write_page(
     links = [comparison_page.links_of(folder, one.get("run"), page.parent) for folder, one in made.items()]
     comparison = comparison_page.Comparison(rows, seeds, links, compared)
     comparison_page.write(page, comparison, truth, images, config.pixelate)
-
-
-def as_markdown(rows: list[dict]) -> list[str]:
-    lines = [rows[0], ["--"] * len(rows[0]), *(row.values() for row in rows)]
-    return [f"| {' | '.join(map(str, line))} |" for line in lines]
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ class SuspectsSettings(shared.TrainingData, shared.UnreadablePhotographs, shared
     sm_channel_model: InputFolder | None = None
     """Folder of runs, or one run of folds, whose nets predict out of fold; unset: train folds here first."""
     name: str | None = None
-    """Name of the run of folds; unset: the newest. Without SM_CHANNEL_MODEL: the backbone; unset: resnet18."""
+    """Name of the run of folds; unset: the newest finished. Without SM_CHANNEL_MODEL: the backbone; unset: resnet18."""
     relabel: Corrections = "sure"
     """Label corrections as in train.py. People whom they name count as decided and are not shown again."""
     folds: int = Field(3, ge=2)

@@ -89,13 +89,14 @@ def _template_context(
         }
         for suspect in suspects
     ]
-    command = NEXT_COMMAND.format(shlex.quote(str(images.absolute())), shlex.quote(str(corrections_file.absolute())))
+    file = str(corrections_file.absolute())
+    command = NEXT_COMMAND.format(shlex.quote(str(images.absolute())), shlex.quote(file))
     return {
         "title": "Suspects",
         "facts": facts,
         "suspects": suspects,
         "kinds": Counter(kind for suspect in suspects for kind in suspect.kinds),
-        "corrections_file": str(corrections_file.absolute()),
+        "corrections_file": file,
         "command": command,
-        "data": {"suspects": shown, "command": command, "file": str(corrections_file.absolute())},
+        "data": {"suspects": shown, "command": command, "file": file},
     }

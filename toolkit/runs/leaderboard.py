@@ -78,6 +78,12 @@ def over_seeds(rows: Sequence[Mapping], settings: Sequence[str], scores: Sequenc
     return found
 
 
+def as_markdown(rows: Sequence[Mapping]) -> list[str]:
+    """The lines of a Markdown table. All rows have the same columns."""
+    lines = [rows[0], ["--"] * len(rows[0]), *(row.values() for row in rows)]
+    return [f"| {' | '.join(map(str, line))} |" for line in lines]
+
+
 def _mean_and_spread(values: Sequence[str | float]) -> str:
     """The values that are not empty, as "mean (lowest to highest)"; "" if there is none."""
     numbers = [float(value) for value in values if str(value)]

@@ -26,14 +26,15 @@ def by_columns(true, predicted, people, columns: Mapping[str, Sequence]) -> dict
     YEARS are grouped by decade. A grouping of one value only, or of more than MAX_GROUPS, is left out.
     """
     found, of_classes = {}, _of_attributes(np.arange(CLASSES))
-    of_photographs = {name: values for name, values in _of_attributes(true).items() if len(set(values)) <= MAX_GROUPS}
-    for name, values in of_photographs.items():
+    for name, values in _of_attributes(true).items():
+        if not _is_grouping(values):
+            continue
         found[name] = by_group(true, predicted, people, values)
         place = list(of_classes[name]).index  # "under 30" first, not as the alphabet has it
         found[name]["groups"].sort(key=lambda group, place=place: place(group["group"]))
     for name, values in columns.items():
         texts = [_decade(value) if name in YEARS else str(value).strip() or UNKNOWN for value in values]
-        if 1 < len(set(texts)) <= MAX_GROUPS:
+        if _is_grouping(texts):
             found[f"column {name}" if name in ATTRIBUTES else name] = by_group(true, predicted, people, texts)
     return found
 
@@ -93,8 +94,8 @@ def _gap(groups: list[dict], drawn: list[np.ndarray], compared: list[int]) -> di
     by_accuracy = sorted(compared, key=lambda k: groups[k]["accuracy"])
     low, high = by_accuracy[0], by_accuracy[-1]  # two groups, also where all are equal
     difference, sd = groups[high]["accuracy"] - groups[low]["accuracy"], float(np.nanstd(drawn[high] - drawn[low]))
-    is_few = [(groups[k]["people"] or groups[k]["photographs"]) < metrics.FEW_PEOPLE for k in (low, high)]
-    if any(is_few) or not (np.nanstd(drawn[low]) and np.nanstd(drawn[high])):
+    sizes = [groups[k]["people"] or groups[k]["photographs"] for k in (low, high)]
+    if any(map(metrics.is_too_narrow, (drawn[low], drawn[high]), sizes)):
         widths = [np.subtract(*groups[k]["accuracy_interval"]) / (2 * metrics.Z) for k in (low, high)]
         sd = max(sd, math.hypot(*widths))
     half = NormalDist().inv_cdf(1 - 0.025 / math.comb(len(compared), 2)) * sd
@@ -114,7 +115,11 @@ def _of_attributes(true) -> dict[str, list[str]]:
     columns = {name: [readable(text) for text in names[name]] for name in ATTRIBUTES}
     columns[" x ".join(OF_PERSON)] = list(map(" ".join, zip(*(columns[name] for name in OF_PERSON), strict=True)))
     columns[" x ".join(ATTRIBUTES)] = [readable(CLASS_NAMES[number]) for number in np.asarray(true)]
-    return {name: values for name, values in columns.items() if len(set(values)) > 1}
+    return columns
+
+
+def _is_grouping(values: Sequence[str]) -> bool:
+    return 1 < len(set(values)) <= MAX_GROUPS
 
 
 def _decade(value) -> str:

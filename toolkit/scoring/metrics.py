@@ -140,9 +140,13 @@ def intervals(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> dic
 def interval_of_share(drawn: np.ndarray, share: float, people: int) -> tuple[float, float] | None:
     """The 95 % interval of a share of these people's photographs, from its bootstrap, shape (draws,), or Wilson's."""
     interval = middle(drawn)
-    if interval is None or (people >= FEW_PEOPLE and interval[0] < interval[1]):
-        return interval
-    return wilson(share, max(people, 1))
+    return wilson(share, max(people, 1)) if interval and is_too_narrow(drawn, people) else interval
+
+
+def is_too_narrow(drawn: np.ndarray, people: int) -> bool:
+    """Whether a share's bootstrap, shape (draws,), has too little spread: few people, or all draws are the same."""
+    low, high = middle(drawn)
+    return people < FEW_PEOPLE or low == high
 
 
 def middle(values: np.ndarray) -> tuple[float, float] | None:
