@@ -98,10 +98,10 @@ def _person_findings(table: pd.DataFrame, attribute: str, log_p: np.ndarray) -> 
     priors, log_priors = _priors(table[attribute], len(values))
     # Each log p(v | photograph) contains the prior; `noise` adds it back once for the folder.
     evidence = log_likelihood - np.bincount(folders)[:, None] * log_priors
-    looks = None
+    appearances = None
     if attribute == "age":  # somebody of 29 may look 30: the nearer the age to a band, the weaker the evidence
-        looks = [_looks(first_rows["years"].to_numpy(), is_given, sd) for sd in APPARENT_AGE_SDS]
-    p_error = noise.error_probabilities(evidence, priors, is_given, looks)
+        appearances = [_appearance(first_rows["years"].to_numpy(), is_given, sd) for sd in APPARENT_AGE_SDS]
+    p_error = noise.error_probabilities(evidence, priors, is_given, appearances)
     suggested = (p_error - is_given).argmax(1)  # never the label itself
     return [
         Finding(
@@ -204,7 +204,7 @@ def _given_label(row, attribute: str) -> str:
     return ATTRIBUTES[attribute][getattr(row, attribute)]
 
 
-def _looks(years: np.ndarray, is_given: np.ndarray, sd: float) -> np.ndarray:
+def _appearance(years: np.ndarray, is_given: np.ndarray, sd: float) -> np.ndarray:
     """p(person i looks like band v) / mean of that over people of the band of i: shape (n, 3); 1 if years[i] is NaN.
 
     Apparent age ~ Normal(years, sd).

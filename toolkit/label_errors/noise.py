@@ -3,26 +3,25 @@
 For row i, value v of k values, and the label that was given, which names the value y_i:
 
     p(v | x_i) = softmax_v(scale * evidence[i, v] + log b_v), with b such that mean over i of p(v | x_i) = priors[v]
-    right[i, v] = p(v | x_i) * fit_i for v = y_i, fit_i = sum over u of p(u | x_i) * looks[i, u]
+    right[i, v] = p(v | x_i) * fit_i for v = y_i, fit_i = sum over u of p(u | x_i) * appearance[i, u]
     wrong[i, v] = p(v | x_i) / (k - 1) for v other than y_i
     p(v is true and label i is wrong) = e * wrong[i, v] / sum over u of ((1 - e) * right[i, u] + e * wrong[i, u])
 
 `evidence` is in nats. `scale` is less than 1 where evidence is overrated: a net may be overconfident, and several
 photographs of one person are not independent. `e` is the error rate: a wrong label is any other value with the same
-probability. `looks` is for labels that say more than their value, as years of age do:
+probability. `appearance` is for labels that say more than their value, as years of age do:
 
-    looks[i, v] = p(looks like v | label of i) / p(looks like v | y_i)
+    appearance[i, v] = p(i looks like v | label of i) / p(i looks like v | y_i)
 
 Somebody of 29 looks 30 more often than others under 30 do. Only people of one value are compared: how old people look
-in general is part of the net's evidence already. How far apparent ages spread is not known, so several `looks` are
-tried.
+in general is part of the net's evidence already. How far apparent ages spread is not known, so several are tried.
 
-Each point of a grid of scale, looks and e is weighed by its posterior probability, with log scale ~ Normal(log 0.5, 1)
-and e as if 5 % of 5 labels had been wrong (logistic regression robust to label noise: Bootkrajang and Kaban,
+Each point of a grid of scale, appearance and e is weighed by its posterior probability, with log scale ~ Normal(log
+0.5, 1) and e as if 5 % of 5 labels had been wrong (logistic regression robust to label noise: Bootkrajang and Kaban,
 Label-noise robust logistic regression and its applications, 2012). Results are means over the grid: a good net with few
 errors and a bad net with many may fit equally well, and the best point alone would be one of the two.
 
-Shapes in this module: evidence (n, k), priors (k,), is_given (n, k) with 1 at y_i, each looks (n, k); all float64.
+Shapes in this module: evidence (n, k), priors (k,), is_given (n, k) with 1 at y_i, each appearance (n, k); all float64.
 """
 
 from collections.abc import Sequence
@@ -39,36 +38,36 @@ TINY = 1e-300  # keeps logarithms and divisions finite
 
 
 def error_probabilities(
-    evidence: np.ndarray, priors: np.ndarray, is_given: np.ndarray, looks: Sequence[np.ndarray] | None = None
+    evidence: np.ndarray, priors: np.ndarray, is_given: np.ndarray, appearances: Sequence[np.ndarray] | None = None
 ) -> np.ndarray:
     """p(v is true and label i is wrong): shape (n, k). The sum of row i is p(label i is wrong).
 
-    `looks` are those to try; None is 1 everywhere.
+    `appearances` are those to try; None is 1 everywhere.
     """
-    looks = looks or [np.ones(evidence.shape)]
-    weights = grid_posterior(evidence, priors, is_given, looks)
+    appearances = appearances or [np.ones(evidence.shape)]
+    weights = grid_posterior(evidence, priors, is_given, appearances)
     weights = np.where(weights < SMALLEST_WEIGHT * weights.max(), 0.0, weights)
     total = np.zeros(evidence.shape)
     for scale, weights_of_scale in zip(SCALES, weights / weights.sum(), strict=True):
         p = _value_probabilities(evidence, priors, scale) if weights_of_scale.any() else None
         for number, column in np.argwhere(weights_of_scale):
-            e, (right, wrong) = ERROR_RATES[column], _joint(p, is_given, looks[number])
+            e, (right, wrong) = ERROR_RATES[column], _joint(p, is_given, appearances[number])
             joint = (1 - e) * right + e * wrong
             total += weights_of_scale[number, column] * e * wrong / np.maximum(joint.sum(1, keepdims=True), TINY)
     return total
 
 
 def grid_posterior(
-    evidence: np.ndarray, priors: np.ndarray, is_given: np.ndarray, looks: Sequence[np.ndarray]
+    evidence: np.ndarray, priors: np.ndarray, is_given: np.ndarray, appearances: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """How probable each point of the grid is: shape (scales, looks, error rates); the sum is 1."""
+    """How probable each point of the grid is: shape (scales, appearances, error rates); the sum is 1."""
     wrong_before, right_before = PRIOR_ERROR_RATE * PRIOR_COUNT, (1 - PRIOR_ERROR_RATE) * PRIOR_COUNT
-    log_posterior = np.empty((len(SCALES), len(looks), len(ERROR_RATES)))
+    log_posterior = np.empty((len(SCALES), len(appearances), len(ERROR_RATES)))
     log_posterior[:] = wrong_before * np.log(ERROR_RATES) + right_before * np.log1p(-ERROR_RATES)
     log_posterior -= 0.5 * (np.log(SCALES / PRIOR_SCALE) / PRIOR_LOG_SCALE_SD)[:, None, None] ** 2
     for row, scale in enumerate(SCALES):
         p = _value_probabilities(evidence, priors, scale)
-        for number, each in enumerate(looks):
+        for number, each in enumerate(appearances):
             # p(label i | x_i) is linear in e: both sums are taken once, and not for each e.
             right, wrong = (joint.sum(1) for joint in _joint(p, is_given, each))
             for column, e in enumerate(ERROR_RATES):
@@ -77,9 +76,9 @@ def grid_posterior(
     return posterior / posterior.sum()
 
 
-def _joint(p: np.ndarray, is_given: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _joint(p: np.ndarray, is_given: np.ndarray, appearance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """right and wrong, shape (n, k), from p(v | x_i)."""
-    fit = (p * looks).sum(1, keepdims=True)
+    fit = (p * appearance).sum(1, keepdims=True)
     return p * is_given * fit, p * (1 - is_given) / max(p.shape[1] - 1, 1)
 
 

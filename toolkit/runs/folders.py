@@ -152,36 +152,52 @@ def _find_unfinished(
     runs: pathlib.Path, checkpoints: pathlib.Path, name: str, fingerprint: dict, stack: contextlib.ExitStack
 ) -> Run | None:
     """The newest unfinished run with this name and fingerprint, locked. Says why others do not go on."""
-    for folder in newest_first(state_places(runs, checkpoints, name), name, CHECKPOINTS):
-        run_folder, place = runs / folder.name, checkpoints / folder.name
-        if (run_folder / RESULT).exists():
-            found = None if (folder / FINISHED).exists() else Checkpoints(folder)
-            if found and any(is_same_run(run_folder, folder, each) for each in found.headers.values()):
-                Run(run_folder, found, None).finish()  # its process was killed before it did
-            continue
-        with contextlib.ExitStack() as attempt:
-            try:
-                for made in (run_folder, place):  # the machine may be a new one, and so may SM_CHECKPOINT_DIR
-                    made.mkdir(exist_ok=True)
-                _lock(dict.fromkeys((run_folder, place, folder)), attempt)
-            except (InterruptedError, FileExistsError):
-                say(f"note: the run {folder.name} is in use by another process, or belongs to another person")
-                continue
-            # Read only after locking: before that, another process might have saved a newer checkpoint.
-            checkpoint_files = Checkpoints(folder)
-            checkpoint, why_not = _load_matching(checkpoint_files, fingerprint)
-            if checkpoint and not is_same_run(run_folder, folder, checkpoint):
-                why_not = [f"{run_folder} holds another run of that name"]
-            if not why_not:
-                stack.push(attempt.pop_all())  # released by the caller's stack, and not at the end of this block
-                (folder / FINISHED).unlink(missing_ok=True)
-                # The next checkpoints go where the settings say now, unless that would overwrite another run's.
-                return Run(run_folder, Checkpoints(place) if is_empty(place) else checkpoint_files, checkpoint)
-            if not (folder / FINISHED).exists():
-                say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
-        for made in (run_folder, place):
-            with contextlib.suppress(OSError):  # not empty, so it was not made here
-                made.rmdir()
+    for kept in newest_first(state_places(runs, checkpoints, name), name, CHECKPOINTS):
+        folder = runs / kept.name
+        if (folder / RESULT).exists():
+            _finish_again(folder, kept)
+        elif run := _reopen(folder, kept, checkpoints / kept.name, fingerprint, stack):
+            return run
+    return None
+
+
+def _finish_again(folder: pathlib.Path, kept: pathlib.Path) -> None:
+    """Remove the checkpoints in `kept` if their run has its result: its process was killed before it did so."""
+    found = Checkpoints(kept)
+    if not (kept / FINISHED).exists() and any(is_same_run(folder, kept, each) for each in found.headers.values()):
+        Run(folder, found, None).finish()
+
+
+def _reopen(
+    folder: pathlib.Path, kept: pathlib.Path, place: pathlib.Path, fingerprint: dict, stack: contextlib.ExitStack
+) -> Run | None:
+    """The unfinished run of `folder`, whose checkpoints lie in `kept`, locked; None if it cannot go on, and says why.
+
+    `place` is where checkpoints of this name go by today's settings.
+    """
+    with contextlib.ExitStack() as attempt:
+        try:
+            for made in (folder, place):  # the machine may be a new one, and so may SM_CHECKPOINT_DIR
+                made.mkdir(exist_ok=True)
+            _lock(dict.fromkeys((folder, place, kept)), attempt)
+        except (InterruptedError, FileExistsError):
+            say(f"note: the run {folder.name} is in use by another process, or belongs to another person")
+            return None
+        # Read only after locking: before that, another process might have saved a newer checkpoint.
+        found = Checkpoints(kept)
+        checkpoint, why_not = _load_matching(found, fingerprint)
+        if checkpoint and not is_same_run(folder, kept, checkpoint):
+            why_not = [f"{folder} holds another run of that name"]
+        if not why_not:
+            stack.push(attempt.pop_all())  # released by the caller's stack, and not at the end of this block
+            (kept / FINISHED).unlink(missing_ok=True)
+            # The next checkpoints go to `place`, unless that would overwrite another run's.
+            return Run(folder, Checkpoints(place) if is_empty(place) else found, checkpoint)
+        if not (kept / FINISHED).exists():
+            say(f"note: the run {folder.name} did not finish, but does not go on: {listed(why_not, most=20)}")
+    for made in (folder, place):
+        with contextlib.suppress(OSError):  # not empty, so it was not made here
+            made.rmdir()
     return None
 
 
