@@ -66,8 +66,8 @@ def resolve(
         is_needed = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
         if is_needed and not takes_weight:
             say(
-                f"note: LOSS={config.loss} has no parameter weight, so CLASS_WEIGHTS=auto is none; the built-in losses "
-                "have weights: compare with CLASS_WEIGHTS=none, or give it the parameter"
+                f"note: LOSS={config.loss} has no parameter weight, so CLASS_WEIGHTS=auto is none; to compare it "
+                "with another loss, give it the parameter, or set CLASS_WEIGHTS=none for both"
             )
         values["class_weights"], origin["class_weights"] = "sqrt" if is_needed and takes_weight else "none", "auto"
     if config.run is None:
