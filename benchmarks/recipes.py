@@ -5,7 +5,8 @@ python benchmarks/recipes.py --data FACES --shared EPOCHS=6 WEIGHTS=none --only 
 FACES holds `train/`, and any number of eval folders that have a `gt.csv`, of other people than `train/`. Without
 --data, hard faces are drawn (benchmarks/hard_faces.py). Every line is the shared settings with one change, trained by
 train.py, answered by inference.py and scored by evaluation.py. Printed are the mean macro F1 over the seeds with the
-lowest and highest and, pair by pair of seeds, the gain over the shared settings: its mean and standard deviation.
+lowest and highest and, pair by pair of seeds, the gain over the shared settings: its mean and standard deviation; and
+the same of `ranking`, which varies less by chance.
 
 All that was ever measured stands in measured.csv: it is not measured again for the same settings, seed and code, so a
 benchmark that was stopped goes on. --jobs processes of one thread each share the machine.
@@ -26,9 +27,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import common
 import hard_faces
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from toolkit.config import sources
 from toolkit.config.settings import InferenceSettings, TrainSettings
+from toolkit.labels import CLASSES, to_attributes
 from toolkit.runs import fingerprint
 
 PEOPLE, EVAL_PEOPLE = 600, 400  # that are drawn
@@ -54,7 +59,8 @@ RECIPES = (
     "LR=5e-4",
 )
 SCORES = ("macro_f1", "mask", "gender", "age")
-COLUMNS = ("date", "commit", "code", "machine", "data", "settings", "seed", "seconds", "set", *SCORES)
+RANKED = (("gender", 1), ("age", 0), ("age", 2))  # attribute and value
+COLUMNS = ("date", "commit", "code", "machine", "data", "settings", "seed", "seconds", "set", *SCORES, "ranking")
 
 
 def main() -> None:
@@ -114,6 +120,20 @@ def as_line(name: str, pairs: list[tuple[dict, dict]]) -> str:
     return f"{name:40} {' | '.join(cells)}"
 
 
+def ranking(answers: pathlib.Path, truth: pathlib.Path) -> float:
+    """The mean area under the ROC curve of gender, of "under 30" and of "60 and over".
+
+    No decision is part of it: macro F1 depends on some dozens of photographs at the borders of rare classes.
+    """
+    probabilities = pd.read_csv(answers / "probabilities.csv", index_col="ImageID")
+    classes = pd.read_csv(truth / "gt.csv", index_col="ImageID").loc[probabilities.index, "ans"].to_numpy()
+    given, of_class = to_attributes(classes), to_attributes(np.arange(CLASSES))
+    values = probabilities.to_numpy()[:, :CLASSES]
+    return statistics.mean(
+        roc_auc_score(given[name] == value, values[:, of_class[name] == value].sum(1)) for name, value in RANKED
+    )
+
+
 class Benchmark:
     """A folder of faces, and measured.csv."""
 
@@ -125,7 +145,7 @@ class Benchmark:
         self.code = hashlib.sha256(json.dumps(code).encode()).hexdigest()[:12]
 
     def scores(self, values: dict[str, str], seed: str) -> dict[str, float]:
-        """Macro F1 on validation and on each eval folder: of before, where it was measured."""
+        """{set: macro F1} and, of eval folders, {"set ranking": ranking}: of before, where they were measured."""
         key = {"code": self.code, "data": str(self.data), "settings": as_text(values), "seed": seed}
         if not (rows := self.measured(key)):
             began = time.monotonic()
@@ -139,7 +159,8 @@ class Benchmark:
             }
             rows = [{**of_all, "set": part, **scores} for part, scores in found.items()]
             self.add(rows)
-        return {row["set"]: float(row["macro_f1"]) for row in rows}
+        rankings = {f"{row['set']} ranking": float(row["ranking"]) for row in rows if row.get("ranking")}
+        return {row["set"]: float(row["macro_f1"]) for row in rows} | rankings
 
     def measured(self, key: dict[str, str]) -> list[dict]:
         with self.writing:
@@ -180,7 +201,9 @@ class Benchmark:
                 common.run_script("evaluation.py", SM_GROUND_TRUTH_DIR=folder, SM_OUTPUT_DATA_DIR=out, **shared)
                 scores = json.loads((out / "evaluation.json").read_text())
                 attributes = {name: attribute["accuracy"] for name, attribute in scores["attributes"].items()}
-                found[folder.name] = {"macro_f1": scores["macro_f1"], **attributes}
+                found[folder.name] = {
+                    "macro_f1": scores["macro_f1"], **attributes, "ranking": ranking(out, folder),
+                }  # fmt: skip
             machine = json.loads((result.parent / "settings.json").read_text())["run"]["machine"]
         return machine, found
 
