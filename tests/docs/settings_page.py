@@ -99,7 +99,8 @@ def start_defaults() -> str:
 def optimizer_defaults() -> str:
     """The table of LR and WEIGHT_DECAY where they are unset."""
     backbones = {"other backbones": "resnet18", "vgg, alexnet": "vgg16"}
-    columns = [(name, backbone, pretrained) for pretrained in (True, False) for name, backbone in backbones.items()]
+    columns = [(backbone, backbone, True) for backbone in defaults.OF_TRAINED_BACKBONE]
+    columns += [(name, backbone, pretrained) for pretrained in (True, False) for name, backbone in backbones.items()]
     starts = {True: "trained weights", False: "`WEIGHTS=none`"}
     heads = [f"`LR`, {name}, {starts[pretrained]}" for name, _, pretrained in columns]
     lines = [f"| `OPTIMIZER` | {' | '.join(heads)} | `WEIGHT_DECAY` |", f"|--|{'--|' * len(heads)}--|"]

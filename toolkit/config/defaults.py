@@ -23,6 +23,8 @@ OF_OPTIMIZER = {
 # Backbones that end in wide layers without a norm. At the whole rate the loss of vgg16_bn leapt to 42 and it learned
 # nothing in an epoch of synthetic faces; at a fifth it learned.
 WIDE_AT_THE_END = ("vgg", "alexnet")
+# Trained weights learn at this share of the rate from scratch; efficientnet_lite0 was measured (docs/measured.md).
+OF_TRAINED, OF_TRAINED_BACKBONE = 0.5, {"efficientnet_lite0": 2.0}
 # Losses that correct for rare classes themselves. All others, also the user's own, count each photograph alike.
 SEES_TO_RARE_CLASSES = ("logit_adjusted", "focal", "f1")
 
@@ -33,7 +35,7 @@ def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, f
     if backbone.startswith(WIDE_AT_THE_END):
         defaults["lr"] /= 5
     if pretrained:
-        defaults["lr"] /= 2
+        defaults["lr"] *= OF_TRAINED_BACKBONE.get(backbone, OF_TRAINED)
     return defaults
 
 
