@@ -171,10 +171,7 @@ def _finish_again(folder: pathlib.Path, kept: pathlib.Path) -> None:
 def _reopen(
     folder: pathlib.Path, kept: pathlib.Path, place: pathlib.Path, fingerprint: dict, stack: contextlib.ExitStack
 ) -> Run | None:
-    """The unfinished run of `folder`, whose checkpoints lie in `kept`, locked; None if it cannot go on, and says why.
-
-    `place` is where checkpoints of this name go by today's settings.
-    """
+    """The run of `folder` with checkpoints in `kept`, locked; None if it cannot go on. New ones shall go to `place`."""
     with contextlib.ExitStack() as attempt:
         try:
             for made in (folder, place):  # the machine may be a new one, and so may SM_CHECKPOINT_DIR
@@ -202,10 +199,7 @@ def _reopen(
 
 
 def state_places(runs: pathlib.Path, checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """The folders in which states of unfinished runs of this name may lie.
-
-    They are the present SM_CHECKPOINT_DIR, that of each earlier run, and the folder of runs.
-    """
+    """Where states of unfinished runs may lie: in `checkpoints`, in `runs`, and where earlier runs had them."""
     found = [checkpoints, runs]
     for folder in newest_first((runs,), name, (SETTINGS,)):
         if place := read_settings(folder).get("settings", {}).get("sm_checkpoint_dir"):
