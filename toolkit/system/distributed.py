@@ -5,6 +5,7 @@ In a single process the functions here do nothing, or return what they were give
 
 import contextlib
 import datetime
+import functools
 import inspect
 import itertools
 import json
@@ -33,6 +34,13 @@ def is_idle_host() -> bool:
     return True
 
 
+@functools.cache  # kept: else a process that joins again might reach the store that rank 0 is about to close
+def _rendezvous() -> tuple:
+    from torch import distributed
+
+    return next(distributed.rendezvous("env://"))
+
+
 @contextlib.contextmanager
 def joined(device: str):
     """The process group, until the block ends: NCCL with CUDA, else gloo.
@@ -58,7 +66,7 @@ def joined(device: str):
     if distributed.is_initialized():  # an earlier call in this process ended with an error
         distributed.destroy_process_group()
     try:
-        store, number, size = next(distributed.rendezvous("env://"))
+        store, number, size = _rendezvous()
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # torchrun's default store keeps its keys over a restart
             store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
         store = distributed.PrefixStore(f"group {next(_groups)}", store)  # it also keeps them from one main to the next
