@@ -163,8 +163,8 @@ def _find_unfinished(
 
 def _finish_again(folder: pathlib.Path, kept: pathlib.Path) -> None:
     """Remove the checkpoints in `kept` if their run has its result: its process was killed before it did so."""
-    found = Checkpoints(kept)
-    if not (kept / FINISHED).exists() and any(is_same_run(folder, kept, each) for each in found.headers.values()):
+    found = None if (kept / FINISHED).exists() else Checkpoints(kept)
+    if found and any(is_same_run(folder, kept, each) for each in found.headers.values()):
         Run(folder, found, None).finish()
 
 
