@@ -154,7 +154,7 @@ def nothing_set(monkeypatch) -> None:
 
 @pytest.fixture
 def opened_at_once(monkeypatch) -> list[int]:
-    """On a machine of 16 CPUs: at each opening of a photograph, how many are open."""
+    """On a machine of 64 CPUs: at each opening of a photograph, how many are open."""
     opened, lock, counts, now = photo_file.opened, threading.Lock(), [], set()
 
     @contextlib.contextmanager
@@ -169,7 +169,7 @@ def opened_at_once(monkeypatch) -> list[int]:
             with lock:
                 now.discard(threading.get_ident())
 
-    monkeypatch.setattr(store, "cpu_count", lambda: 16)
+    monkeypatch.setattr(store, "cpu_count", lambda: 64)
     monkeypatch.setattr(photo_file, "opened", counted)
     return counts
 
