@@ -76,7 +76,7 @@ def read_faces(folder: pathlib.Path) -> tuple[pd.DataFrame, list[str]]:
         gender, years = ATTRIBUTES["gender"].index(person["gender"].lower()), int(person["years"])
         people.append((name, person["person"], gender, person["race"], age_band(years), years, len(photographs)))
     if not files_of_all:
-        found = listed(look_meant(root, passed_over) or passed_over) or "nothing"
+        found = listed(sort_passed_over(root, passed_over)[0] or passed_over) or "nothing"
         raise InputError(
             f"SM_CHANNEL_TRAIN={folder}: expected folders <id>_<gender>_<race>_<age> with photographs named "
             f"{', '.join(MASK_OF_PHOTOGRAPH)}; found {found}"
@@ -119,34 +119,27 @@ def _photographs(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     return sorted(found), [file for file, _ in listing if file not in found]
 
 
-def look_meant(root: pathlib.Path, passed_over: Iterable[str]) -> list[str]:
-    """The names below `root` that look like people or photographs: perhaps they were meant to be read."""
-    found = []
+def sort_passed_over(root: pathlib.Path, passed_over: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(misnamed, junk): names below `root` that look like people or photographs, perhaps with a typo; all others."""
+    misnamed, junk = [], []
     for path in passed_over:
         name = path.rpartition("/")[2]
         stem, extension = os.path.splitext(name.lower())
-        looks = extension in EXTENSIONS or stem in MASK_OF_PHOTOGRAPH or PERSON_FOLDER.fullmatch(name)
-        if not name.startswith(".") and name.lower() not in JUNK and (looks or (root / path).is_dir()):
-            found.append(path)
-    return found
+        looks_right = extension in EXTENSIONS or stem in MASK_OF_PHOTOGRAPH or PERSON_FOLDER.fullmatch(name)
+        is_junk = name.startswith(".") or name.lower() in JUNK or not (looks_right or (root / path).is_dir())
+        (junk if is_junk else misnamed).append(path)
+    return misnamed, junk
 
 
-def meant_and_junk(root: pathlib.Path, passed_over: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names below `root` that `look_meant`, and all others."""
-    meant = look_meant(root, passed_over)
-    is_meant = set(meant)
-    return meant, [path for path in passed_over if path not in is_meant]
-
-
-def tell_passed_over(root: pathlib.Path, passed_over: Sequence[str]) -> None:
+def report_passed_over(root: pathlib.Path, passed_over: Sequence[str]) -> None:
     """Print how many files below `root` are no photographs; warn of those that look like some but are not read."""
-    meant, junk = meant_and_junk(root, passed_over)
+    misnamed, junk = sort_passed_over(root, passed_over)
     if junk:
         say(f"passed over {len(junk)} files and folders that are no photographs: {listed(junk)}")
-    if meant and world.rank() == 0:
+    if misnamed and world.rank() == 0:
         warn(
-            f"warning: {len(meant)} files and folders look like people or photographs, and are NOT read: "
-            f"{listed(meant, 20)}; expected folders <id>_<gender>_<race>_<age>, gender male or female, with "
+            f"warning: {len(misnamed)} files and folders look like people or photographs, and are NOT read: "
+            f"{listed(misnamed, 20)}; expected folders <id>_<gender>_<race>_<age>, gender male or female, with "
             f"photographs {', '.join(MASK_OF_PHOTOGRAPH)}; rename them, or remove them from {root}"
         )
 
@@ -310,9 +303,9 @@ def main(argv: list[str]) -> None:
     with store:
         bad = store.wait()
         problems = checks.find_problems(as_found, store.paths, store.framing, MASK_OF_PHOTOGRAPH, bad)
-    meant, junk = meant_and_junk(image_folder(config.sm_channel_train), passed_over)
+    misnamed, junk = sort_passed_over(image_folder(config.sm_channel_train), passed_over)
     of_names = {
-        "files and folders that look like people or photographs, and are NOT read": meant,
+        "files and folders that look like people or photographs, and are NOT read": misnamed,
         "files and folders passed over, as they are no photographs": junk,
     }
     problems = {what: items for what, items in of_names.items() if items} | problems

@@ -155,7 +155,7 @@ def fingerprint_of(config: settings.LeaderboardSettings) -> dict:
     return make_fingerprint(training, trained_on, weights) | {"scoring": scoring}
 
 
-def of_training(fingerprint: dict) -> dict:
+def training_part(fingerprint: dict) -> dict:
     """The part of a fingerprint that training depends on: all but "scoring"."""
     return {key: value for key, value in fingerprint.items() if key != "scoring"}
 
@@ -167,7 +167,7 @@ def make_row(config: settings.LeaderboardSettings, origin: dict, fingerprint: di
     """
     folder = folder_of(config, fingerprint, name)
     progress = read_progress(folder)
-    if of_training(progress.get("fingerprint", {})) != of_training(fingerprint):
+    if training_part(progress.get("fingerprint", {})) != training_part(fingerprint):
         progress = {}
     elif progress["fingerprint"] != fingerprint:
         progress.pop("row", None)
@@ -195,8 +195,8 @@ def folder_of(config: settings.LeaderboardSettings, fingerprint: dict, name: str
     """The folder of a backbone with these settings: its name or, if other settings use that, name-2 and so on."""
     free = None
     for folder in map(config.sm_output_data_dir.joinpath, folders.numbered(as_folder(name))):
-        before = of_training(read_progress(folder).get("fingerprint", {}))
-        if before == of_training(fingerprint):
+        before = training_part(read_progress(folder).get("fingerprint", {}))
+        if before == training_part(fingerprint):
             return folder
         if free is None and not are_same(before, fingerprint, "photographs", "code"):
             free = folder

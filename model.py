@@ -46,7 +46,9 @@ class Start:
     pretrained: str = "none"  # "none", the published name of the weights, or their file
     mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: inputs are (x - mean) / std
     std: tuple[float, ...] = STD
-    taken: dict = field(default_factory=dict)  # what was taken of it: see `fit` in toolkit/backbones/pretrained.py
+    taken: dict = field(
+        default_factory=dict
+    )  # what was taken of it: see `load_matching` in toolkit/backbones/pretrained.py
 
     def __str__(self) -> str:
         return f"{self.pretrained} ({pretrained.describe(self.taken)})" if self.taken else self.pretrained
@@ -81,10 +83,10 @@ def build(name: str, size: tuple[int, int], weights: str = "none", head: str = "
     start = Start("none", tuple(own.get("mean", MEAN)), tuple(own.get("std", STD)))
     if trained:
         fresh = set(head_names(net))
-        if trained.state is None:
-            taken = pretrained.put_in_by_builder(net, trained, fresh)
+        if trained.by_builder:
+            taken = pretrained.record_of_builder(net, trained, fresh)
         else:
-            taken = pretrained.fit(net, trained, fresh, trained.keeps_head(head))
+            taken = pretrained.load_matching(net, trained, fresh, trained.keeps_head(head))
         mean, std = trained.header.get("mean", start.mean), trained.header.get("std", start.std)
         start = Start(trained.name, tuple(mean), tuple(std), taken)
         if weights == "imagenet" and (lacking := taken["missing"] + taken["unfit"]):
@@ -224,7 +226,7 @@ def _with_outputs(name: str, size: tuple[int, int], head: str, trained: pretrain
     from toolkit.backbones import efficientnet_lite
 
     outputs = outputs_of(head)
-    by_builder = trained is not None and trained.state is None
+    by_builder = trained is not None and trained.by_builder
     if name in OWN:
         options = {"pretrained": by_builder} if _may_be_pretrained(OWN[name]) else {}
         return _with_shapes(_called(name, outputs, **options), size)

@@ -87,7 +87,7 @@ def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.nda
 
     as_found, passed_over = dataset.read_table(config.sm_channel_train)
     images = dataset.image_folder(config.sm_channel_train)
-    dataset.tell_passed_over(images, passed_over)
+    dataset.report_passed_over(images, passed_over)
     corrected, report = corrections.apply(as_found, config.relabel, images)
     table = evidence.with_correction_names(as_found)
     table = table[table["folder"].isin(corrected["folder"].unique())].reset_index(drop=True)

@@ -129,7 +129,7 @@ def read_data(config: settings.TrainSettings) -> Data:
         say(f"note: BORDER_AGES={config.border_ages} has no effect: no years of age are known")
     splits = split.make_splits(config, as_found, table)
     say(*str(report).split("\n"), *split.describe(dataset.labels(table), table["person"], splits))
-    dataset.tell_passed_over(dataset.image_folder(config.sm_channel_train), passed_over)
+    dataset.report_passed_over(dataset.image_folder(config.sm_channel_train), passed_over)
     held_out = {person for sides in splits for person in table["person"].iloc[sides.validation]}
     pretrained.note_people_seen(config.weights, dataset.image_folder(config.sm_channel_train), held_out)
     found = None

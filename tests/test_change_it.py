@@ -82,7 +82,7 @@ LOSSES = {
     "toolkit/data/augment.py": [("POLICIES = {\n", 'POLICIES = {\n    "wild": Policy(flip=0.5, erase=1.0),\n')],
     "toolkit/training/optimizer.py": [("OPTIMIZERS = {\n", 'OPTIMIZERS = {\n    "nadam": torch.optim.NAdam,\n')],
     "toolkit/config/defaults.py": [
-        ("OF_OPTIMIZER = {\n", 'OF_OPTIMIZER = {\n    "nadam": {"lr": 1e-3, "weight_decay": 0.0},\n')
+        ("OPTIMIZER_DEFAULTS = {\n", 'OPTIMIZER_DEFAULTS = {\n    "nadam": {"lr": 1e-3, "weight_decay": 0.0},\n')
     ],
     "toolkit/config/settings.py": [
         ('augment: Literal["none", ', 'augment: Literal["none", "wild", '),

@@ -82,7 +82,7 @@ def test_what_looks_like_people_or_photographs_is_a_warning_apart_from_junk(imag
     (root / "Thumbs.db").write_bytes(b"")
     make_folder(os.fsencode(root) + b"/000003_male_\xe9_20")
     _, passed_over = dataset.read_faces(root)
-    dataset.tell_passed_over(root, passed_over)
+    dataset.report_passed_over(root, passed_over)
     junk, warning = capsys.readouterr()
     assert junk.startswith("passed over 4 files and folders that are no photographs: ")
     assert all(name in junk for name in (".DS_Store", "__MACOSX", "train.csv", "Thumbs.db"))

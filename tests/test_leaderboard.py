@@ -91,7 +91,7 @@ def test_rows_of_other_data_or_settings_are_made_anew(drawn, tmp_path, monkeypat
     with (tmp_path / "eval" / "gt.csv").open("a") as file:
         file.write("\n")
     after = leaderboard.fingerprint_of(config)
-    assert leaderboard.of_training(after) == leaderboard.of_training(before)
+    assert leaderboard.training_part(after) == leaderboard.training_part(before)
     assert after != before and leaderboard.write(config, after) == ([], [])
     photograph = next((tmp_path / "eval" / "images").iterdir())
     repaint(photograph)

@@ -374,7 +374,7 @@ def test_settings_are_frozen_and_folders_are_paths(given, tmp_path):
 def test_every_named_policy_and_optimizer_is_a_choice_and_has_its_defaults():
     fields = settings.TrainSettings.model_fields
     assert words_of(fields["augment"].annotation) == list(augment.POLICIES)
-    assert words_of(fields["optimizer"].annotation) == list(optimizer.OPTIMIZERS) == list(defaults.OF_OPTIMIZER)
+    assert words_of(fields["optimizer"].annotation) == list(optimizer.OPTIMIZERS) == list(defaults.OPTIMIZER_DEFAULTS)
 
 
 @pytest.mark.parametrize("folder", ["", "cache", "images/../images/cache"])

@@ -82,12 +82,12 @@ def section(script: str) -> str:
 
 def start_defaults() -> str:
     """The table of what depends on the weights to start from and on the number of epochs."""
-    columns = defaults.AGAINST_LEARNING_BY_HEART, defaults.PLAIN
+    columns = defaults.AGAINST_OVERFITTING, defaults.PLAIN
     lines = [f"| unset | trained weights and `EPOCHS` of {defaults.ENOUGH_EPOCHS} or more | else |", "|--|--|--|"]
     for name in columns[0]:
         values = " | ".join(f"`{sources.as_text(column[name])}`" for column in columns)
         lines.append(f"| `{name.upper()}` | {values} |")
-    others = " and ".join(f"`{name.upper()}={value}`" for name, value in defaults.OF_LOSS.items())
+    others = " and ".join(f"`{name.upper()}={value}`" for name, value in defaults.WITH_OWN_LOSS.items())
     return (
         "\n"
         + "\n".join(lines)
@@ -99,13 +99,13 @@ def start_defaults() -> str:
 def optimizer_defaults() -> str:
     """The table of LR and WEIGHT_DECAY where they are unset."""
     backbones = {"other backbones": "resnet18", "vgg, alexnet": "vgg16"}
-    columns = [(backbone, backbone, True) for backbone in defaults.OF_TRAINED_BACKBONE]
+    columns = [(backbone, backbone, True) for backbone in defaults.PRETRAINED_LR_FACTORS]
     columns += [(name, backbone, pretrained) for pretrained in (True, False) for name, backbone in backbones.items()]
     starts = {True: "trained weights", False: "`WEIGHTS=none`"}
     heads = [f"`LR`, {name}, {starts[pretrained]}" for name, _, pretrained in columns]
     lines = [f"| `OPTIMIZER` | {' | '.join(heads)} | `WEIGHT_DECAY` |", f"|--|{'--|' * len(heads)}--|"]
-    for optimizer in defaults.OF_OPTIMIZER:
-        of = [defaults.of_optimizer(optimizer, backbone, pretrained) for _, backbone, pretrained in columns]
+    for optimizer in defaults.OPTIMIZER_DEFAULTS:
+        of = [defaults.optimizer_defaults(optimizer, backbone, pretrained) for _, backbone, pretrained in columns]
         cells = [f"{one['lr']:g}" for one in of] + [f"{of[0]['weight_decay']:g}"]
         lines.append(f"| `{optimizer}` | {' | '.join(cells)} |")
     return "\nUnset, `LR` and `WEIGHT_DECAY` are these:\n\n" + "\n".join(lines) + "\n"

@@ -189,18 +189,17 @@ def test_no_state_is_saved_once_a_step_was_not_finite(task, tmp_path):
 
 
 class Hungry(nn.Module):
-    """A net that wants more memory than there is for more than so many photographs; of no use, but it learns."""
+    """Runs out of memory on more than `most` photographs in a forward pass with gradients, after `free_calls` calls."""
 
-    def __init__(self, most: int, calls: int = 0):
+    def __init__(self, most: int, free_calls: int = 0):
         super().__init__()
         layers = nn.Conv2d(3, 3, 1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 18)
-        self.net, self.most, self.calls = nn.Sequential(*layers), most, calls
+        self.net, self.most, self.free_calls = nn.Sequential(*layers), most, free_calls
 
     def forward(self, photographs):
-        self.calls -= 1
-        learns = self.net[0].weight.requires_grad
-        if len(photographs) > self.most and self.calls < 0 and learns and torch.is_grad_enabled() | (self.most < 2):
-            torch.empty(2**46)
+        self.free_calls -= 1
+        if self.free_calls < 0 and torch.is_grad_enabled() and len(photographs) > self.most:
+            torch.empty(2**46)  # no machine has 256 TiB
         return self.net(photographs)
 
 
@@ -218,7 +217,7 @@ def test_out_of_memory_before_the_first_update_halves_what_is_taken_at_once(task
 
 def test_out_of_memory_later_on_says_what_to_lower(task, tmp_path):
     with pytest.raises(InputError, match="out of memory: lower MICRO_BATCH_SIZE, BATCH_SIZE or SIZE.*allocate"):
-        train_in(tmp_path, task, Hungry(9, calls=2), epochs=2, batch_size=32)
+        train_in(tmp_path, task, Hungry(9, free_calls=2), epochs=2, batch_size=32)
 
 
 def test_a_batch_too_small_for_its_processes_is_refused(task, monkeypatch):

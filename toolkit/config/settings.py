@@ -125,7 +125,7 @@ class TrainSettings(
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from conflicts.of_training(self)
+        yield from conflicts.training_conflicts(self)
 
 
 class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Preset):
@@ -233,7 +233,7 @@ class SuspectsSettings(shared.TrainingData, shared.UnreadablePhotographs, shared
 
     FOLDERS = ("sm_channel_train", "sm_output_data_dir")
     DEMO_DEFAULTS: ClassVar[dict] = {"weights": "none", "size": "64x48"}
-    OF_FOLDS: ClassVar[tuple[str, ...]] = ("folds", "epochs", "weights", "size", "crop", "fit", "seed")
+    FOLD_SETTINGS: ClassVar[tuple[str, ...]] = ("folds", "epochs", "weights", "size", "crop", "fit", "seed")
 
     sm_output_data_dir: pathlib.Path = DEMO / "suspects"
     """Folder for `suspects.html`, `suspects.csv`, the folds trained here and, with SERVE, `corrections.csv`."""
@@ -256,14 +256,14 @@ class SuspectsSettings(shared.TrainingData, shared.UnreadablePhotographs, shared
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from self.only_with("sm_channel_model", None, *self.OF_FOLDS)
+        yield from self.only_with("sm_channel_model", None, *self.FOLD_SETTINGS)
         yield from self.only_with("serve", True, "serve_port")
         if is_path(self.weights) and pathlib.Path(self.weights).is_dir():
             yield f"WEIGHTS={self.weights}: expected imagenet, none or a state dict, found a run: it knows these people"
 
     def training(self) -> dict:
         """The settings of train.py that, together with the labels, determine the folds that are trained here."""
-        return {name: getattr(self, name) for name in self.OF_FOLDS} | {"name": self.name or "resnet18"}
+        return {name: getattr(self, name) for name in self.FOLD_SETTINGS} | {"name": self.name or "resnet18"}
 
 
 class LeaderboardSettings(TrainSettings, shared.EvalData, shared.GroundTruth):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from toolkit.config.types import Corrections, Crop, Device, Fit, InputFolder, Size, as_text, of_type
+from toolkit.config.types import Corrections, Crop, Device, Fit, InputFolder, Size, as_text, coerced
 
 DEMO = pathlib.Path("demo")  # folder of the drawn faces and of what the scripts make of them
 DEMO_DATA = DEMO / "data"
@@ -40,7 +40,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_its_type(cls, value, info: ValidationInfo):
-        return of_type(value, cls.model_fields[info.field_name].annotation)
+        return coerced(value, cls.model_fields[info.field_name].annotation)
 
     @model_validator(mode="after")
     def _fit_together(self, info: ValidationInfo):

@@ -28,7 +28,7 @@ ALL_NAMES = {name for cls in SCRIPTS.values() for name in cls.model_fields} | {"
 MOST_CHOICES = 8  # a longer list of choices is left out of the table
 PLATFORM_PREFIXES = ("_", "sagemaker_")  # SageMaker's own hyperparameters, which it passes along with the user's
 PLATFORM_FLAGS = ("local_rank",)  # of deepspeed and torch.distributed.launch, which set LOCAL_RANK too
-OF_SAGEMAKER = ("sm_module_dir", "sm_channel_code")  # variables of its own that only look like settings
+SAGEMAKER_VARIABLES = ("sm_module_dir", "sm_channel_code")  # variables of its own that only look like settings
 KUBERNETES = re.compile(r"(tcp|udp|sctp)://.+:\d+")  # Kubernetes sets SERVE_PORT so if a service is called `serve`
 
 
@@ -198,7 +198,7 @@ def near_misses(environ, unset: Container[str] = ()) -> list[str]:
     for variable in sorted(environ):
         name = variable.lower()
         known = unset if name in synonyms.ALL else ALL_NAMES
-        if name not in ALL_NAMES and name not in OF_SAGEMAKER and (hint := did_you_mean(name, known)):
+        if name not in ALL_NAMES and name not in SAGEMAKER_VARIABLES and (hint := did_you_mean(name, known)):
             lines.append(f"{variable} is set but is not a setting{hint}")
     return lines
 

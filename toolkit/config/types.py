@@ -30,7 +30,7 @@ def plain(value):
     return text[1:-1].strip() if len(text) > 1 and QUOTES.get(text[0]) == text[-1] else text
 
 
-def of_type(value, annotation):
+def coerced(value, annotation):
     """`value` for a setting with this annotation: a word as the annotation spells it, a path with ~ expanded.
 
     Raises ValueError on true or false in place of a number, and on a path that is an address or has control characters.

@@ -26,7 +26,7 @@ LARGEST_FILE = 2**28  # bytes
 LONGEST_SIDE = 2**16 - 1  # pixels, as in a JPEG: to resize a longer, thin photograph takes much memory
 MEGAPIXELS = 100.0  # the default of MAX_MEGAPIXELS
 
-OF_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)  # None: Pillow's own
+FILE_ERRNOS = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)  # None: Pillow's own
 END_OF_JPEG = b"\xff\xd9"
 MOST_MISSING = 0.25  # share of a JPEG's rows: if more are missing, it is not repaired
 
@@ -128,7 +128,7 @@ def upright_size(photo: Image.Image) -> tuple[int, int]:
 def is_of_the_machine(error: Exception) -> bool:
     """Whether the machine is at fault, not the photograph: too little memory, too many open files, a failing disk."""
     if isinstance(error, OSError):
-        return error.errno not in OF_THE_FILE
+        return error.errno not in FILE_ERRNOS
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch has no class for it
 
 

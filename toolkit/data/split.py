@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, OF_PERSON, to_attributes
+from toolkit.labels import ATTRIBUTES, BORDER_YEARS, CLASS_NAMES, CLASSES, PERSON_ATTRIBUTES, to_attributes
 from toolkit.system.console import InputError, listed
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def held_out_people(table: "pd.DataFrame", ratio: float, folds: int, fold: int, 
     """
     if not (ratio or folds):
         return None
-    people = table.groupby("person", observed=True)[list(OF_PERSON)].first()
+    people = table.groupby("person", observed=True)[list(PERSON_ATTRIBUTES)].first()
     people["hash"] = [hashlib.sha256(f"{seed}/{person}".encode()).hexdigest() for person in people.index]
-    people = people.sort_values([*OF_PERSON, "hash"])
+    people = people.sort_values([*PERSON_ATTRIBUTES, "hash"])
     number = np.arange(len(people) + 1)
     if folds:
         return set(people.index[number[:-1] % folds == fold])
     # One of each 1 / ratio people is held out: the one at which the rounded sum of ratios grows.
     is_held_out = np.diff(np.floor(number * ratio + 0.5)) > 0
-    groups = people.groupby(list(OF_PERSON)).indices.values()
+    groups = people.groupby(list(PERSON_ATTRIBUTES)).indices.values()
     for rows in groups:
         if len(rows) > 1 and not is_held_out[rows].any():
             is_held_out[rows[0]] = True
@@ -126,9 +126,11 @@ def describe(labels: np.ndarray, people: "pd.Series", splits: Sequence[Split]) -
 
 def missing_groups(labels: np.ndarray, splits: Sequence[Split]) -> list[str]:
     """A line for each split whose validation lacks a group of people that is in the labels, int64, shape (n,)."""
-    names = [" ".join(values) for values in itertools.product(*(ATTRIBUTES[name] for name in OF_PERSON))]
+    names = [" ".join(values) for values in itertools.product(*(ATTRIBUTES[name] for name in PERSON_ATTRIBUTES))]
     values = to_attributes(labels)
-    groups = np.ravel_multi_index([values[name] for name in OF_PERSON], [len(ATTRIBUTES[name]) for name in OF_PERSON])
+    groups = np.ravel_multi_index(
+        [values[name] for name in PERSON_ATTRIBUTES], [len(ATTRIBUTES[name]) for name in PERSON_ATTRIBUTES]
+    )
     lines = []
     for number, split in enumerate(splits):
         missing = set(groups) - set(groups[split.validation])

@@ -13,10 +13,10 @@ import pandas as pd
 
 from toolkit.data.checks import path_of
 from toolkit.label_errors import noise
-from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, OF_PERSON, readable
+from toolkit.labels import AGE_FROM_YEARS, ATTRIBUTES, PERSON_ATTRIBUTES, readable
 from toolkit.scoring import metrics
 
-KINDS = (*OF_PERSON, "mask", "duplicate")
+KINDS = (*PERSON_ATTRIBUTES, "mask", "duplicate")
 EXCHANGED = {"incorrect_mask": (1, 2), "normal": (2, 1)}  # names that people mix up: (its mask state, the other's)
 APPARENT_AGE_SDS = (2.0, 4.0, 8.0, 16.0, 32.0)  # years: spreads of apparent age around age that are tried
 MIN_PROBABILITY = 1e-7  # of a value in one photograph: a lower one comes from overconfidence

@@ -16,7 +16,7 @@ from toolkit.data.face_box import Faces
 from toolkit.data.framing import Framing
 from toolkit.data.split import Split
 from toolkit.data.store import Store
-from toolkit.labels import ATTRIBUTES, CLASSES, OF_PERSON, readable
+from toolkit.labels import ATTRIBUTES, CLASSES, PERSON_ATTRIBUTES, readable
 from toolkit.pages.parts import charts, pictures, render
 from toolkit.pages.parts.predictions import NO_PHOTOGRAPHS, NUMBERED_CLASSES, READABLE_CLASSES
 
@@ -102,11 +102,11 @@ def _lacking(findings: Findings) -> dict[str, list[str]]:
 
 
 def _people_counts(table: pd.DataFrame, sides: Split) -> list[tuple[str, list[int]]]:
-    """The number of people of each gender and age band (OF_PERSON) on each side of the split."""
-    people = [table.iloc[rows].groupby(list(OF_PERSON))["person"].nunique() for rows in _sides(sides).values()]
+    """The number of people of each gender and age band (PERSON_ATTRIBUTES) on each side of the split."""
+    people = [table.iloc[rows].groupby(list(PERSON_ATTRIBUTES))["person"].nunique() for rows in _sides(sides).values()]
     rows = []
-    for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in OF_PERSON)):
-        names = (ATTRIBUTES[name][value] for name, value in zip(OF_PERSON, values, strict=True))
+    for values in itertools.product(*(range(len(ATTRIBUTES[name])) for name in PERSON_ATTRIBUTES)):
+        names = (ATTRIBUTES[name][value] for name, value in zip(PERSON_ATTRIBUTES, values, strict=True))
         rows.append((readable(" ".join(names)), [int(side.get(values, 0)) for side in people]))
     return rows
 

@@ -10,7 +10,7 @@ from toolkit.runs.artefacts import INTERVAL, SCORES
 from toolkit.system import csv_files, files
 
 PAGE = "leaderboard.html"
-OF_MACRO_F1 = "95 % interval"
+INTERVAL_COLUMN = "95 % interval"
 # Columns beside scores; all others are settings.
 ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "started", "finished")
 
@@ -28,7 +28,7 @@ def write(folder: pathlib.Path) -> None:
         settings = [name for name in table if name not in ("run", *scores, *INTERVAL, *ABOUT_RUN)]
         differing = [name for name in settings if len(set(table[name])) > 1]
         columns = ["run", *differing, *scores, *(name for name in ABOUT_RUN if name in table and name != "started")]
-        columns.insert(columns.index("macro_f1") + 1, OF_MACRO_F1)
+        columns.insert(columns.index("macro_f1") + 1, INTERVAL_COLUMN)
         pages = [f"{row['run']}/{report.PAGE}" for row in rows]
         render.write(
             folder / PAGE,
@@ -44,7 +44,7 @@ def write(folder: pathlib.Path) -> None:
 
 def _short(name: str, row: dict[str, str]) -> str:
     """A cell of the table, with as many digits as mean something."""
-    if name == OF_MACRO_F1:  # older runs have none
+    if name == INTERVAL_COLUMN:  # older runs have none
         return " to ".join(f"{float(row[bound]):.3f}" for bound in INTERVAL if row.get(bound))
     if name == "finished":
         return row[name][:16].replace("T", " ")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-OF_TRAINING = ("lr", "train_loss")  # columns of history.csv; all others are of validation
-OF_KEPT = ("macro_f1", "accuracy", "val_loss")  # scores beside the settings of a run
+TRAINING_COLUMNS = ("lr", "train_loss")  # columns of history.csv; all others are of validation
+KEPT_SCORES = ("macro_f1", "accuracy", "val_loss")  # scores beside the settings of a run
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def add_epoch(writer: SummaryWriter, row: dict) -> None:
     """The scalars of a row of history.csv."""
     for name, value in row.items():
         if name != "epoch":
-            side = "training" if name in OF_TRAINING else "validation"
+            side = "training" if name in TRAINING_COLUMNS else "validation"
             writer.add_scalar(f"{side}/{name}", value, row["epoch"])
     writer.flush()
 
@@ -49,5 +49,5 @@ def add_summary(
     plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}
     for title, picture in pictures.items():
         writer.add_image(title, np.asarray(picture), dataformats="HWC")
-    scores = {f"kept/{name}": kept[name] for name in OF_KEPT if name in kept}
+    scores = {f"kept/{name}": kept[name] for name in KEPT_SCORES if name in kept}
     writer.add_hparams(plain, scores, run_name=".")

@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, OF_PERSON, readable, to_attributes
+from toolkit.labels import ATTRIBUTES, CLASS_NAMES, CLASSES, PERSON_ATTRIBUTES, readable, to_attributes
 from toolkit.scoring import metrics
 
 MAX_GROUPS = 20  # a column with more values is no grouping
@@ -113,7 +113,9 @@ def _of_attributes(true) -> dict[str, list[str]]:
     numbers = to_attributes(np.asarray(true))
     names = {name: [ATTRIBUTES[name][k] for k in numbers[name]] for name in ATTRIBUTES}
     columns = {name: [readable(text) for text in names[name]] for name in ATTRIBUTES}
-    columns[" x ".join(OF_PERSON)] = list(map(" ".join, zip(*(columns[name] for name in OF_PERSON), strict=True)))
+    columns[" x ".join(PERSON_ATTRIBUTES)] = list(
+        map(" ".join, zip(*(columns[name] for name in PERSON_ATTRIBUTES), strict=True))
+    )
     columns[" x ".join(ATTRIBUTES)] = [readable(CLASS_NAMES[number]) for number in np.asarray(true)]
     return columns
 

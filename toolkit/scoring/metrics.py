@@ -115,11 +115,9 @@ def intervals(true, predicted, people=None, draws: int = BOOTSTRAP_DRAWS) -> dic
     """
     matrix, matrices = confusion(true, predicted), bootstrap(true, predicted, people, draws)
     number = np.arange(len(true)) if people is None else np.unique(people, return_inverse=True)[1]
-    values = _of_classes(matrix)
-    drawn = {name: np.where(_present(matrices), some, np.nan) for name, some in _of_classes(matrices).items()}
-    there = ~np.isnan(drawn["f1"])
-    f1 = np.where(there, drawn["f1"], 0).sum(1) / np.maximum(there.sum(1), 1)
-    low, high = middle(f1 * there.any(0).mean())  # a class without people counts 0, as in the score
+    present, values = _present(matrices), _of_classes(matrix)
+    drawn = {name: np.where(present, some, np.nan) for name, some in _of_classes(matrices).items()}
+    low, high = middle(macro_f1_present(matrices) * present.any(0).mean())  # a class without people counts 0
     # Wilson's interval is for shares. F1 is not a share, but F1 = 2J / (1 + J), where J = right / (true or predicted)
     # is.
     shares = {"precision": [predicted], "recall": [true], "f1": [true, predicted]}

@@ -121,19 +121,19 @@ def adapt_priors(
     people = n / PHOTOGRAPHS_PER_PERSON: validation people limit how well a net's error is known.
     """
     ratio, shifts = np.ones(CLASSES), []
-    here = len(p[0]) / PHOTOGRAPHS_PER_PERSON
+    people_here = len(p[0]) / PHOTOGRAPHS_PER_PERSON
     for attribute in SHIFTING:
-        of_nets = [calibration[attribute] for calibration in calibrations if attribute in calibration]
-        if len(of_nets) < len(p):
+        nets = [calibration[attribute] for calibration in calibrations if attribute in calibration]
+        if len(nets) < len(p):
             continue
         membership = metrics.membership(attribute)
-        values = np.mean([net.probabilities(one @ membership) for net, one in zip(of_nets, p, strict=True)], 0)
-        unshifted = np.mean([net.priors for net in of_nets], 0)
-        known = 1 / (1 / here + 1 / np.mean([net.people for net in of_nets]))
-        moved = _ratio(em_priors(values, unshifted, known, TRAINING_PEOPLE), unshifted)
+        calibrated = np.mean([net.probabilities(of_net @ membership) for net, of_net in zip(nets, p, strict=True)], 0)
+        before = np.mean([net.priors for net in nets], 0)
+        people = 1 / (1 / people_here + 1 / np.mean([net.people for net in nets]))
+        value_ratio = _ratio(em_priors(calibrated, before, people, TRAINING_PEOPLE), before)
         training = priors @ membership
-        shifts.append(PriorShift(attribute, training, normalised(training * moved), known))
-        ratio *= membership @ moved
+        shifts.append(PriorShift(attribute, training, normalised(training * value_ratio), people))
+        ratio *= membership @ value_ratio
     return ratio, shifts
 
 

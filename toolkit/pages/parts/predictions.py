@@ -15,7 +15,7 @@ from toolkit.scoring import calibration, groups, metrics
 READABLE_CLASSES = tuple(map(readable, CLASS_NAMES))  # as pages show them: "worn male under 30"
 NUMBERED_CLASSES = tuple(f"{number} {name}" for number, name in enumerate(READABLE_CLASSES))
 MAX_MISTAKES, MAX_PAIRS = 60, 12
-OF_EACH_CELL = 3  # mistakes of each cell of a confusion matrix come before others, so that each cell has some
+MISTAKES_PER_CELL = 3  # mistakes of each cell of a confusion matrix come before others, so that each cell has some
 MAX_SALIENCY = 24  # the most confident mistakes: gradients of more would take gigabytes
 CLASS_MATRIX = "class"
 NO_PHOTOGRAPHS = "REPORT_PHOTOS=false: no photographs are shown."
@@ -153,7 +153,7 @@ def _confused_pairs(matrix: np.ndarray) -> list[dict]:
 def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]:
     """Wrong predictions, the highest probability first; without probabilities, in the order of photographs.
 
-    At most MAX_MISTAKES: OF_EACH_CELL of each cell of the confusion matrix, then the most confident others.
+    At most MAX_MISTAKES: MISTAKES_PER_CELL of each cell of the confusion matrix, then the most confident others.
     """
     true, predicted, p = predictions.true, predictions.predicted, predictions.probabilities
     rows = np.flatnonzero(true != predicted)
@@ -161,7 +161,7 @@ def _mistakes(predictions: Predictions, saliency: Saliency | None) -> list[dict]
         rows = rows[np.argsort(-p[rows, predicted[rows]], kind="stable")]
     seen, before = Counter(), []  # how many mistakes of its cell are more confident
     for pair in zip(true[rows].tolist(), predicted[rows].tolist(), strict=True):
-        before.append(min(seen[pair], OF_EACH_CELL))
+        before.append(min(seen[pair], MISTAKES_PER_CELL))
         seen[pair] += 1
     rows = rows[np.sort(np.argsort(before, kind="stable")[:MAX_MISTAKES])]
     photos = [predictions.paths and pictures.thumbnail(predictions.paths[row]) for row in rows]
