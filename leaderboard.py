@@ -30,8 +30,7 @@ from toolkit.config import defaults, presets, settings, sources
 from toolkit.config.types import as_folder, as_text, is_path, the_word, weights_file
 from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES
-from toolkit.runs import folders
-from toolkit.runs import leaderboard as runs_leaderboard
+from toolkit.runs import folders, run_table
 from toolkit.runs.fingerprint import Fingerprint, digest_files, digests, make_fingerprint, matching
 from toolkit.system import console, csv_files, distributed, files, subprocesses
 from toolkit.system.console import InputError, listed, say
@@ -99,7 +98,7 @@ def main(argv: list[str]) -> None:
         rows, seeds = write(config, fingerprint)
     for table in (rows, seeds):
         if table:
-            say(*runs_leaderboard.as_markdown(table), "")
+            say(*run_table.as_markdown(table), "")
     made = [path.parent for path in config.sm_output_data_dir.glob(f"*/{PROGRESS}")]
     if left_out := sum("row" in read_progress(folder) for folder in made) - len(rows):
         say(f"note: {left_out} rows were made with other code, photographs or labels, and are left out")
@@ -281,10 +280,10 @@ def write(config: settings.LeaderboardSettings, fingerprint: dict) -> tuple[list
         made = comparable(folder, fingerprint)
         rows, differing = with_settings(made)
         of_seeds = [*OTHER_NAMES.values(), *(name for name in differing if name != "seed")]
-        seeds = runs_leaderboard.over_seeds(rows, of_seeds, SCORES)
+        seeds = run_table.over_seeds(rows, of_seeds, SCORES)
         columns = rows[0] if rows else COLUMNS
         csv_files.write(folder / "leaderboard.csv", {name: [row[name] for row in rows] for name in columns})
-        tables = ["\n".join(runs_leaderboard.as_markdown(table)) for table in (rows, seeds) if table]
+        tables = ["\n".join(run_table.as_markdown(table)) for table in (rows, seeds) if table]
         files.write(folder / "leaderboard.md", "\n\n".join(tables) + "\n")
         if not all(progress["row"]["note"] for progress in made.values()):
             write_page(config, rows, seeds, made)
@@ -311,8 +310,8 @@ def with_settings(made: dict[pathlib.Path, dict]) -> tuple[list[dict], list[str]
     """The rows with a column for each setting that differs between them, and the names of these columns."""
     given = [{name: as_text(value) for name, value in one["fingerprint"]["settings"].items()} for one in made.values()]
     # As trained, with the defaults that depend on the backbone; a row that failed may have no run.
-    trained = [runs_leaderboard.settings_of(pathlib.Path(one["run"])) if "run" in one else {} for one in made.values()]
-    found = dict.fromkeys(runs_leaderboard.differing(given) + runs_leaderboard.differing(trained))
+    trained = [run_table.settings_of(pathlib.Path(one["run"])) if "run" in one else {} for one in made.values()]
+    found = dict.fromkeys(run_table.differing(given) + run_table.differing(trained))
     differing = [name for name in found if name not in OTHER_NAMES]
     several = any(path.name != as_folder(one["row"]["model"]) for path, one in made.items())  # rows of one backbone
     rows = []

@@ -91,9 +91,9 @@ def train(config: settings.TrainSettings, origin: dict, data: Data, on_epoch: Ca
         return lr_finder.find_lr(config, backbone.model, tasks[0])
     outcome = train_run(setup, backbone.model, tasks[0]) if len(tasks) == 1 else train_folds(setup, tasks)
     if world.rank() == 0:
-        from toolkit.pages import leaderboard as leaderboard_page
+        from toolkit.pages import run_table as run_table_page
 
-        leaderboard_page.write(config.sm_model_dir)
+        run_table_page.write(config.sm_model_dir)
     return outcome
 
 
@@ -243,7 +243,7 @@ class Setup(NamedTuple):
 def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
     """Train one run in its folder; then write its report and its row of leaderboard.csv. None on ranks other than 0."""
     from toolkit.pages import report
-    from toolkit.runs import artefacts, folders, leaderboard, tensorboard
+    from toolkit.runs import artefacts, folders, run_table, tensorboard
     from toolkit.runs.fingerprint import make_fingerprint
     from toolkit.training import decide_by, loop
     from toolkit.training.checkpointer import Checkpointer
@@ -290,7 +290,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
             tensorboard.add_summary(log, pictures, config.deciding(), kept)
         per_second = round(len(task.train) * len(result.history) / max(result.seconds, 1e-9))
         cost = {"parameters": setup.backbone.parameters, "photographs_per_second": per_second}
-        leaderboard.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds, cost))
+        run_table.finish(run.folder, artefacts.summary(config, header, kept, result.started, result.seconds, cost))
         run.finish()
         score = f"macro F1 {kept['macro_f1']:.4f}" if len(rows) else "the last, trained on everybody"
         say(f"kept: epoch {kept['epoch']}, {score}; written: {run.folder.absolute()}")
@@ -300,7 +300,7 @@ def train_run(setup: Setup, net: nn.Module, task: Task) -> Outcome | None:
 def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
     """Train a run for each fold and, with FINAL, the final net, in one folder; join the out-of-fold predictions."""
     from toolkit.pages import report
-    from toolkit.runs import artefacts, cross_validation, folders, leaderboard
+    from toolkit.runs import artefacts, cross_validation, folders, run_table
     from toolkit.runs.fingerprint import make_fingerprint
 
     config = setup.config
@@ -320,7 +320,7 @@ def train_folds(setup: Setup, tasks: list[Task]) -> Outcome | None:
         artefacts.write_settings(folder, config, setup.origin, header, tasks[0].record(fingerprint, started))
         artefacts.write_bad_images(folder, setup.data.bad_images)
         report.write_out_of_fold(report.Run(folder, config, header, setup.data.table), tasks[0])
-        leaderboard.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
+        run_table.finish(folder, artefacts.summary(config, header, scores, started, seconds, {}))
         cross_validation.finish(config, folder)
         written = (folder / cross_validation.OUT_OF_FOLD).absolute()
         say(f"out-of-fold macro F1 of {config.folds} folds: {scores['macro_f1']:.4f}; written: {written}")

@@ -11,7 +11,7 @@ import leaderboard
 from toolkit.config.settings import LeaderboardSettings
 from toolkit.pages.parts import predictions
 from toolkit.runs import lookup
-from toolkit.runs.leaderboard import EDITED
+from toolkit.runs.run_table import EDITED
 from toolkit.system.console import InputError
 
 

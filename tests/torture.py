@@ -231,9 +231,9 @@ def photographs(scratch, number, seed):
 def leaderboard(scratch, number):
     """All wait for one file, so that they end together; then every line must be there, and whole."""
     code = (
-        "import pathlib, sys, time; from toolkit.runs import leaderboard; folder = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys, time; from toolkit.runs import run_table; folder = pathlib.Path(sys.argv[1])\n"
         "while not (folder.parent / 'go').exists(): time.sleep(0.001)\n"
-        "leaderboard.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
+        "run_table.finish(folder, {'run': folder.name, 'started': folder.name, 'macro_f1': 0.5})"
     )
     processes = []
     for run in range(number):

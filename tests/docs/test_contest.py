@@ -8,11 +8,13 @@ from test_docs import lines_of_blocks, parsed
 
 SMALL = {
     "train.py": {"name": "shufflenet_v2_x0_5", "weights": "none", "size": "32x32", "epochs": "1", "device": "cpu"},
-    "suspects.py": {"name": "shufflenet_v2_x0_5", "pretrained": "false", "size": "32x32", "epochs": "1", "folds": "2"},
+    "suspects.py": {
+        "name": "shufflenet_v2_x0_5", "weights": "none", "size": "32x32", "epochs": "1", "folds": "2", "serve": "false"
+    },
     "inference.py": {"device": "cpu"},
     "dataset.py": {},
     "evaluation.py": {},
-}
+}  # fmt: skip
 
 
 def test_the_whole_way_ends_with_a_submission_that_is_scored(drawn, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pandas as pd
 from browser import PHONE, opened, reads_well
 
 from toolkit.pages import comparison as comparison_page
-from toolkit.pages import leaderboard as leaderboard_page
+from toolkit.pages import run_table
 from toolkit.system import csv_files
 
 
@@ -60,7 +60,7 @@ def test_the_page_of_a_folder_of_runs_shows_settings_that_differ_and_seeds_as_me
         "seed": [1, 2, 3],
     }
     csv_files.write(tmp_path / "leaderboard.csv", table)
-    leaderboard_page.write(tmp_path)
+    run_table.write(tmp_path)
     with opened(browser, tmp_path / "leaderboard.html", viewport=PHONE, color_scheme="light") as shown:
         reads_well(shown)
         assert shown.locator("#table tbody th").all_text_contents() == ["b & <i>? report", "a", "c"]

@@ -11,10 +11,10 @@ from conftest import from_scratch
 from test_headers import crafted
 
 import export
-import leaderboard as leaderboard_script
+import leaderboard
 from toolkit.backbones import pretrained
 from toolkit.config import presets
-from toolkit.runs import artefacts, cross_validation, folders, leaderboard, lookup
+from toolkit.runs import artefacts, cross_validation, folders, lookup, run_table
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.weights import WEIGHTS
 from toolkit.system.console import InputError
@@ -28,11 +28,11 @@ SETTINGS = FINGERPRINT | {
         "folds": 0,
     },
     "origin": {"lr": "flag", "crop": "default", "val_ratio": "flag", "folds": "flag"}, "started": "now",
-    "code": dict.fromkeys(leaderboard.EDITED, "0"), "data": "b",
+    "code": dict.fromkeys(run_table.EDITED, "0"), "data": "b",
     "run": {"decided_by": "defaults"}, "pseudo_labels": {"photographs": [1, 2]},
 }  # fmt: skip
 RESULT = {"run": "r", "kept_epoch": 2, "macro_f1": 0.5, "accuracy": 0.5, "val_loss": 1.0, "seconds": 3.5, "started": ""}
-ROW = dict.fromkeys(leaderboard_script.COLUMNS, "")
+ROW = dict.fromkeys(leaderboard.COLUMNS, "")
 PROGRESS = {"fingerprint": FINGERPRINT | {"scoring": {"data": "c"}}, "run": "r", "row": ROW, "log": "train.log"}
 
 
@@ -61,14 +61,14 @@ def run(tmp_path, monkeypatch) -> pathlib.Path:
 
 
 def test_settings_of_a_run_with_wrong_values_are_passed_over(run, capsys):
-    assert folders.find_finished(run.parent, "r", SETTINGS) == run and leaderboard.settings_of(run)["data"] == "b"
+    assert folders.find_finished(run.parent, "r", SETTINGS) == run and run_table.settings_of(run)["data"] == "b"
     path, known, config = run / folders.SETTINGS, 0, from_scratch()
     (run.parent / "all" / "fold-0").mkdir(parents=True)
     for text in texts(SETTINGS):
         path.write_text(text)
         (run.parent / "all" / "fold-0" / folders.SETTINGS).write_text(text)
-        found = [leaderboard.settings_of(run), leaderboard.settings_of(run)]
-        known += bool(leaderboard.differing(found) == [] and found[0])
+        found = [run_table.settings_of(run), run_table.settings_of(run)]
+        known += bool(run_table.differing(found) == [] and found[0])
         folders.find_finished(run.parent, "r", FINGERPRINT)
         folders.state_places(run.parent, run.parent, "r")
         folders.is_same_run(run, run.parent, Checkpoint(FINGERPRINT, "now"))
@@ -99,8 +99,8 @@ def test_a_result_with_wrong_values_is_refused_or_passed_over(run, capsys):
         except InputError as error:
             told(error, path)
             refused += 1
-    leaderboard.update(run.parent, RESULT | {"run": "last"})
-    names = (run.parent / leaderboard.TABLE).read_text().splitlines()
+    run_table.update(run.parent, RESULT | {"run": "last"})
+    names = (run.parent / run_table.TABLE).read_text().splitlines()
     assert names[0].startswith("run,") and names[-1].startswith("last,")
     assert refused > 20 and "that run is passed over" in capsys.readouterr().out
 
@@ -117,7 +117,7 @@ def test_a_fingerprint_of_folds_or_a_progress_with_wrong_values_is_passed_over(r
     crafted_rows = texts(PROGRESS)
     for number, text in enumerate(crafted_rows):
         (run / str(number)).mkdir()
-        (run / str(number) / leaderboard_script.PROGRESS).write_text(text)
-    made = leaderboard_script.comparable(run, PROGRESS["fingerprint"])
-    rows, _ = leaderboard_script.with_settings(made)
+        (run / str(number) / leaderboard.PROGRESS).write_text(text)
+    made = leaderboard.comparable(run, PROGRESS["fingerprint"])
+    rows, _ = leaderboard.with_settings(made)
     assert all(row.keys() >= ROW.keys() for row in rows) and 20 < len(rows) < len(crafted_rows) - 20

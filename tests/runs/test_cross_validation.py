@@ -16,7 +16,7 @@ import dataset
 import suspects
 import train
 from toolkit.config.settings import SuspectsSettings, TrainSettings
-from toolkit.runs import cross_validation, leaderboard
+from toolkit.runs import cross_validation, run_table
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint, Checkpoints
 from toolkit.runs.weights import load_weights, read_header
 from toolkit.system.console import InputError
@@ -79,7 +79,7 @@ def test_what_is_kept_of_finished_folds_stays_until_the_next_run_of_that_name_be
     with opening as (folder, _):
         for name in ("fold-0", "fold-1"):
             (folder / name).mkdir()
-            leaderboard.finish(folder / name, {"run": name, "started": "now"})
+            run_table.finish(folder / name, {"run": name, "started": "now"})
             cross_validation.back_up(config, folder, name)
         (folder / "result.json").write_text("{}")
         cross_validation.finish(config, folder)

@@ -36,7 +36,7 @@ CANNOT_CHANGE_A_RESULT = (
     "toolkit/pages/*.py",
     "toolkit/runs/fingerprint.py",  # decides whether a run goes on, as does the next one
     "toolkit/runs/folders.py",
-    "toolkit/runs/leaderboard.py",
+    "toolkit/runs/run_table.py",
     "toolkit/runs/tensorboard.py",
     "toolkit/system/console.py",
     "toolkit/system/csv_files.py",  # the digest of photographs has the labels that were read with it, and the next two

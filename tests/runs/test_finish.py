@@ -9,13 +9,13 @@ import pandas as pd
 import zygote
 from conftest import ROOT
 
-from toolkit.runs import artefacts, folders, leaderboard
+from toolkit.runs import artefacts, folders, run_table
 
 
 def test_the_leaderboard_keeps_every_line_and_column(tmp_path):
     for run, row in (("a", {"macro_f1": 0.5}), ("0001", {"macro_f1": 0.25, "new": 1})):
         (tmp_path / run).mkdir()
-        leaderboard.finish(tmp_path / run, {"run": run, **row})
+        run_table.finish(tmp_path / run, {"run": run, **row})
     table = pd.read_csv(tmp_path / "leaderboard.csv", dtype=str)
     assert table.columns.tolist() == ["run", "macro_f1", "new"] and table["run"].tolist() == ["a", "0001"]
     assert table["macro_f1"].tolist() == ["0.5", "0.25"]
@@ -25,7 +25,7 @@ def test_the_leaderboard_keeps_every_line_and_column(tmp_path):
 def test_a_damaged_leaderboard_is_put_aside_and_the_run_is_not_lost(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "leaderboard.csv").write_text("")
-    leaderboard.finish(tmp_path / "a", {"run": "a"})
+    run_table.finish(tmp_path / "a", {"run": "a"})
     assert pd.read_csv(tmp_path / "leaderboard.csv")["run"].tolist() == ["a"]
     assert len(list(tmp_path.glob("leaderboard.damaged-*.csv"))) == 1
     assert "a new one is begun" in capsys.readouterr().out
@@ -37,7 +37,7 @@ def test_a_table_that_nobody_can_write_now_gets_its_lines_later_and_no_run_waits
 
     def finish(run: str) -> None:
         (tmp_path / run).mkdir()
-        leaderboard.finish(tmp_path / run, {"run": run, "started": run, "finished": run, **scores})
+        run_table.finish(tmp_path / run, {"run": run, "started": run, "finished": run, **scores})
 
     (tmp_path / ".lock").mkdir()  # nobody can open it
     for run in "ba":
@@ -57,16 +57,16 @@ def test_a_table_that_nobody_can_write_now_gets_its_lines_later_and_no_run_waits
 def test_a_run_that_finishes_twice_has_one_line(tmp_path):
     (tmp_path / "a").mkdir()
     for seconds in (1, 2):
-        leaderboard.finish(tmp_path / "a", {"run": "a", "started": "today", "seconds": seconds})
-    leaderboard.finish(tmp_path / "a", {"run": "a", "started": "tomorrow", "seconds": 3})
+        run_table.finish(tmp_path / "a", {"run": "a", "started": "today", "seconds": seconds})
+    run_table.finish(tmp_path / "a", {"run": "a", "started": "tomorrow", "seconds": 3})
     table = pd.read_csv(tmp_path / "leaderboard.csv")
     assert table["seconds"].tolist() == [2, 3] and table["started"].tolist() == ["today", "tomorrow"]
 
 
 def test_runs_that_finish_together_all_get_their_line(tmp_path):
     code = (
-        "import pathlib, sys; from toolkit.runs import leaderboard; "
-        "leaderboard.finish(pathlib.Path(sys.argv[1]), {'run': sys.argv[1]})"
+        "import pathlib, sys; from toolkit.runs import run_table; "
+        "run_table.finish(pathlib.Path(sys.argv[1]), {'run': sys.argv[1]})"
     )
     for number in range(8):
         (tmp_path / str(number)).mkdir()
@@ -84,14 +84,14 @@ def test_settings_become_columns_once_they_differ(tmp_path):
         code = {"dataset.py": "d", "model.py": "m", "loss.py": settings.pop("loss_py", "l")}
         record = {"settings": {"name": run, "device": run, **settings}, "code": code, "data": "x", "started": "now"}
         (tmp_path / run / folders.SETTINGS).write_text(json.dumps(record))
-        leaderboard.finish(tmp_path / run, {"run": run, "epochs": settings["epochs"], "started": started})
+        run_table.finish(tmp_path / run, {"run": run, "epochs": settings["epochs"], "started": started})
         table = pd.read_csv(tmp_path / "leaderboard.csv", dtype=str, keep_default_na=False).drop(columns="started")
         return [table.columns.tolist(), *table.to_numpy().tolist()]
 
     plain = {"epochs": 1, "ema": False, "size": [64, 48]}
     assert finish("a", **plain) == [["run", "epochs"], ["a", "1"]]
     (tmp_path / "b").mkdir()
-    leaderboard.finish(tmp_path / "b", {"run": "b", "epochs": 1})  # of an older version: nothing is known of it
+    run_table.finish(tmp_path / "b", {"run": "b", "epochs": 1})  # of an older version: nothing is known of it
     assert finish("c", **plain | {"ema": True})[0] == ["run", "epochs", "ema"]
     shutil.rmtree(tmp_path / "a")  # its line stays as it is
     assert finish("d", **plain | {"size": [32, 32], "epochs": 2}, loss_py="k") == [
@@ -108,6 +108,6 @@ def test_settings_become_columns_once_they_differ(tmp_path):
 def test_scores_of_several_seeds_are_shown_as_mean_and_spread():
     table = (("1", "1", "0.5"), ("1", "3", 0.25), ("2", "1", 1), ("2", "1", 0.5), ("3", "1", ""), ("3", "2", ""))
     rows = [dict(zip(("lr", "seed", "f1"), cells, strict=True)) for cells in table]
-    assert leaderboard.over_seeds(rows, ["lr"], ["f1"]) == [
+    assert run_table.over_seeds(rows, ["lr"], ["f1"]) == [
         {"lr": "1", "seeds": "1, 3", "f1": "0.3750 (0.2500 to 0.5000)"}, {"lr": "3", "seeds": "1, 2", "f1": ""},
     ]  # fmt: skip

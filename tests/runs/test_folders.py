@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from toolkit.runs import folders, leaderboard
+from toolkit.runs import folders, run_table
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoint
 from toolkit.system import files
 
@@ -32,7 +32,7 @@ def test_an_unfinished_run_of_the_same_settings_goes_on_and_a_finished_one_does_
     with open_run(tmp_path, resume="never") as other:
         assert other.folder == tmp_path / "a-2" and other.checkpoint is None
     with open_run(tmp_path) as run:
-        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+        run_table.finish(run.folder, {"run": "a", "started": "now"})
         run.finish()
     with open_run(tmp_path) as run:
         assert run.folder.name == "a-2" and run.checkpoint is None  # that of before left nothing in it, and went
@@ -42,7 +42,7 @@ def test_a_finished_run_with_the_same_fingerprint_is_not_trained_again_unless_it
     record = {**FINGERPRINT, "settings": {**FINGERPRINT["settings"], "device": "cpu"}, "started": "now"}
     with open_run(tmp_path) as run:
         files.write_json(run.folder / folders.SETTINGS, record)
-        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+        run_table.finish(run.folder, {"run": "a", "started": "now"})
     (tmp_path / "a" / ".lock").touch()  # it was killed just after it had finished
     with pytest.raises(KeyError), open_run(tmp_path) as run:
         assert not (tmp_path / "a" / ".lock").exists()
@@ -180,7 +180,7 @@ def test_a_state_is_found_where_it_was_saved_before_there_was_a_folder_for_it(tm
         save(run, epoch=2)
     with open_run(tmp_path / "runs", checkpoints=tmp_path / "checkpoints") as run:
         assert run.checkpoint.epoch == 2
-        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+        run_table.finish(run.folder, {"run": "a", "started": "now"})
         run.finish()
     assert not list((tmp_path / "runs" / "a").glob("state-*"))
 
@@ -197,7 +197,7 @@ def test_the_last_state_of_a_finished_run_stays_until_the_next_run_of_that_name_
     with begin() as run:
         files.write_json(run.folder / folders.SETTINGS, {"started": "now"})
         save(run)
-        leaderboard.finish(run.folder, {"run": "a", "started": "now"})
+        run_table.finish(run.folder, {"run": "a", "started": "now"})
         run.finish()
     (tmp_path / "runs" / "a" / folders.RESULT).rename(tmp_path / "runs" / "result")
     for _ in range(2):  # on a new machine it goes on, also where that is lost again

@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.config.settings import TrainSettings
 from toolkit.config.types import as_text
 from toolkit.labels import ATTRIBUTES, PROBABILITY_COLUMNS
-from toolkit.runs import leaderboard
+from toolkit.runs import run_table
 from toolkit.runs.folders import SETTINGS, read_result
 from toolkit.runs.weights import WEIGHTS, Header, save_weights
 from toolkit.scoring import calibration, metrics
@@ -151,7 +151,7 @@ def finished_before(folder: pathlib.Path) -> Outcome | None:
         "folder, or set RESUME=never for train.py",
     )
     if world.rank() == 0:
-        leaderboard.update(folder.parent)
+        run_table.update(folder.parent)
     return None if world.rank() else outcome(folder)
 
 

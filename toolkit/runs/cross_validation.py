@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from toolkit.config.settings import TrainSettings
-from toolkit.runs import artefacts, folders, leaderboard
+from toolkit.runs import artefacts, folders, run_table
 from toolkit.runs.checkpoint import CHECKPOINTS, Checkpoints, remove_checkpoints
 from toolkit.runs.fingerprint import Fingerprint, differences
 from toolkit.scoring import metrics
@@ -112,7 +112,7 @@ def _goes_on(config: TrainSettings, folder: pathlib.Path, fingerprint: dict, new
     for name in net_names(config):
         if (backup / name / folders.RESULT).exists() and not (folder / name / folders.RESULT).exists():
             _copy(backup / name, folder / name)
-    leaderboard.update(folder)  # with the nets that were copied
+    run_table.update(folder)  # with the nets that were copied
     return True
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard of a folder of runs: leaderboard.csv, a line for each finished run, with the settings that differ."""
+"""The table of a folder of runs, leaderboard.csv: a line for each finished run, with the settings that differ."""
 
 import contextlib
 import pathlib
@@ -17,13 +17,13 @@ EDITED = ("dataset.py", "model.py", "loss.py")  # files that people change: thei
 
 
 def finish(folder: pathlib.Path, row: dict) -> None:
-    """Mark a run as finished by its result.json, then add its line to the leaderboard beside its folder."""
+    """Mark a run as finished by its result.json, then add its line to the table beside its folder."""
     files.write_json(folder / RESULT, row)
     update(folder.parent, row)
 
 
 def update(runs: pathlib.Path, row: dict | None = None) -> None:
-    """Add to the leaderboard of a folder this run's line, and those of finished runs that have none.
+    """Add to the table of a folder this run's line, and those of finished runs that have none.
 
     Such a run was killed just after it wrote its result, or could not write the table: another program had locked it,
     or it belongs to another person. If the table cannot be written now, a note says so.

@@ -5,7 +5,7 @@ import urllib.parse
 
 from toolkit.pages import report
 from toolkit.pages.parts import render
-from toolkit.runs import leaderboard
+from toolkit.runs import run_table
 from toolkit.runs.artefacts import INTERVAL, SCORES
 from toolkit.system import csv_files, files
 
@@ -19,7 +19,7 @@ ABOUT_RUN = ("kept_epoch", "seconds", "parameters", "photographs_per_second", "s
 def write(folder: pathlib.Path) -> None:
     """Write the page of a folder of runs: the best macro F1 first, settings that differ before scores."""
     with files.locked(folder):  # until the page is written: else the last page could lack a run that ends meanwhile
-        table = csv_files.read(folder / leaderboard.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
+        table = csv_files.read(folder / run_table.TABLE, ("run", "macro_f1"), "SM_MODEL_DIR")
         rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
         if not rows:  # the table could not be written; a note has said so
             return
@@ -32,12 +32,12 @@ def write(folder: pathlib.Path) -> None:
         pages = [f"{row['run']}/{report.PAGE}" for row in rows]
         render.write(
             folder / PAGE,
-            "leaderboard.html",
+            "run_table.html",
             title="Runs",
             folder=folder.absolute(),
             same={name: table[name][0] for name in settings if name not in differing},
             rows=[{name: _short(name, row) for name in columns} for row in rows],
-            seeds=leaderboard.over_seeds(rows, [name for name in differing if name != "seed"], scores),
+            seeds=run_table.over_seeds(rows, [name for name in differing if name != "seed"], scores),
             links=[{"report": urllib.parse.quote(page)} if (folder / page).exists() else {} for page in pages],
         )
 
