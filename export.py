@@ -103,13 +103,16 @@ def sample_photographs(config: settings.ExportSettings, run: pathlib.Path, heade
     return store, source
 
 
-def decoded(paths: list[str], framing: Framing) -> Store:
-    """A store of these photographs. Raises InputError if one cannot be decoded."""
+def decoded(paths: list[str], framing: Framing, passes_over_bad: bool = False) -> Store:
+    """A store of these photographs. Raises InputError if one cannot be decoded, unless such are passed over."""
     from toolkit.data.photo_file import Reading
     from toolkit.data.store import Store
 
     store = Store(paths, framing, reading=Reading(math.inf, repair=True))  # no limit: training has read them, too
-    if bad := store.fill():
+    bad = store.fill()
+    if bad and passes_over_bad:  # training with ON_BAD_IMAGE=leave_out did the same
+        return decoded([path for row, path in enumerate(paths) if row not in bad], framing)
+    if bad:
         raise InputError("; ".join(f"{store.paths[row]}: cannot be read: {reason}" for row, reason in bad.items()))
     return store
 
@@ -146,7 +149,8 @@ def to_int8(
     from toolkit.models import onnx_int8
     from toolkit.scoring.decision import decide
 
-    calibration, others = (decoded(paths, header.framing) for paths in calibration_photographs(config, run))
+    chosen, others = calibration_photographs(config, run)
+    calibration, others = decoded(chosen, header.framing, passes_over_bad=True), decoded(others, header.framing)
     quantised = onnx_int8.quantise(made, calibration.gather(torch.arange(len(calibration))).numpy())
     content = onnx_file.as_bytes(quantised, header)
     say(onnx_export.check_form(quantised, content, "int8"))

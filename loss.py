@@ -135,29 +135,33 @@ class TrainingLoss(NamedTuple):
 
 def for_training(config: TrainSettings, counts: Tensor) -> TrainingLoss:
     """The loss that the settings ask for, from the number of training photographs of each class: int64, shape (18,)."""
-    priors = counts.clamp(min=1) / counts.sum()
-    weight = class_weights(counts, config.class_weights)
+    ones = counts.float().new_ones(CLASSES)
+    if config.head == "factored":
+        return TrainingLoss(factored, ones, 0.0)
+    priors, weight = counts.clamp(min=1) / counts.sum(), class_weights(counts, config.class_weights)
     options = {
         "label_smoothing": {"smoothing": config.smoothing},
         "focal": {"gamma": config.gamma},
         "logit_adjusted": {"priors": priors, "tau": config.tau},
     }
-    plain = priors.new_ones(priors.shape)
-    if config.head == "factored":
-        return TrainingLoss(factored, plain, 0.0)
-    criterion = build(config.loss, weight, **options.get(config.loss, {}))
+    criterion = build(config.loss, weight, counts.device, **options.get(config.loss, {}))
     refuse_unfit(config.loss, criterion, counts.device)
     smoothing = config.smoothing if config.loss == "label_smoothing" else 0.0
-    weights = loss_weights(config.loss, plain if weight is None else weight, priors, config.tau)
+    weights = loss_weights(config.loss, ones if weight is None else weight, priors, config.tau)
     return TrainingLoss(criterion, weights, smoothing)
 
 
-def build(name: str, weight: Tensor | None, **options) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name as a function of logits and targets (toolkit/training/targets.py).
+def build(name: str, weight: Tensor | None, device="cpu", **options) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name as a function of logits and targets (toolkit/training/targets.py) on the device.
 
     `options` are the loss's own keyword arguments; the loss gets `weight` only if it is not None.
     """
-    return partial(copy.deepcopy(LOSSES[name]), **options, **({} if weight is None else {"weight": weight}))
+    import torch
+
+    loss = copy.deepcopy(LOSSES[name])
+    if isinstance(loss, torch.nn.Module):  # it may hold tensors
+        loss = loss.to(device)
+    return partial(loss, **options, **({} if weight is None else {"weight": weight}))
 
 
 def refuse_unfit(name: str, criterion: Callable[[Tensor, Tensor], Tensor], device) -> None:
@@ -245,4 +249,7 @@ def loss_weights(name: str, weight: Tensor, priors: Tensor, tau: float) -> Tenso
     """
     if name == "f1":  # its weights are those of a mean over classes; they do not change the optimum of a class
         return weight.new_ones(weight.shape)
-    return weight / priors**tau if name == "logit_adjusted" else weight
+    if name != "logit_adjusted":
+        return weight
+    weights = weight / priors**tau
+    return weights / weights.max()  # the same optimum, and no number too large for the run's files

@@ -177,12 +177,29 @@ def refuse_unfit(model: nn.Module, name: str, size: tuple[int, int], outputs: in
         own = getattr(model, "pretrained_cfg", {}).get("input_size")  # of timm's nets: channels, height, width
         hint = f"; its own size is {own[1]}x{own[2]}" if own else ""
         raise InputError(f"NAME={name} does not take SIZE={height}x{width}: {reason}{hint}")
+    if name in OWN:
+        refuse_view(model, name, size)
     shape = tuple(getattr(found, "shape", ())) or type(found).__name__
     if shape != (2, outputs):
         raise InputError(
             f"NAME={name}: expected logits of shape (2, {outputs}) for 2 photographs, found {shape}; its builder is "
             f"given the number of outputs, which depends on HEAD"
         )
+
+
+def refuse_view(model: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Raises InputError if the model reshapes by `view`, which fails on photographs that are laid out channels last."""
+    import torch
+
+    photographs = torch.zeros(2, 3, *size).to(memory_format=torch.channels_last)
+    try:
+        copy.deepcopy(model)(photographs)  # the meta device does not find it
+    except (RuntimeError, ValueError, AssertionError) as error:  # others are of a net that wants a GPU, say
+        if "view size is not compatible" in str(error):
+            raise InputError(
+                f"NAME={name}: expected a net that takes photographs laid out channels last, found one that calls view "
+                "on them; write torch.flatten(x, 1) or x.reshape(...) in place of x.view(...)"
+            ) from error
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:

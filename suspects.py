@@ -54,6 +54,7 @@ def main(argv: list[str]) -> None:
     if is_reviewed.all():
         say("the tables of RELABEL name everybody, so nobody is left to review: nothing is written")
         return
+    earlier = earlier_rows(config)  # read before hours of training, in which a wrong table would be found too late
     headers = read_folds(config) if config.sm_channel_model else train_folds(config)
     folds = held_out_folds(table, is_reviewed, headers)
     table, findings, agreement = collect_findings(config, headers, table, folds)
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
 
     show = serve_page if config.serve else write_page
     facts = f"{facts_of(suspects, dataset.image_folder(config.sm_channel_train))} {agreement}"
-    show(config, ranking.worth_looking(suspects), facts)
+    show(config, ranking.worth_looking(suspects), facts, earlier)
 
 
 def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
@@ -190,8 +191,8 @@ def collect_findings(
         judged = table[is_judged].reset_index(drop=True)
         label_errors = evidence.find_label_errors(judged, probabilities[is_judged])
         # The original of a duplicate may be a person who was reviewed before: so the whole table is compared.
-        copies = duplicates.find_duplicates(table, store)
-        label_errors += [finding for finding in copies if finding.folder in set(judged["folder"])]
+        copies, to_judge = duplicates.find_duplicates(table, store), set(judged["folder"])
+        label_errors += [finding for finding in copies if finding.folder in to_judge]
         return table, label_errors, agreement_with_labels(judged, probabilities[is_judged])
 
 
@@ -266,18 +267,18 @@ def write_table(config: settings.SuspectsSettings, suspects: list[Suspect], find
     csv_files.write(config.sm_output_data_dir / TABLE, table)
 
 
-def write_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str) -> None:
-    """suspects.html, with these facts in its first line."""
+def write_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str, earlier: list[dict]) -> None:
+    """suspects.html, with these facts in its first line, and the rows of earlier decisions."""
     from toolkit.pages import suspects as suspects_page
 
     images, path = dataset.image_folder(config.sm_channel_train), config.sm_output_data_dir / PAGE
     # The browser keeps decisions under this key: a page that is made again for the same images finds them.
     key = f"suspects of {images.resolve()}"
-    suspects_page.write(path, suspects, images, facts, earlier_rows(config), key)
+    suspects_page.write(path, suspects, images, facts, earlier, key)
     say(f"written: {path.absolute()}")
 
 
-def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str) -> None:
+def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts: str, earlier: list[dict]) -> None:
     """Serve the page until Ctrl-C; each decision is written to corrections.csv."""
     from toolkit.label_errors import review_server
     from toolkit.pages import suspects as suspects_page
@@ -285,7 +286,7 @@ def serve_page(config: settings.SuspectsSettings, suspects: list[Suspect], facts
     images, path = dataset.image_folder(config.sm_channel_train), (config.sm_output_data_dir / DECISIONS).absolute()
     page = suspects_page.render_served(path, suspects, images, facts)
     photographs = suspects_page.photographs(suspects, images)
-    review_server.serve(path, suspects, earlier_rows(config), page, photographs, config.serve_port)
+    review_server.serve(path, suspects, earlier, page, photographs, config.serve_port)
 
 
 def facts_of(suspects: list[Suspect], images: pathlib.Path) -> str:

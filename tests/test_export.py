@@ -23,6 +23,7 @@ from toolkit.runs.weights import Header, load_weights, save_weights
 from toolkit.scoring.decision import Decision
 from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.serving.endpoint import Endpoint
+from toolkit.system.console import InputError
 
 SCORES = {"epoch": 1, "macro_f1": 0.5}  # of the header
 
@@ -235,6 +236,14 @@ def test_int8_is_written_where_it_leaves_the_classes_as_they_are(tiny, drawn, in
     assert re.search(r"^int8 against float32 on \d\d photographs: \d+\.\d\d% of classes are equal;", done.stdout, re.M)
     assert b"QuantizeLinear" in (tmp_path / "runs" / "small" / "model.onnx").read_bytes()
     assert 0 < np.abs(found[0] - found[1]).max() < 0.1
+
+
+def test_int8_passes_over_photographs_that_training_left_out(drawn, tmp_path):
+    bad, good = tmp_path / "bad.jpg", str(next((drawn.eval / "images").iterdir()))
+    bad.write_text("no photograph")
+    assert len(export.decoded([good, str(bad), good], Framing((32, 32)), passes_over_bad=True)) == 2
+    with pytest.raises(InputError, match=r"bad\.jpg: cannot be read"):
+        export.decoded([good, str(bad)], Framing((32, 32)))
 
 
 def test_missing_packages_are_named(drawn, trained, tmp_path):

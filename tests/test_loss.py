@@ -11,6 +11,8 @@ import loss
 from toolkit.config import defaults
 from toolkit.config.conflicts import BUILT_IN_LOSSES
 from toolkit.config.settings import TrainSettings
+from toolkit.scoring.decision import Decision
+from toolkit.scoring.prior_correction import PriorCorrection
 from toolkit.system.console import InputError
 
 # Two photographs, two classes: p of the true class is 3/4 and 1/5.
@@ -119,6 +121,22 @@ def test_a_loss_of_ones_own_may_write_into_logits_and_each_net_has_its_own(monke
         criterion = loss.for_training(config, torch.full((18,), 9)).criterion
         assert criterion.func.calls == 1
     assert loss.LOSSES["own"].calls == 0
+
+
+def test_a_torch_module_goes_to_the_device_of_the_net(monkeypatch):
+    """The meta device stands for a GPU: a tensor on the CPU does not fit its own either."""
+    monkeypatch.setitem(loss.LOSSES, "own", torch.nn.CrossEntropyLoss(weight=torch.ones(18)))
+    config = TrainSettings(loss="own", head="flat", class_weights="none")
+    assert loss.for_training(config, torch.full((18,), 9, device="meta")).criterion.func.weight.is_meta
+    assert not loss.LOSSES["own"].weight.is_meta
+
+
+def test_the_weights_of_the_rarest_classes_fit_into_the_files_of_a_run():
+    config = TrainSettings(loss="logit_adjusted", tau=2, class_weights="balanced", head="flat")
+    weights = loss.for_training(config, torch.tensor([2983, *[1] * 17])).loss_weights
+    even = (1 / 18,) * 18
+    correction = PriorCorrection(even, even, tuple(weights.tolist()))
+    assert Decision.from_plain(Decision(1.0, 0.5, correction).as_plain()).prior_correction == correction
 
 
 def test_the_settings_know_the_losses_that_are_built_in():

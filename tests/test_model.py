@@ -202,6 +202,22 @@ def test_a_net_that_gives_something_else_than_its_logits_is_refused(builder, fou
         model.build("own", SIZE, head=head)
 
 
+class Viewing(torch.nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.convolution, self.head = torch.nn.Conv2d(3, 4, 8, stride=8), torch.nn.LazyLinear(outputs)
+
+    def forward(self, inputs):
+        return self.head(self.convolution(inputs).view(len(inputs), -1))
+
+
+def test_a_net_of_ones_own_that_reshapes_by_view_is_told_how_to_write_it(monkeypatch):
+    """It takes a plain tensor, and fails in training, where photographs are laid out channels last."""
+    monkeypatch.setitem(model.OWN, "own", Viewing)
+    with pytest.raises(InputError, match=r"NAME=own: expected .* channels last, .* write torch.flatten\(x, 1\)"):
+        model.build("own", SIZE)
+
+
 @pytest.mark.parametrize(
     ("builder", "found"),
     [

@@ -175,6 +175,14 @@ def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
     refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone to train")
 
 
+def test_a_table_that_the_page_could_not_save_is_refused_before_the_folds_are_trained(drawn, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text(",".join([*corrections.COLUMNS, "reviewer"]) + "\n" + ",".join([*ROW, "me"]) + "\n")
+    where = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
+    refused(run_here("suspects.py", **where, **SMALL, RELABEL=f"sure,{table}"), "found reviewer too")
+    assert not (tmp_path / "out" / "folds").exists()
+
+
 def test_what_is_no_run_of_folds_is_refused(ask, copied, trained, tmp_path):
     refused(ask(SM_CHANNEL_MODEL=trained, NAME="resnet18"), "expected one run of folds", "found resnet18", "FOLDS=5")
     (copied / "result.json").unlink()

@@ -12,7 +12,8 @@ from toolkit.data.store import Store
 from toolkit.label_errors import duplicates, evidence
 
 
-def test_copies_under_another_id_are_found_after_changes(drawn, tmp_path):
+@pytest.mark.parametrize("has_own_names", [False, True])
+def test_copies_under_another_id_are_found_after_changes(drawn, tmp_path, has_own_names):
     table, _ = dataset.read_faces(drawn.train)
     changes = [
         lambda photo: photo.resize((300, 400)),
@@ -29,6 +30,8 @@ def test_copies_under_another_id_are_found_after_changes(drawn, tmp_path):
     both = pd.concat(
         [table.astype({"folder": str, "person": str, "file": str}), pd.DataFrame(copies)], ignore_index=True
     )
+    if has_own_names:
+        both["photograph"] = np.arange(len(both)).astype(str)
     store = Store([*paths, *(str(tmp_path / one["file"]).encode() for one in copies)], Framing((64, 48)))
     assert store.fill() == {}
     found = {one.folder: one for one in duplicates.find_duplicates(evidence.with_correction_names(both), store)}

@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 import model
+from toolkit.config.settings import InferenceSettings
 from toolkit.models import fuse_batch_norm
+from toolkit.models.predict import Mirrored
+from toolkit.serving.runtimes import TorchRuntime
 
 
 def used(net: nn.Module) -> nn.Module:
@@ -89,3 +92,16 @@ def test_what_cannot_be_fused_rightly_is_not(kind):
     torch.manual_seed(0)
     net, photographs = used(kind()), torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(fuse_batch_norm.fuse(net, photographs)(photographs), net(photographs))
+
+
+@pytest.mark.parametrize("name", ["densenet121", "branching"])
+@torch.inference_mode()
+def test_a_net_that_is_ready_for_requests_is_not_traced_again(name, monkeypatch):
+    """Tracing changes nn.Module for all threads: requests at the same time failed, and all later ones."""
+    runtime, photographs = TorchRuntime(InferenceSettings(device="cpu"), None), torch.rand(2, 3, 32, 32)
+    net = used(Branching() if name == "branching" else model.build(name, (32, 32))[0])
+    ready = runtime.prepare_for_requests(net, (32, 32))
+    assert any(isinstance(module, nn.BatchNorm2d) for module in ready.modules())
+    monkeypatch.setattr(fuse_batch_norm, "_fused", lambda _: pytest.fail("it was traced"))
+    for view in (ready, Mirrored(ready)):
+        assert fuse_batch_norm.fuse(view, photographs) is view

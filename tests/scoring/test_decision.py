@@ -183,6 +183,15 @@ def test_the_old_begin_at_another_year_whatever_the_net_was_shown():
     np.testing.assert_allclose(other.prior_correction.sampled_priors, same.prior_correction.sampled_priors)
 
 
+def test_a_band_whose_people_have_no_age_in_years_cannot_begin_at_another_year():
+    prior = PriorCorrection(*[tuple(np.tile([0.4, 0.6, 0.0], 6) / 6)] * 2)
+
+    def knows(*years: int) -> bool:
+        return decision.Decision(1.0, 0.5, prior, year_priors=tuple(np.bincount(years, minlength=101))).knows_years()
+
+    assert knows(29, 30) and not knows(29) and not knows()  # nobody is old
+
+
 def test_an_attribute_of_which_validation_lacks_a_value_is_not_adapted():
     logits, labels, people = people_of(PRIORS, 60, 0)
     young = to_attributes(labels)["age"] < 2

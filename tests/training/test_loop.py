@@ -125,7 +125,7 @@ def test_of_a_net_that_gets_better_a_lucky_early_epoch_is_not_kept(tmp_path):
         checkpointer = Checkpointer(
             folders.Run(tmp_path, Checkpoints(tmp_path), None), {}, HEADER, validation, math.inf
         )
-        checkpointer.restore(SimpleNamespace(eval_model=nn.Linear(1, 1)))
+        checkpointer.restore(loop.make_train_state(from_scratch(), nn.Linear(1, 1)))
         for epoch in range(1, 11):
             clear = 2.5 - 1.5 * math.exp(-epoch / 2)
             evidence = clear * np.eye(18)[labels] + rng.normal(0, 1, (80, 1, 18)).repeat(7, 1).reshape(-1, 18)
@@ -186,6 +186,11 @@ def test_no_state_is_saved_once_a_step_was_not_finite(task, tmp_path):
     state = Checkpoints(tmp_path).load()
     assert state.steps == (0, 2) and np.isfinite(state.losses).all()
     assert all(value.isfinite().all() for value in state.tensors.values())
+
+
+def test_the_only_epoch_is_saved_so_that_a_run_stopped_before_its_report_goes_on(task, tmp_path):
+    fit(task, tmp_path, epochs=1)
+    assert Checkpoints(tmp_path).load().epoch == 1
 
 
 class Hungry(nn.Module):

@@ -9,8 +9,10 @@ from torch import nn
 
 import loss
 import model
+from toolkit import labels
 from toolkit.labels import CLASSES, to_attributes, to_class
 from toolkit.models import factored_head, fuse_batch_norm
+from toolkit.training import targets
 from toolkit.training.targets import make_targets
 
 LABELS = torch.tensor([to_class(0, 1, 1), to_class(2, 0, 2), to_class(1, 0, 0)])
@@ -29,6 +31,15 @@ def test_border_ages_are_shared_with_the_old():
     assert table[0, LABELS[0]] == pytest.approx(1 - old) and table[0, LABELS[0] + 1] == pytest.approx(old)
     assert to_attributes(int(LABELS[0]) + 1) == {"mask": 0, "gender": 1, "age": 2}
     assert torch.equal(table[1:], nn.functional.one_hot(LABELS[1:], CLASSES).float())
+
+
+def test_a_border_age_that_counts_as_old_is_not_shared_with_anybody(monkeypatch):
+    """Winning teams count 58 as old."""
+    for module in (labels, targets):
+        monkeypatch.setattr(module, "AGE_FROM_YEARS", (30, 58))
+    old = torch.tensor([to_class(0, 0, 2), to_class(2, 1, 2)])
+    table = make_targets(old, torch.tensor([58.0, 59.0]), soften=True)
+    assert torch.equal(table, nn.functional.one_hot(old, CLASSES).float())
 
 
 def test_years_are_soft_and_nothing_where_unknown():

@@ -18,9 +18,11 @@ def fuse(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
 
     `model` itself does not change; the two share all other layers. `model` is returned if torch.fx cannot trace its
     code (a path that depends on pixels, say), if the logits of `inputs`, a few photographs, would change, or if there
-    is nothing to fuse.
+    is nothing to fuse. A model that has the attribute `is_fused` is returned, too: to trace a model changes nn.Module
+    for all threads meanwhile, so it must not happen while other threads answer requests.
     """
-    if isinstance(model, fx.GraphModule) or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+    is_done = isinstance(model, fx.GraphModule) or getattr(model, "is_fused", False)
+    if is_done or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
     try:
         fused = _fused(model)

@@ -22,7 +22,7 @@ class Mirrored(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, self.is_fused = model, getattr(model, "is_fused", False)
 
     def forward(self, photographs: torch.Tensor) -> torch.Tensor:
         return self.model(photographs.flip(3))

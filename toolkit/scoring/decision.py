@@ -12,6 +12,8 @@ from toolkit.scoring.calibration import cross_validated_temperature, softmax
 from toolkit.scoring.prior_correction import PriorCorrection, at_least, normalised
 from toolkit.scoring.prior_shift import SHIFTING, AttributeCalibration, calibrate_attributes
 
+BAND_STARTS = (0, *AGE_FROM_YEARS)  # the first year of each age band
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -56,6 +58,11 @@ class Decision:
         """The decided classes: int64, shape (n,), from logits of shape (n, 18)."""
         return self.adjusted(logits).argmax(1)
 
+    def knows_years(self) -> bool:
+        """Whether each age band that has people has ages in years, too: `with_old_from` needs them."""
+        people, with_years = self.class_priors @ metrics.membership("age"), self._bands_of_years()
+        return bool((with_years[people > 0] > 0).all())
+
     def with_old_from(self, year: int) -> "Decision":
         """The decision with a third age band that begins at `year`; the class priors follow from the priors of years.
 
@@ -63,12 +70,10 @@ class Decision:
         """
 
         def moved(class_priors: np.ndarray) -> tuple[float, ...]:
-            edges = (0, *AGE_FROM_YEARS)
-            bands, bands_of_years = class_priors @ metrics.membership("age"), np.add.reduceat(self.year_priors, edges)
-            lengths = np.diff([*edges, len(self.year_priors)])
+            bands, lengths = class_priors @ metrics.membership("age"), np.diff([*BAND_STARTS, len(self.year_priors)])
             # Priors of single years, scaled within each band so that the bands have the frequencies of `class_priors`.
-            years = np.array(self.year_priors) * np.repeat(bands / at_least(bands_of_years), lengths)
-            after = np.add.reduceat(years, (*edges[:2], year))
+            years = np.array(self.year_priors) * np.repeat(bands / at_least(self._bands_of_years()), lengths)
+            after = np.add.reduceat(years, (*BAND_STARTS[:2], year))
             return tuple(normalised(class_priors * np.tile(after / at_least(bands), CLASSES // len(bands))))
 
         sampled = np.array(self.prior_correction.sampled_priors)
@@ -79,6 +84,10 @@ class Decision:
             ),
             attributes={name: one for name, one in self.attributes.items() if name != "age"},
         )
+
+    def _bands_of_years(self) -> np.ndarray:
+        """The priors of years, summed over each age band: float64, shape (3,)."""
+        return np.add.reduceat(self.year_priors, BAND_STARTS)
 
 
 def fit_decision(

@@ -60,12 +60,8 @@ class Ensemble:
         """
         runtime = runtimes.choose(config, load_weights)
         headers = lookup.find_runs(folder, config.name, runtime.file, runtime.read_header)
-        flat = [run.name for run, header in headers.items() if header.head == "flat"]
-        if config.old_from is not None and flat:
-            raise InputError(
-                f"OLD_FROM={config.old_from}: expected runs of HEAD=factored, which predict years of age; found "
-                f"HEAD=flat in {listed(flat)}; leave OLD_FROM unset, or train with HEAD=factored"
-            )
+        if config.old_from is not None:
+            refuse_without_years(config.old_from, headers)
         if "ensemble" in config.model_fields_set and len(headers) == 1:
             raise InputError(
                 f"ENSEMBLE={config.ensemble}: has no effect with one run; remove it, or name several in NAME"
@@ -131,6 +127,20 @@ class Ensemble:
             "prior_shifts": [shift.as_plain() for shift in answer.prior_shifts],
             "pooled_people": None if people is None else len(set(people)),
         }
+
+
+def refuse_without_years(old_from: int, headers: dict[pathlib.Path, Header]) -> None:
+    """Raises InputError if a run does not predict years of age, or had none in training: OLD_FROM needs them."""
+    if flat := [run.name for run, header in headers.items() if header.head == "flat"]:
+        raise InputError(
+            f"OLD_FROM={old_from}: expected runs of HEAD=factored, which predict years of age; found HEAD=flat in "
+            f"{listed(flat)}; leave OLD_FROM unset, or train with HEAD=factored"
+        )
+    if without := [run.name for run, header in headers.items() if not header.decision.knows_years()]:
+        raise InputError(
+            f"OLD_FROM={old_from}: expected runs that were trained on ages in years, found an age band without them in "
+            f"{listed(without)}; leave OLD_FROM unset"
+        )
 
 
 def note_framing(headers: dict[pathlib.Path, Header]) -> None:

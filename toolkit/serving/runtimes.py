@@ -67,7 +67,9 @@ class TorchRuntime:
         from toolkit.models import fuse_batch_norm, placement
 
         example = torch.rand(1, 3, *size, device=self.machine.device)
-        return placement.to_device(fuse_batch_norm.fuse(model.eval(), example), self.machine)
+        fused = placement.to_device(fuse_batch_norm.fuse(model.eval(), example), self.machine)
+        fused.is_fused = True
+        return fused
 
     def predict(self, model: nn.Module, store: Store, header: Header, decision: Decision) -> np.ndarray:
         """Calibrated probabilities of the photographs in the store: float64, shape (n, 18)."""

@@ -131,7 +131,9 @@ class Checkpointer:
             checkpoint.epoch, checkpoint.losses, self._losses = checkpoint.epoch + 1, [], None
             checkpoint.seconds = self._seconds_before + time.monotonic() - self._began
         worth_it = min(SAVE_IS_CHEAP * self._save_seconds, self.every_seconds)
-        if not is_last and time.monotonic() - self._saved_at >= worth_it:
+        # Once the last epoch is done only the report is to come. But without any state, the run would not be continued.
+        may_end_here = is_last and self._saved != (0, 0)
+        if not may_end_here and time.monotonic() - self._saved_at >= worth_it:
             self.save()
         if self.run:
             self._write_files(is_kept)

@@ -7,6 +7,7 @@ from torch import nn
 
 from toolkit.config.settings import TrainSettings
 from toolkit.system.console import InputError, say
+from toolkit.system.device import out_of_memory_advice
 from toolkit.training.loop import make_recipe, make_train_state
 from toolkit.training.step import train_one_epoch
 from toolkit.training.task import Task
@@ -19,7 +20,8 @@ STEPS_PER_LINE, WIDTH = 5, 50  # of the printed curve: losses 0 and DIVERGED * f
 
 def find_lr(config: TrainSettings, net: nn.Module, task: Task) -> None:
     """Try learning rates from low to high, and print the curve and which one to take. Nothing is kept."""
-    rate = suggestion(sweep(config, net, task))
+    with out_of_memory_advice("MICRO_BATCH_SIZE, BATCH_SIZE or SIZE"):
+        rate = suggestion(sweep(config, net, task))
     say(f"suggestion, a tenth of the rate of the lowest loss: LR={rate:.1e}")
 
 
@@ -43,7 +45,8 @@ def sweep(config: TrainSettings, net: nn.Module, task: Task) -> list[tuple[float
 
     def after_step(losses: torch.Tensor) -> None:
         nonlocal average
-        if not losses[-1].isfinite():
+        # On a GPU, a gradient that is not finite does not end the epoch; its later steps only seem to be taken.
+        if not losses[-1].isfinite() or state.optimizer.found_inf:
             raise _Enough
         average = SMOOTHING * average + (1 - SMOOTHING) * losses[-1].item()
         points.append((rate(len(points)), average / (1 - SMOOTHING ** (len(points) + 1))))  # unbiased: it starts at 0

@@ -16,16 +16,16 @@ def make_targets(
     """The targets of photographs with these classes (int64) and ages (float years, NaN if unknown), shape (n,) each.
 
     `labels` itself if nothing is soft; else float32 of shape (n, 18) or, `with_years`, (n, 18 + factored_head.YEARS).
-    `soft`: give shares in any case, for mixed photographs or pseudo-labels. `soften`: for each age of BORDER_YEARS,
-    P(Normal(age, BORDER_SPREAD) > 59.5) moves to the class of 60 and over. The shares of years agree with those of the
-    classes.
+    `soft`: give shares in any case, for mixed photographs or pseudo-labels. `soften`: for each age of BORDER_YEARS
+    below 60, P(Normal(age, BORDER_SPREAD) > 59.5) moves to the class of 60 and over. The shares of years agree with
+    those of the classes.
     """
     if not (soft or soften or with_years):
         return labels
     table = torch.nn.functional.one_hot(labels, CLASSES).float()
     if soften:
         next_band = to_class(*(name == "age" for name in ATTRIBUTES))  # how many classes further the next age band is
-        for border in BORDER_YEARS:
+        for border in (year for year in BORDER_YEARS if year < AGE_FROM_YEARS[1]):
             distance = AGE_FROM_YEARS[1] - 0.5 - border
             old = 0.5 * math.erfc(distance / BORDER_SPREAD / math.sqrt(2))
             rows = (years == border) & (to_attributes(labels)["age"] == age_band(border))
