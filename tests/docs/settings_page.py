@@ -99,16 +99,16 @@ def start_defaults() -> str:
 def optimizer_defaults() -> str:
     """The table of LR and WEIGHT_DECAY where they are unset."""
     backbones = {"other backbones": "resnet18", "vgg, alexnet": "vgg16"}
-    columns = [(backbone, backbone, True) for backbone in defaults.PRETRAINED_LR_FACTORS]
-    columns += [(name, backbone, pretrained) for pretrained in (True, False) for name, backbone in backbones.items()]
+    rows = [(backbone, backbone, True) for backbone in defaults.PRETRAINED_FACTORS_OF]
+    rows += [(name, backbone, pretrained) for pretrained in (True, False) for name, backbone in backbones.items()]
     starts = {True: "trained weights", False: "`WEIGHTS=none`"}
-    heads = [f"`LR`, {name}, {starts[pretrained]}" for name, _, pretrained in columns]
-    lines = [f"| `OPTIMIZER` | {' | '.join(heads)} | `WEIGHT_DECAY` |", f"|--|{'--|' * len(heads)}--|"]
-    for optimizer in defaults.OPTIMIZER_DEFAULTS:
-        of = [defaults.optimizer_defaults(optimizer, backbone, pretrained) for _, backbone, pretrained in columns]
-        cells = [f"{one['lr']:g}" for one in of] + [f"{of[0]['weight_decay']:g}"]
-        lines.append(f"| `{optimizer}` | {' | '.join(cells)} |")
-    return "\nUnset, `LR` and `WEIGHT_DECAY` are these:\n\n" + "\n".join(lines) + "\n"
+    lines = [f"| unset: `LR`, `WEIGHT_DECAY` | {' | '.join(f'`{name}`' for name in defaults.OPTIMIZER_DEFAULTS)} |"]
+    lines.append(f"|--|{'--|' * len(defaults.OPTIMIZER_DEFAULTS)}")
+    for name, backbone, pretrained in rows:
+        of = [defaults.optimizer_defaults(optimizer, backbone, pretrained) for optimizer in defaults.OPTIMIZER_DEFAULTS]
+        cells = [f"{one['lr']:g}, {one['weight_decay']:g}" for one in of]
+        lines.append(f"| {name}, {starts[pretrained]} | {' | '.join(cells)} |")
+    return "\nWhere they are unset, `LR` and `WEIGHT_DECAY` depend on `OPTIMIZER`:\n\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ OPTIMIZER_DEFAULTS = {
 # Backbones that end in wide layers without a norm. At the whole rate the loss of vgg16_bn leapt to 42 and it learned
 # nothing in an epoch of synthetic faces; at a fifth it learned.
 WIDE_AT_THE_END = ("vgg", "alexnet")
-# Trained weights learn at this share of the rate from scratch; efficientnet_lite0 was measured (docs/measured.md).
-PRETRAINED_LR_FACTOR, PRETRAINED_LR_FACTORS = 0.5, {"efficientnet_lite0": 2.0}
+# What trained weights make of these; efficientnet_lite0 was measured with adamw (docs/measured.md).
+PRETRAINED_FACTORS = {"lr": 0.5, "weight_decay": 1.0}
+PRETRAINED_FACTORS_OF = {"efficientnet_lite0": {"lr": 2.0, "weight_decay": 6.0}}
 # Losses that correct for rare classes themselves. All others, also the user's own, count each photograph alike.
 CORRECTS_RARE_CLASSES = ("logit_adjusted", "focal", "f1")
 
@@ -35,7 +36,8 @@ def optimizer_defaults(optimizer: str, backbone: str, pretrained: bool) -> dict[
     if backbone.startswith(WIDE_AT_THE_END):
         defaults["lr"] /= 5
     if pretrained:
-        defaults["lr"] *= PRETRAINED_LR_FACTORS.get(backbone, PRETRAINED_LR_FACTOR)
+        for name, factor in PRETRAINED_FACTORS_OF.get(backbone, PRETRAINED_FACTORS).items():
+            defaults[name] *= factor
     return defaults
 
 

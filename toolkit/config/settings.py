@@ -92,7 +92,7 @@ class TrainSettings(
     lr: float | None = Field(None, gt=0)
     """Highest learning rate; unset: by optimizer, backbone and WEIGHTS."""
     weight_decay: float | None = Field(None, ge=0)
-    """Weight decay, not for biases and norms; unset: by optimizer."""
+    """Weight decay, not for biases and norms; unset: by optimizer, backbone and WEIGHTS."""
     ema: bool | None = None
     """Validate and store the exponential moving average (EMA) of the weights; unset: by WEIGHTS and EPOCHS."""
     schedule: Literal["cosine", "constant"] = "cosine"
