@@ -46,9 +46,7 @@ class Start:
     pretrained: str = "none"  # "none", the published name of the weights, or their file
     mean: tuple[float, ...] = MEAN  # of the channels, from 0 to 1: inputs are (x - mean) / std
     std: tuple[float, ...] = STD
-    taken: dict = field(
-        default_factory=dict
-    )  # what was taken of it: see `load_matching` in toolkit/backbones/pretrained.py
+    taken: dict = field(default_factory=dict)  # what was taken of it, as pretrained.load_matching returns it
 
     def __str__(self) -> str:
         return f"{self.pretrained} ({pretrained.describe(self.taken)})" if self.taken else self.pretrained

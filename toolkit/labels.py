@@ -11,9 +11,7 @@ ATTRIBUTES = {
     "gender": ("male", "female"),
     "age": ("under_30", "30_to_59", "60_and_over"),
 }
-PERSON_ATTRIBUTES = tuple(
-    name for name in ATTRIBUTES if name != "mask"
-)  # as a rule the same in all photographs of a person
+PERSON_ATTRIBUTES = tuple(name for name in ATTRIBUTES if name != "mask")  # as a rule the same in all photographs
 AGE_FROM_YEARS = (30, 60)  # the first year of the second and of the third age band
 BORDER_YEARS = (57, 58, 59)  # look like 60, and in the contest's data are nearly twice as many people as those of 60
 CLASSES = math.prod(map(len, ATTRIBUTES.values()))
