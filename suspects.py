@@ -29,7 +29,7 @@ from toolkit.demo import synthetic
 from toolkit.labels import ATTRIBUTES, CLASSES, to_attributes
 from toolkit.runs import folders, lookup
 from toolkit.runs.weights import WEIGHTS, Header, read_header
-from toolkit.system import console, csv_files, distributed, files, subprocesses
+from toolkit.system import console, csv_files, distributed, files, ports, subprocesses
 from toolkit.system.console import InputError, listed, say
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def main(argv: list[str]) -> None:
     if is_reviewed.all():
         say("the tables of RELABEL name everybody, so nobody is left to review: nothing is written")
         return
-    earlier = earlier_rows(config)  # read before hours of training, in which a wrong table would be found too late
+    earlier = earlier_rows(config)  # before the folds are trained, which may take hours
+    if config.serve:
+        refuse_unservable(config)
     headers = read_folds(config) if config.sm_channel_model else train_folds(config)
     folds = held_out_folds(table, is_reviewed, headers)
     table, findings, agreement = collect_findings(config, headers, table, folds)
@@ -76,6 +78,14 @@ def refuse_unknown_name(config: settings.SuspectsSettings) -> None:
             f"NAME={config.name}: expected a backbone to train, as SM_CHANNEL_MODEL is unset; found no such name; set "
             f"NAME to a backbone, or SM_CHANNEL_MODEL to a folder of runs"
         )
+
+
+def refuse_unservable(config: settings.SuspectsSettings) -> None:
+    """Raises InputError if the page could not be served: SERVE_PORT is in use, or its corrections.csv is damaged."""
+    from toolkit.label_errors import decisions
+
+    ports.bound("127.0.0.1", config.serve_port).close()
+    decisions.read_rows(config.sm_output_data_dir / DECISIONS)
 
 
 def read_people(config: settings.SuspectsSettings) -> tuple[pd.DataFrame, np.ndarray]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -175,11 +176,16 @@ def test_folds_are_trained_once_where_there_are_none(tmp_path, capfd):
     refused(run_here("suspects.py", **where, NAME="resnet19"), "NAME=resnet19: expected a backbone to train")
 
 
-def test_a_table_that_the_page_could_not_save_is_refused_before_the_folds_are_trained(drawn, tmp_path):
+def test_what_the_page_could_not_save_or_serve_is_refused_before_the_folds_are_trained(drawn, tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text(",".join([*corrections.COLUMNS, "reviewer"]) + "\n" + ",".join([*ROW, "me"]) + "\n")
     where = {"SM_CHANNEL_TRAIN": drawn.train, "SM_OUTPUT_DATA_DIR": tmp_path / "out"}
     refused(run_here("suspects.py", **where, **SMALL, RELABEL=f"sure,{table}"), "found reviewer too")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused(run_here("suspects.py", **where, **SMALL, SERVE="true", SERVE_PORT=port), "one that is in use")
+    table.rename(tmp_path / "out" / "corrections.csv")
+    refused(run_here("suspects.py", **where, **SMALL, SERVE="true", SERVE_PORT="0"), "found reviewer too")
     assert not (tmp_path / "out" / "folds").exists()
 
 
