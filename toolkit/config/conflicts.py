@@ -27,7 +27,7 @@ def idle(config: Settings) -> dict[str, str]:
     return found
 
 
-def training_conflicts(config: Settings) -> Iterator[str]:
+def in_training(config: Settings) -> Iterator[str]:
     """A line for each conflict between settings of train.py."""
     if config.loss in BUILT_IN_LOSSES:  # a loss of one's own may take any of them
         yield from config.only_with("loss", "label_smoothing", "smoothing")

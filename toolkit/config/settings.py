@@ -125,7 +125,7 @@ class TrainSettings(
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        yield from conflicts.training_conflicts(self)
+        yield from conflicts.in_training(self)
 
 
 class InferenceSettings(shared.EvalData, shared.TrainedRuns, shared.Hardware, shared.Preset):
