@@ -149,8 +149,8 @@ def to_int8(
     from toolkit.models import onnx_int8
     from toolkit.scoring.decision import decide
 
-    chosen, others = calibration_photographs(config, run)
-    calibration, others = decoded(chosen, header.framing, passes_over_bad=True), decoded(others, header.framing)
+    chosen = calibration_photographs(config, run)
+    calibration, others = (decoded(paths, header.framing, passes_over_bad=True) for paths in chosen)
     quantised = onnx_int8.quantise(made, calibration.gather(torch.arange(len(calibration))).numpy())
     content = onnx_file.as_bytes(quantised, header)
     say(onnx_export.check_form(quantised, content, "int8"))

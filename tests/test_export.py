@@ -16,7 +16,7 @@ from PIL import Image
 
 import export
 import model
-from toolkit.config.settings import ServingSettings
+from toolkit.config.settings import ExportSettings, ServingSettings
 from toolkit.data.framing import Framing
 from toolkit.labels import CLASS_NAMES, CLASSES, PROBABILITY_COLUMNS
 from toolkit.runs.weights import Header, load_weights, save_weights
@@ -214,7 +214,9 @@ def test_a_file_that_fails_a_check_is_not_written(tiny, tmp_path, monkeypatch):
 
 
 def test_int8_is_written_where_it_leaves_the_classes_as_they_are(tiny, drawn, infer, tmp_path, monkeypatch):
-    tiny("small")
+    run, images = tiny("small"), shutil.copytree(drawn.train, tmp_path / "images")
+    for paths in export.calibration_photographs(ExportSettings(sm_channel_train=images), run):
+        pathlib.Path(paths[0]).write_text("no photograph")  # training may have left such out
 
     def export_as(numbers: str, **settings):
         return run_here("export.py", SM_CHANNEL_MODEL=tmp_path / "runs", NAME="small", EXPORT=numbers, **settings)
@@ -224,12 +226,12 @@ def test_int8_is_written_where_it_leaves_the_classes_as_they_are(tiny, drawn, in
     )
     with monkeypatch.context() as patch:
         patch.setattr(export, "EQUAL_CLASSES", 1.01)
-        done = export_as("int8", SM_CHANNEL_TRAIN=drawn.train)
+        done = export_as("int8", SM_CHANNEL_TRAIN=images)
         refused(done, "of classes are equal; expected 101%; nothing is written; leave EXPORT unset")
         assert not list(tmp_path.rglob("*.onnx"))
     monkeypatch.setattr(export, "EQUAL_CLASSES", 0.8)  # of a net that has learned nothing
     found = []
-    for numbers, settings in {"float32": {}, "int8": {"SM_CHANNEL_TRAIN": drawn.train}}.items():
+    for numbers, settings in {"float32": {}, "int8": {"SM_CHANNEL_TRAIN": images}}.items():
         done = succeeded(export_as(numbers, **settings))
         succeeded(infer(tmp_path / "runs", RUNTIME="onnx", ADAPT_PRIORS="false"))
         found.append(pd.read_csv(tmp_path / "out" / "probabilities.csv")[list(PROBABILITY_COLUMNS)].to_numpy())
